@@ -1,0 +1,5 @@
+"""`python -m yaoki` is `yk`."""
+
+from yaoki.cli import main
+
+main()

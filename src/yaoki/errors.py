@@ -1,0 +1,274 @@
+"""Every error on one screen, by the one question that matters after a failure: *did it happen?*
+
+    YaokiError
+    ├── RefusedError         no: nothing was sent; try elsewhere or again
+    │   ├── BreakerOpenError · BulkheadFullError · DeadlineError · RateLimitedError · ThrottledError · SuspendedError
+    ├── InDoubtError         nobody knows: it was sent, and no answer came back
+    │   └── AttemptTimeoutError
+    ├── DeclinedError        yes, it arrived, and the answer was no: nothing was done
+    ├── ExhaustedError       every attempt failed; the last failure is the cause
+    ├── UsageError           a person's mistake, found before anything was sent or stored
+    │   ├── ConfigError · DefinitionError · InputError
+    ├── JournalError         the store of runs cannot be used, and nothing was acknowledged
+    │   ├── JournalLockedError · JournalForeignError · FencedError
+    └── RunError             how a run ended, for the one who waits for its result
+        ├── RunUndoneError · RunBlockedError · RunConflictError · RunNotFoundError
+
+A service's own errors (an `httpx.HTTPStatusError`, say) are never wrapped: what a caller catches today it still catches.
+
+Every error has a `code` (its page is `docs/reference/errors/`, and `yk help CODE` prints it), says in `str(error)` what
+happened, and in `error.do` what to do next. All survive pickling and JSON (`to_dict`, `from_dict`).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+
+class YaokiError(Exception):
+    """Root of all of Yaoki's own errors.
+
+    Args:
+        message: what happened, in one sentence, naming the thing it happened to.
+        do: what the reader does next.
+        fields: the figures behind the sentence, JSON-able; they become attributes.
+    """
+
+    code: ClassVar[str] = "YK-1000"
+    why: ClassVar[str] = ""
+    happened: ClassVar[bool | None] = None
+    """Did the effect happen? False: certainly not. None: nobody knows, or the question does not arise."""
+
+    def __init__(self, message: str, *, do: str = "", **fields: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.do = do
+        self.fields = fields
+
+    def __getattr__(self, name: str) -> Any:
+        # Only reached when normal lookup fails. `fields` itself is missing while an unpickled error is being filled.
+        try:
+            return self.__dict__["fields"][name]
+        except KeyError:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}") from None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, self.do, self.fields), {"__notes__": getattr(self, "__notes__", [])}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The error as JSON-able data: `type, code, message, do` and its fields."""
+        return {"type": type(self).__name__, "code": self.code, "message": self.message, "do": self.do, **self.fields}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> YaokiError:
+        """The error that `to_dict` wrote down. An unknown type comes back as a plain `YaokiError`."""
+        fields = dict(data)
+        kind = _by_name().get(fields.pop("type", ""), YaokiError)
+        fields.pop("code", None)
+        return _rebuild(kind, fields.pop("message", ""), fields.pop("do", ""), fields)
+
+    def with_note(self, note: str) -> Self:
+        self.add_note(note)
+        return self
+
+
+def _rebuild(kind: type[YaokiError], message: str, do: str, fields: dict[str, Any]) -> YaokiError:
+    error = kind.__new__(kind)
+    YaokiError.__init__(error, message, do=do, **fields)
+    return error
+
+
+def _by_name() -> dict[str, type[YaokiError]]:
+    found: dict[str, type[YaokiError]] = {}
+    queue: list[type[YaokiError]] = [YaokiError]
+    while queue:
+        kind = queue.pop()
+        found[kind.__name__] = kind
+        queue.extend(kind.__subclasses__())
+    return found
+
+
+# ── did it happen? no ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RefusedError(YaokiError):
+    """Certainly not sent. Trying again, or elsewhere, can do no harm."""
+
+    code = "YK-1100"
+    why = "The call was refused on this side, so nothing happened at the service."
+    happened = False
+
+
+class BreakerOpenError(RefusedError):
+    """The circuit breaker is open. `retry_after` is seconds until a probe may be let through."""
+
+    code = "YK-1101"
+    why = "The service failed so often that calls are not sent to it for a while, to let it recover."
+
+
+class BulkheadFullError(RefusedError):
+    """All of the bulkhead's places and its queue are taken."""
+
+    code = "YK-1102"
+    why = "So many calls to this service are under way that another would only wait, and take others down with it."
+
+
+class DeadlineError(RefusedError, TimeoutError):
+    """No time is left to do this, so it was not started. `remaining` is seconds, at most the minimum that is useful."""
+
+    code = "YK-1103"
+    why = "The whole operation had a deadline, and an attempt that cannot finish in time is not worth sending."
+
+
+class RateLimitedError(RefusedError):
+    """Our own rate limit is spent. `retry_after` is seconds until the next place."""
+
+    code = "YK-1104"
+    why = "Calls to this service are limited to a rate, and this one would exceed it."
+
+
+class ThrottledError(RefusedError):
+    """Shed on this side in proportion to what the service refuses lately."""
+
+    code = "YK-1105"
+    why = "The service refuses a share of the calls, so a share of them is not sent."
+
+
+class SuspendedError(RefusedError):
+    """A do that came after its own undo, and was not carried out (saga literature: suspension)."""
+
+    code = "YK-1106"
+    why = "The run had already undone this step; a late request must not bring its effect back."
+
+
+# ── did it happen? nobody knows ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class InDoubtError(YaokiError):
+    """Sent, and no answer came: it may have happened. Repeat with the same idempotency key, or undo."""
+
+    code = "YK-1200"
+    why = "The request left this process and its answer did not arrive, so the effect may exist."
+
+
+class AttemptTimeoutError(InDoubtError, TimeoutError):
+    """One attempt took longer than its timeout. `timeout` is seconds."""
+
+    code = "YK-1201"
+    why = "No answer arrived in the time given to one attempt; the service may have done the work all the same."
+
+
+# ── did it happen? it arrived, and the answer was no ─────────────────────────────────────────────────────────────────
+
+
+class DeclinedError(YaokiError):
+    """The service understood and said no: nothing was done, and asking again changes nothing.
+
+    Raise it, or a subclass of it, from a step to say so: the run is undone, and this step needs no undo.
+    """
+
+    code = "YK-1300"
+    why = "A business reason, not a fault: sold out, card declined, not allowed."
+    happened = False
+
+
+class ExhaustedError(YaokiError):
+    """Sent, and every attempt failed; the last failure is `__cause__`."""
+
+    code = "YK-1301"
+    why = "The attempts or the time for them ran out."
+
+
+# ── a person's mistake ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class UsageError(YaokiError):
+    """Something was asked for in a way that cannot work. Nothing was sent or stored."""
+
+    code = "YK-2000"
+    why = "Found before anything was sent or stored."
+
+
+class ConfigError(UsageError, ValueError):
+    """A setting is unknown, of the wrong kind or out of range."""
+
+    code = "YK-2001"
+
+
+class DefinitionError(UsageError, TypeError):
+    """A saga is defined in a way that cannot run; names the function, the line and the remedy."""
+
+    code = "YK-2002"
+
+
+class InputError(UsageError, ValueError):
+    """An input is not what the saga takes; names the line, the field and what was expected."""
+
+    code = "YK-2003"
+
+
+# ── the journal ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class JournalError(YaokiError):
+    """The store of runs cannot be used. What was acknowledged before is safe; this was not acknowledged."""
+
+    code = "YK-3000"
+    why = "A record that is not durable is not acknowledged, so the run stays where it was."
+
+
+class JournalLockedError(JournalError):
+    """Another process runs sagas on this journal."""
+
+    code = "YK-3001"
+    why = "Two processes driving the same runs would repeat each other's steps."
+
+
+class JournalForeignError(JournalError):
+    """The file or schema is not a journal of Yaoki's, is damaged, or is newer than this program."""
+
+    code = "YK-3002"
+    why = "Writing to a store that is not understood could destroy what it holds."
+
+
+class FencedError(JournalError):
+    """This worker lost its lease; nothing of the batch was written, and another worker goes on with its runs."""
+
+    code = "YK-3003"
+    why = "The worker did not renew its lease in time (paused, starved or cut off), so its runs were taken over."
+
+
+# ── how a run ended ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RunError(YaokiError):
+    """A run has no result to give. `run_id` names it."""
+
+    code = "YK-4000"
+
+
+class RunUndoneError(RunError):
+    """The run was undone: no effect of it is left. `step` and `reason` say what began it."""
+
+    code = "YK-4001"
+    why = "A step failed for good, or somebody cancelled the run, and everything that was done was undone."
+
+
+class RunBlockedError(RunError):
+    """The run waits for a person. `step` and `reason` say where and why."""
+
+    code = "YK-4002"
+    why = "An undo gave up, a step after the pivot cannot finish, or the code has a bug; nothing is lost."
+
+
+class RunConflictError(RunError, ValueError):
+    """A run of this id exists already, with another saga or another input."""
+
+    code = "YK-4003"
+    why = "The id of a run is its idempotency key: the same id is the same run."
+
+
+class RunNotFoundError(RunError, LookupError):
+    """No run of this id is in the journal."""
+
+    code = "YK-4004"

@@ -1,0 +1,243 @@
+"""What happens, as frozen records. Telemetry, the dashboard and tests read only these.
+
+    with events.listen(print):            # or listen(queue.append, kinds=(BreakerOpened,))
+        ...
+
+An event is built only while somebody listens (`if events.wanted(): events.emit(...)`), so that silence costs nothing.
+A listener is called at once, in the thread or task where the thing happened. It must be quick; what it raises is logged
+and swallowed, because watching a call must not be able to break it.
+
+Names are past tense. Times are seconds since 1970 (`at`), lengths are seconds. No event carries an argument, a result or
+a header of a user's call: they may be secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from yaoki import runtime
+
+log = logging.getLogger("yaoki.events")
+log.addHandler(logging.NullHandler())
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Something that happened. `at`: seconds since 1970, UTC."""
+
+    at: float = msgspec.field(default_factory=runtime.unix_time)
+
+
+Listener = Callable[[Any], object]
+
+_lock = threading.Lock()
+_listeners: tuple[tuple[Listener, tuple[type[Event], ...]], ...] = ()
+
+
+def wanted() -> bool:
+    """Does anybody listen? Ask before building an event on a hot path."""
+    return bool(_listeners)
+
+
+def emit(event: Event) -> None:
+    """Give `event` to every listener that wants its kind."""
+    for listener, kinds in _listeners:
+        if isinstance(event, kinds):
+            try:
+                listener(event)
+            except Exception:
+                log.exception("a listener of events failed on %s", type(event).__name__)
+
+
+def subscribe(listener: Listener, *, kinds: tuple[type[Event], ...] = (Event,)) -> Callable[[], None]:
+    """Call `listener` with each event of these kinds from now on. Returns a function that ends it."""
+    global _listeners
+    entry = (listener, kinds)
+    with _lock:
+        _listeners = (*_listeners, entry)
+
+    def unsubscribe() -> None:
+        global _listeners
+        with _lock:
+            _listeners = tuple(each for each in _listeners if each is not entry)
+
+    return unsubscribe
+
+
+@contextlib.contextmanager
+def listen(listener: Listener, *, kinds: tuple[type[Event], ...] = (Event,)) -> Iterator[None]:
+    """`subscribe` for the length of a block."""
+    unsubscribe = subscribe(listener, kinds=kinds)
+    try:
+        yield
+    finally:
+        unsubscribe()
+
+
+def to_json(event: Event) -> bytes:
+    """One line of JSON, with the kind as `type`."""
+    return msgspec.json.encode(event)
+
+
+# ── calls and policies: `service` names the downstream, `policy` the part of its pipeline ────────────────────────────
+
+
+class CallEvent(Event, frozen=True, kw_only=True):
+    """About one call to a service, or the policy that guards it."""
+
+    service: str
+
+
+class CallFinished(CallEvent, frozen=True, kw_only=True):
+    """A whole call, all attempts included, ended.
+
+    outcome: ok, ok_after_retry, failed, failed_after_retry, rejected_breaker, rejected_bulkhead, rejected_rate,
+        rejected_throttle, deadline, cancelled.
+    """
+
+    outcome: str
+    duration_s: float
+    attempts: int = 1
+    error: str = ""
+
+
+class AttemptFailed(CallEvent, frozen=True, kw_only=True):
+    """One attempt failed. classification: safe, ambiguous, throttled, permanent."""
+
+    attempt: int
+    error: str
+    classification: str
+    duration_s: float = 0.0
+
+
+class RetryScheduled(CallEvent, frozen=True, kw_only=True):
+    """Another attempt will be made after `delay_s`. `attempt` is the number of the one to come, from 2."""
+
+    attempt: int
+    delay_s: float
+    error: str
+
+
+class RetrySuppressed(CallEvent, frozen=True, kw_only=True):
+    """A retry that the rules allow was not made. reason: budget, deadline, nested, not_idempotent, retry_after."""
+
+    attempt: int
+    reason: str
+    error: str
+
+
+class BreakerChanged(CallEvent, frozen=True, kw_only=True):
+    """The circuit breaker changed state (closed, open, half_open, forced_open, forced_closed, disabled)."""
+
+    before: str
+    after: str
+    reason: str
+    open_for_s: float = 0.0
+
+
+class CallRejected(CallEvent, frozen=True, kw_only=True):
+    """A policy refused a call before it was sent. policy: breaker, bulkhead, rate, throttle, deadline, limit, shed."""
+
+    policy: str
+    retry_after_s: float = 0.0
+
+
+class FaultInjected(CallEvent, frozen=True, kw_only=True):
+    """A fault was made to happen on purpose. `fault` is an id of `yaoki.chaos.faults`."""
+
+    fault: str
+    where: str = ""
+
+
+# ── runs of sagas ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class RunEvent(Event, frozen=True, kw_only=True):
+    """About one run."""
+
+    run: str
+    saga: str
+
+
+class RunStarted(RunEvent, frozen=True, kw_only=True):
+    """The run's start is durable."""
+
+
+class RunRecovered(RunEvent, frozen=True, kw_only=True):
+    """An unfinished run was taken up again from the journal, with this many records of history."""
+
+    records: int
+
+
+class StepStarted(RunEvent, frozen=True, kw_only=True):
+    step: str
+    undo: bool = False
+
+
+class StepFinished(RunEvent, frozen=True, kw_only=True):
+    """The step's, or its undo's, success is durable."""
+
+    step: str
+    duration_s: float
+    attempts: int = 1
+    undo: bool = False
+
+
+class StepFailed(RunEvent, frozen=True, kw_only=True):
+    """An attempt of a step, or of its undo, failed. `final`: no further attempt is made."""
+
+    step: str
+    error: str
+    attempt: int
+    in_doubt: bool
+    final: bool
+    undo: bool = False
+    retry_in_s: float = 0.0
+
+
+class RunAborting(RunEvent, frozen=True, kw_only=True):
+    """The run began to undo itself."""
+
+    reason: str
+
+
+class RunBlocked(RunEvent, frozen=True, kw_only=True):
+    """The run waits for a person."""
+
+    step: str
+    reason: str
+
+
+class RunFinished(RunEvent, frozen=True, kw_only=True):
+    """outcome: completed, undone, cancelled."""
+
+    outcome: str
+    duration_s: float
+
+
+class RunStuck(RunEvent, frozen=True, kw_only=True):
+    """The run made no progress for `idle_s`, longer than its saga allows."""
+
+    idle_s: float
+    waiting_for: str
+
+
+class SagaPaused(Event, frozen=True, kw_only=True):
+    """The brake: so many runs of this saga abort lately that no new ones are begun until somebody resumes it."""
+
+    saga: str
+    aborted: int
+    finished: int
+
+
+class JournalCommitted(Event, frozen=True, kw_only=True):
+    """One batch of records became durable."""
+
+    records: int
+    runs: int
+    duration_s: float

@@ -1,0 +1,47 @@
+"""What `./yk test` and CI run: style, layers, types, then every test. Words are passed on to pytest.
+
+    ./yk test                      everything CI runs
+    ./yk test --fast               no live servers, no kill -9
+    ./yk test tests/unit -k retry  only these tests, without the checks before them
+    ./yk test --long               also the long tortures
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+
+CHECKS = [
+    ("style", [BIN / "ruff", "check", "--quiet", "src", "tests", "benchmarks"]),
+    ("layers", [BIN / "lint-imports", "--no-cache"]),
+    ("types", [BIN / "mypy", "--no-error-summary"]),
+]
+
+
+def main(words: list[str]) -> int:
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    env.pop("PYTHONPATH", None)
+    chosen = [word for word in words if not word.startswith("--")]
+    pytest = [sys.executable, "-m", "pytest"]
+    if "--fast" in words:
+        words = [*(word for word in words if word != "--fast"), "-m", "not live and not long"]
+    if not chosen:
+        for name, command in CHECKS:
+            began = time.monotonic()
+            done = subprocess.run([str(word) for word in command], cwd=ROOT, env=env, check=False, capture_output=True, text=True)
+            print(f"{name:<8}{'ok' if done.returncode == 0 else 'FAILED'}  {time.monotonic() - began:.1f} s", flush=True)
+            if done.returncode:
+                print(done.stdout, done.stderr)
+                return 1
+        pytest += ["--durations=12"]
+    return subprocess.run([*pytest, *words], cwd=ROOT, env=env, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
