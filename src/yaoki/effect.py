@@ -1,0 +1,52 @@
+"""The effect under way: which run and step a call belongs to, and the key that makes repeating it harmless.
+
+The engine sets `current` around each attempt of a step or undo; integrations read it to add `Idempotency-Key` and
+`traceparent` to what they send, and fault points read it to know where they are. Outside a saga it is None.
+
+The key is constant over attempts, restarts and workers. A step that sends several requests gets a key for each, in the
+order in which they are sent: `run/step`, `run/step#2`, ...; an undo gets `run/step:undo`, ... and finds the key of what
+it undoes in `effect.key`.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+
+class Effect:
+    """One attempt of one step of one run.
+
+    Attributes:
+        run, saga, step: ids and names.
+        undo: is this the step's undo?
+        attempt: from 1; in this process, since the step was last taken up.
+        fence: never goes back; grows with each takeover of the run. A resource that remembers the highest may refuse lower.
+        traceparent: W3C trace context of the run, or "".
+    """
+
+    __slots__ = ("_sent", "attempt", "fence", "run", "saga", "step", "traceparent", "undo")
+
+    def __init__(self, run: str, saga: str, step: str, *, undo: bool = False, attempt: int = 1, fence: int = 0,
+                 traceparent: str = "") -> None:
+        self.run = run
+        self.saga = saga
+        self.step = step
+        self.undo = undo
+        self.attempt = attempt
+        self.fence = fence
+        self.traceparent = traceparent
+        self._sent = 0
+
+    @property
+    def key(self) -> str:
+        """The key of the step's (first) effect, in its do and in its undo: `run/step`."""
+        return f"{self.run}/{self.step}"
+
+    def next_key(self) -> str:
+        """The idempotency key of the next request of this attempt."""
+        self._sent += 1
+        key = f"{self.key}:undo" if self.undo else self.key
+        return key if self._sent == 1 else f"{key}#{self._sent}"
+
+
+current: ContextVar[Effect | None] = ContextVar("yaoki_effect", default=None)
