@@ -19,7 +19,7 @@ from contextvars import ContextVar
 from random import Random
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
-from yaoki.runtime.port import Runtime
+from yaoki.runtime.port import Runtime, Worker
 from yaoki.runtime.real import RealRuntime
 
 if TYPE_CHECKING:
@@ -88,7 +88,12 @@ async def run_blocking(fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) ->
     return await _current.get().run_blocking(fn, *args, **kwargs)
 
 
+def worker(name: str) -> Worker:
+    """A thread of its own (inline in virtual time). The caller closes it."""
+    return _current.get().worker(name)
+
+
 __all__ = [
-    "REAL", "RealRuntime", "Runtime", "current", "monotonic", "new_id", "rng", "run_blocking", "sleep",
-    "sleep_blocking", "spawn", "unix_time", "use",
+    "REAL", "RealRuntime", "Runtime", "Worker", "current", "monotonic", "new_id", "rng", "run_blocking", "sleep",
+    "sleep_blocking", "spawn", "unix_time", "use", "worker",
 ]

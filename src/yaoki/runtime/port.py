@@ -13,6 +13,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Worker(Protocol):
+    """One thread of its own: what it is given runs in the order given, one at a time."""
+
+    async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `fn` there and wait for it. Cancelling the wait does not stop it."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was given, and end the thread."""
+        ...
+
+
 class Runtime(Protocol):
     """Clock, randomness, ids, threads and tasks. Every method means what its namesake in `yaoki.runtime` says."""
 
@@ -31,3 +43,5 @@ class Runtime(Protocol):
     def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> Task[T]: ...
 
     async def run_blocking(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
+
+    def worker(self, name: str) -> Worker: ...

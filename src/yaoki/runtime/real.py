@@ -50,6 +50,22 @@ class RealRuntime:
         work = partial(copy_context().run, partial(fn, *args, **kwargs))
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
+    def worker(self, name: str) -> RealWorker:
+        return RealWorker(name)
+
+
+class RealWorker:
+    """One thread of its own, for a connection that only one thread may use."""
+
+    def __init__(self, name: str) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, partial(fn, *args, **kwargs))
+
+    def close(self) -> None:
+        self._thread.shutdown(wait=True)
+
 
 class _TimeOrderedIds:
     """UUID version 7: 48 bits of milliseconds, then a counter that starts at random, so that ids never go back.

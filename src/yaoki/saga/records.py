@@ -1,0 +1,147 @@
+"""What the journal keeps of a run: a header that changes, and records that only ever grow.
+
+A run is `header + records`. The header holds what people search by and the two ends of the history: how it started
+(`input`) and how it ended (`state`, `result`). Everything between is an append-only list of records, numbered from 0.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class RunState(StrEnum):
+    """Where a run is.
+
+        running ──▶ completed
+           │  ▲
+           │  └───── resolve ─────┐
+           ├──── abort ──▶ undoing ──▶ undone, or cancelled when somebody asked for it
+           └──▶ blocked ◀─────┘        (blocked: a person decides; nothing is lost)
+    """
+
+    RUNNING = "running"
+    UNDOING = "undoing"
+    BLOCKED = "blocked"
+    COMPLETED = "completed"
+    UNDONE = "undone"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_end(self) -> bool:
+        return self in ENDS
+
+
+ENDS = frozenset({RunState.COMPLETED, RunState.UNDONE, RunState.CANCELLED})
+
+
+class Kind(StrEnum):
+    """What a record says."""
+
+    DONE = "done"  # the step's result
+    FAILED = "failed"  # the step failed for good: `Failure`
+    BLOCKED = "blocked"  # the step, or its undo, needs a person: `Failure`
+    RESOLVED = "resolved"  # a person decided: `Resolution`
+    ABORT = "abort"  # from here on the run undoes itself: `Abort`
+    UNDONE = "undone"  # the step's effect is gone
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One thing that happened to a run.
+
+    Attributes:
+        kind: what.
+        step: whose, or "" for the run as a whole.
+        data: JSON: the result, a `Failure`, an `Abort` or a `Resolution`; empty where there is nothing to say.
+        at: seconds since 1970, UTC; for people only.
+    """
+
+    kind: Kind
+    step: str = ""
+    data: bytes = b""
+    at: float = 0.0
+
+
+class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why a step failed or is blocked.
+
+    Attributes:
+        error: the type of the error; `message`: what it said.
+        in_doubt: may its effect exist all the same?
+        attempts: how many were made since the step was last taken up.
+        undo: was it the undo that failed?
+        trace: the last lines of the traceback, of a bug only.
+    """
+
+    error: str
+    message: str = ""
+    in_doubt: bool = False
+    attempts: int = 1
+    undo: bool = False
+    trace: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.error}: {self.message}" if self.message else self.error
+
+
+class Abort(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Why the run undoes itself, and which unfinished steps had been started by then.
+
+    Only those can have left an effect. The ones that were never started are never undone.
+    """
+
+    reason: str
+    step: str = ""
+    started: tuple[str, ...] = ()
+    cancelled: bool = False
+
+
+class Resolution(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a person decided about a blocked step.
+
+    decision:
+        retry   try it again (after a fix);
+        done    its effect exists: go on with `result` (of a blocked undo: leave the effect, and undo the rest);
+        undone  its effect does not exist, or was removed by hand.
+    """
+
+    decision: str
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    who: str = ""
+    why: str = ""
+
+
+class Header(msgspec.Struct):
+    """What the journal knows of a run besides its records.
+
+    Attributes:
+        no: the journal's own number: later runs have higher ones.
+        id: the name its user gave it; also its idempotency key.
+        graph: hash of the definition that it was started with (see `define.Graph`).
+        input, result: JSON.
+        reason: why it is being undone or is blocked, for people.
+        created_at, updated_at, finished_at, deadline_at: seconds since 1970, UTC; 0.0 where there is none.
+    """
+
+    no: int
+    id: str
+    saga: str
+    graph: str
+    state: RunState
+    input: bytes
+    result: bytes = b""
+    reason: str = ""
+    traceparent: str = ""
+    created_at: float = 0.0
+    updated_at: float = 0.0
+    finished_at: float = 0.0
+    deadline_at: float = 0.0
+    fence: int = 0
+
+
+class Stored(msgspec.Struct):
+    """A run as the journal gives it back. `records`: oldest first."""
+
+    header: Header
+    records: list[Record]
