@@ -2,17 +2,19 @@
 
     YaokiError
     ├── RefusedError         no: nothing was sent; try elsewhere or again
-    │   ├── BreakerOpenError · BulkheadFullError · DeadlineError · RateLimitedError · ThrottledError · SuspendedError
+    │   ├── BreakerOpenError · BulkheadFullError · DeadlineError · RateLimitedError · ThrottledError · SuspendedError · InProgressError
     ├── InDoubtError         nobody knows: it was sent, and no answer came back
     │   └── AttemptTimeoutError
     ├── DeclinedError        yes, it arrived, and the answer was no: nothing was done
     ├── ExhaustedError       every attempt failed; the last failure is the cause
     ├── UsageError           a person's mistake, found before anything was sent or stored
-    │   ├── ConfigError · DefinitionError · InputError
+    │   ├── ConfigError · DefinitionError · InputError · KeyReusedError
     ├── JournalError         the store of runs cannot be used, and nothing was acknowledged
     │   ├── JournalLockedError · JournalForeignError · FencedError
-    └── RunError             how a run ended, for the one who waits for its result
-        ├── RunUndoneError · RunBlockedError · RunConflictError · RunNotFoundError
+    ├── RunError             how a run ended, for the one who waits for its result
+    │   ├── RunUndoneError · RunBlockedError · RunConflictError · RunNotFoundError
+    └── MessagesError        messages cannot be stored, sent or read
+        ├── StoreError · BrokerError · NewerVersionError · NoReplyError
 
 A service's own errors (an `httpx.HTTPStatusError`, say) are never wrapped: what a caller catches today it still catches.
 
@@ -141,6 +143,13 @@ class SuspendedError(RefusedError):
     why = "The run had already undone this step; a late request must not bring its effect back."
 
 
+class InProgressError(RefusedError):
+    """Another request with the same idempotency key is being carried out right now. `key` names it."""
+
+    code = "YK-1107"
+    why = "Two requests with one key are one effect; the second waits for the first one's answer, and may not overtake it."
+
+
 # ── did it happen? nobody knows ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -205,6 +214,13 @@ class InputError(UsageError, ValueError):
     """An input is not what the saga takes; names the line, the field and what was expected."""
 
     code = "YK-2003"
+
+
+class KeyReusedError(UsageError, ValueError):
+    """An idempotency key came again with another request. `key` names it."""
+
+    code = "YK-2004"
+    why = "A key stands for one request; answering another request with the first one's answer would be a lie."
 
 
 # ── the journal ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -272,3 +288,54 @@ class RunNotFoundError(RunError, LookupError):
     """No run of this id is in the journal."""
 
     code = "YK-4004"
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class MessagesError(YaokiError):
+    """Messages cannot be stored, sent or read. What was acknowledged before is safe; this was not acknowledged."""
+
+    code = "YK-5000"
+
+
+class StoreError(MessagesError):
+    """The database that holds the messages cannot be used, or holds something else."""
+
+    code = "YK-5001"
+    why = "A message that is not durable is not acknowledged."
+
+
+class BrokerError(MessagesError):
+    """The broker did not confirm. The messages stay in the outbox and are sent again: a duplicate has the same id."""
+
+    code = "YK-5002"
+    why = "Without the broker's confirmation nobody knows whether it has the message, so it is sent until confirmed."
+
+
+class NewerVersionError(MessagesError):
+    """A message's payload has a newer version than this program knows. `version` is the message's."""
+
+    code = "YK-5003"
+    why = "A message of a newer program waits for one that understands it, and is not guessed at."
+
+
+class NoReplyError(MessagesError, TimeoutError):
+    """A request was published and no answer came in its time. It may still be carried out."""
+
+    code = "YK-5004"
+    why = "The request is stored and will be handled; only the wait for its answer ended."
+
+
+class NoTransactionError(UsageError):
+    """An event was to be published with data, on a connection that has no transaction open."""
+
+    code = "YK-2010"
+    why = "On a connection that commits every statement by itself, the data and the event would not be one."
+
+
+class DurabilityError(ConfigError):
+    """More durability is asked for than the store or broker gives. `asked` and `given` name the classes."""
+
+    code = "YK-2011"
+    why = "A message that was acknowledged could be lost by a failure that it was said to survive."
