@@ -94,6 +94,6 @@ def worker(name: str) -> Worker:
 
 
 __all__ = [
-    "REAL", "RealRuntime", "Runtime", "Worker", "current", "monotonic", "new_id", "rng", "run_blocking", "sleep",
+    "REAL", "Random", "RealRuntime", "Runtime", "Worker", "current", "monotonic", "new_id", "rng", "run_blocking", "sleep",
     "sleep_blocking", "spawn", "unix_time", "use", "worker",
 ]
