@@ -1,0 +1,326 @@
+"""What a user writes: a saga, its steps, their undos. The graph is read off the parameter names.
+
+    book_trip = Saga("book-trip", input=Trip)
+
+    @book_trip.step
+    async def hotel(trip: Trip) -> Booking: ...             # needs only the input: starts at once
+
+    @hotel.undo
+    async def cancel_hotel(trip: Trip, hotel: Booking | None) -> None: ...   # None: nobody knows whether it was booked
+
+    @book_trip.step(pivot=True)
+    async def payment(trip: Trip, hotel: Booking) -> Receipt: ...            # waits for hotel, and gets its result
+
+Every parameter is the input, the result of a step above, or the `Effect` under way. Whatever cannot work is said when the
+module is imported, or, for what only the whole can tell (a missing undo), when the saga is first used: with the
+function, its line and the remedy.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from yaoki.effect import Effect
+from yaoki.errors import DefinitionError
+from yaoki.saga import codec
+from yaoki.saga.graph import Graph, Node
+from yaoki.saga.retrying import DEFAULT, Retrying
+
+P = ParamSpec("P")
+R = TypeVar("R")
+I = TypeVar("I")  # noqa: E741  the saga's input
+_UNSET: Any = object()
+
+
+class Step(Generic[P, R]):
+    """One step of a saga. Calling it calls the function, so that a unit test needs nothing else.
+
+    Attributes:
+        name: unique in the saga; the function's name unless given.
+        fn: the function; `undo_fn`: what undoes it, or None where nothing needs undoing.
+        needs: steps it waits for, in order of definition.
+        timeout: seconds for one attempt; `deadline`: seconds for all of them. None: no limit of its own.
+        retrying: how failed attempts of the do are repeated; `undo_retrying`: of the undo.
+    """
+
+    def __init__(self, saga: Saga[Any], fn: Callable[P, R], *, name: str, pivot: bool, timeout: float | None,
+                 deadline: float | None, retrying: Retrying, undo: Callable[..., Any] | None) -> None:
+        self.saga = saga
+        self.fn = fn
+        self.name = name
+        self.pivot = pivot
+        self.timeout = timeout
+        self.deadline = deadline
+        self.retrying = retrying
+        self.undo_retrying: Retrying = DEFAULT
+        self.undo_timeout = timeout
+        self.undo_fn: Callable[..., Any] | None = None
+        self.undo_sources: tuple[tuple[str, str], ...] = ()
+        self.undo_decided = undo is not _UNSET
+        self.hints = _hints(fn)
+        self.is_async = _is_async(fn, saga.name)
+        self.undo_is_async = True
+        self.needs: list[str] = []
+        self.sources: tuple[tuple[str, str], ...] = ()  # (parameter, what: a step's name, "" the input, "*" the effect)
+        returns = self.hints.get("return", Any)
+        self.result = codec.Decoder(type(None) if returns is None else returns)
+        if undo is not None and undo is not _UNSET:
+            self._set_undo(undo)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.fn(*args, **kwargs)
+
+    @overload
+    def undo(self, fn: Callable[..., Any], /) -> Callable[..., Any]: ...
+
+    @overload
+    def undo(self, *, retry: Any = None, timeout: float | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+
+    def undo(self, fn: Callable[..., Any] | None = None, /, *, retry: Any = None, timeout: float | None = None) -> Any:
+        """Say what takes the step's effect back. It gets the input, and the step's result by the step's name.
+
+        It must tolerate being called again, and `None` for the result: the step's answer never came, so the effect may or
+        may not exist; cancel it by its key (`effect.key`).
+
+        Args:
+            retry: policy for the undo's attempts; by default it is tried for about a day, then the run is blocked.
+            timeout: seconds for one attempt; the step's own by default.
+        """
+        if fn is None:
+            return lambda fn: self.undo(fn, retry=retry, timeout=timeout) if (retry is None and timeout is None) \
+                else self._set_undo(fn, retry=retry, timeout=timeout)
+        return self._set_undo(fn, retry=retry, timeout=timeout)
+
+    def _set_undo(self, fn: Callable[..., Any], *, retry: Any = None, timeout: float | None = None) -> Callable[..., Any]:
+        if self.undo_fn is not None:
+            raise _wrong(fn, f"step {self.name!r} has an undo already: {self.undo_fn.__name__}",
+                         "keep one of the two; an undo of several things can call several functions")
+        self.undo_sources = self.saga.sources_of(fn, own=self.name)
+        self.undo_is_async = _is_async(fn, self.saga.name)
+        self.undo_fn = fn
+        self.undo_decided = True
+        if retry is not None:
+            self.undo_retrying = Retrying.of(retry)
+        if timeout is not None:
+            self.undo_timeout = timeout
+        self.saga.changed()
+        return fn
+
+
+class Saga(Generic[I]):
+    """Named steps and edges: an operation over several services that finishes or undoes itself.
+
+    Args:
+        name: what the journal knows it by; letters, digits, `-` and `_`. Never change it while runs are in flight.
+        input: the type that each run starts with: a dataclass, a msgspec Struct, a pydantic model, or any JSON-able type.
+        deadline: seconds for a whole run; when they are over and the pivot is not done, the run undoes itself.
+        stuck_after: seconds without progress after which a `RunStuck` event is raised.
+        brake: pause the saga when more than this share of its last 200 runs had to be undone; None: never.
+
+    Raises:
+        DefinitionError: when something cannot work; names the function, the line and the remedy.
+    """
+
+    def __init__(self, name: str, *, input: type[I], deadline: float | None = None, stuck_after: float = 300.0,  # noqa: A002
+                 brake: float | None = 0.95) -> None:
+        if not name or not name.replace("-", "").replace("_", "").isalnum():
+            raise DefinitionError(f"a saga's name is letters, digits, '-' and '_', not {name!r}",
+                                  do="rename it; the name is stored with every run")
+        for what, value in (("deadline", deadline), ("stuck_after", stuck_after)):
+            if value is not None and not value > 0:
+                raise DefinitionError(f"saga {name!r}: {what} is seconds above 0, not {value!r}", do=f"give {what} in seconds")
+        if brake is not None and not 0 < brake <= 1:
+            raise DefinitionError(f"saga {name!r}: brake is a share in (0, 1] or None, not {brake!r}", do="brake=0.95, say")
+        self.name = name
+        self.input_type = input
+        self.input = codec.Decoder(input)
+        self.deadline = deadline
+        self.stuck_after = stuck_after
+        self.brake = brake
+        self.steps: dict[str, Step[..., Any]] = {}
+        self._input_name = ""
+        self._graph: Graph | None = None
+
+    def __repr__(self) -> str:
+        return f"<Saga {self.name}: {', '.join(self.steps)}>"
+
+    @overload
+    def step(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+
+    @overload
+    def step(self, *, name: str = ..., pivot: bool = ..., after: str | typing.Iterable[str] = ..., retry: Any = ...,
+             timeout: float | None = ..., deadline: float | None = ...,
+             undo: Callable[..., Any] | None = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+
+    def step(self, fn: Callable[..., Any] | None = None, /, *, name: str = "", pivot: bool = False,
+             after: str | typing.Iterable[str] = (), retry: Any = None, timeout: float | None = None,
+             deadline: float | None = None, undo: Callable[..., Any] | None = _UNSET) -> Any:
+        """Add a step: an `async def`, or a plain `def` that runs in a thread.
+
+        Args:
+            name: the step's name; the function's by default. Never change it while runs are in flight.
+            pivot: the point of no return: it runs after every step above it and before every step below it. Steps
+                below it are retried until they succeed or a person decides.
+            after: names of steps to wait for besides those whose results it takes.
+            retry: a retry policy for its attempts, or None for the default (three attempts at what is worth repeating;
+                without end after the pivot).
+            timeout: seconds for one attempt. `deadline`: seconds for all attempts.
+            undo: a function, or None to say that nothing needs undoing; usually `@step.undo` instead.
+        """
+        if fn is None:
+            return lambda fn: self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout,
+                                        deadline=deadline, undo=undo)
+        return self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo)
+
+    def _add(self, fn: Callable[..., Any], *, name: str, pivot: bool, after: str | typing.Iterable[str], retry: Any,
+             timeout: float | None, deadline: float | None, undo: Callable[..., Any] | None) -> Step[..., Any]:
+        name = name or getattr(fn, "__name__", "")
+        if not name.replace("-", "_").isidentifier():
+            raise _wrong(fn, f"{name!r} cannot be the name of a step", "give one: @saga.step(name='...')")
+        if name in self.steps:
+            raise _wrong(fn, f"saga {self.name!r} has a step {name!r} already", "rename one: @saga.step(name='...')")
+        if pivot and (other := next((step.name for step in self.steps.values() if step.pivot), "")):
+            raise _wrong(fn, f"saga {self.name!r} has a pivot already: {other!r}", "keep one point of no return")
+        for what, value in (("timeout", timeout), ("deadline", deadline)):
+            if value is not None and not value > 0:
+                raise _wrong(fn, f"{what} is seconds above 0, not {value!r}", f"give {what} in seconds")
+        sources = self.sources_of(fn)
+        step: Step[..., Any] = Step(self, fn, name=name, pivot=pivot, timeout=timeout, deadline=deadline,
+                                    retrying=Retrying.of(retry), undo=undo)
+        step.sources = sources
+        wanted = {source for _, source in sources if source not in {"", "*"}}
+        for other in (after,) if isinstance(after, str) else after:
+            if other not in self.steps:
+                raise _wrong(fn, f"after={other!r} is not a step above it{self._hint(other)}", "name a step defined above")
+            wanted.add(other)
+        step.needs = [each for each in self.steps if each in wanted]
+        self.steps[name] = step
+        self.changed()
+        return step
+
+    def sources_of(self, fn: Callable[..., Any], own: str = "") -> tuple[tuple[str, str], ...]:
+        """Where each parameter of `fn` comes from: a step's name, "" for the input, "*" for the effect under way."""
+        hints = _hints(fn)
+        found = []
+        for parameter in inspect.signature(fn).parameters.values():
+            if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD, parameter.POSITIONAL_ONLY}:
+                raise _wrong(fn, f"parameter {parameter.name!r} cannot be filled by name", "name each parameter")
+            hint = hints.get(parameter.name, Any)
+            if hint is Effect:
+                found.append((parameter.name, "*"))
+            elif parameter.name == own or parameter.name in self.steps:
+                self._check_type(fn, parameter.name, hint, optional=parameter.name == own)
+                found.append((parameter.name, parameter.name))
+            else:
+                self._check_input(fn, parameter.name, hint)
+                found.append((parameter.name, ""))
+        return tuple(found)
+
+    def _check_input(self, fn: Callable[..., Any], name: str, hint: Any) -> None:
+        takes = getattr(self.input_type, "__name__", str(self.input_type))
+        if hint is not Any and not _fits(self.input_type, hint):
+            raise _wrong(fn, f"parameter {name!r} is not a step above it, and {_shown(hint)} is not the saga's input "
+                         f"({takes}){self._hint(name)}",
+                         f"name it after the step whose result it takes, or annotate it as {takes}")
+        if self._input_name and name != self._input_name and hint is Any:
+            raise _wrong(fn, f"parameter {name!r} is neither a step above it nor the input, which the saga calls "
+                         f"{self._input_name!r}{self._hint(name)}",
+                         f"rename it to the step whose result it takes, or to {self._input_name!r}")
+        self._input_name = self._input_name or name
+
+    def _check_type(self, fn: Callable[..., Any], name: str, hint: Any, *, optional: bool) -> None:
+        step = self.steps.get(name)
+        if step is None:
+            return
+        gives = step.hints.get("return", Any)
+        if not _fits(gives, hint):
+            raise _wrong(fn, f"parameter {name!r} is {_shown(hint)}, but step {name!r} returns {_shown(gives)}",
+                         f"annotate it as {_shown(gives)}{' | None' if optional else ''}")
+
+    def _hint(self, name: str) -> str:
+        close = difflib.get_close_matches(name, [*self.steps, self._input_name], 1)
+        return f"; did you mean {close[0]!r}?" if close and close[0] else ""
+
+    def changed(self) -> None:
+        self._graph = None
+
+    @property
+    def graph(self) -> Graph:
+        """The checked graph. Raises DefinitionError for what only the whole can tell."""
+        if self._graph is None:
+            self._graph = self._checked()
+        return self._graph
+
+    def _checked(self) -> Graph:
+        if not self.steps:
+            raise DefinitionError(f"saga {self.name!r} has no steps", do="add one: @saga.step")
+        below = False
+        nodes = []
+        for step in self.steps.values():
+            if not step.undo_decided and not below and not step.pivot:
+                raise _wrong(step.fn, f"step {step.name!r} can be asked to undo itself, and has no undo",
+                             f"define one with @{step.name}.undo, or say that it needs none: @saga.step(undo=None)")
+            if below and not step.retrying.repeats:
+                raise _wrong(step.fn, f"step {step.name!r} comes after the pivot and may not be retried",
+                             "after the pivot a run can only go forward: allow retries, or move the step above the pivot")
+            nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
+                              _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot))
+            below = below or step.pivot
+        return Graph(self.name, tuple(nodes))
+
+
+def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(fn)
+    except (NameError, TypeError):  # a forward reference to what is defined later, or a callable without annotations
+        return {}
+
+
+def _is_async(fn: Callable[..., Any], saga: str) -> bool:
+    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+        raise _wrong(fn, f"a generator cannot be a step of {saga!r}: it has no single result", "return a list instead")
+    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
+
+
+def _wrong(fn: Callable[..., Any], what: str, do: str) -> DefinitionError:
+    code = getattr(fn, "__code__", None)
+    where = f"{getattr(fn, '__qualname__', fn)} ({code.co_filename}:{code.co_firstlineno})" if code else repr(fn)
+    return DefinitionError(f"{where}: {what}", do=do)
+
+
+def _shown(hint: Any) -> str:
+    if hint is None or hint is type(None):
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+
+
+def _fits(gives: Any, takes: Any) -> bool:
+    """May a value of type `gives` be passed where `takes` is annotated? Only a certain mismatch is False."""
+    if Any in (gives, takes) or takes is object or gives == takes:
+        return True
+    options = _options(takes)
+    return all(any(_fits_one(gave, option) for option in options) for gave in _options(gives))
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    args = typing.get_args(hint)
+    return args if args and typing.get_origin(hint) is not None and _is_union(hint) else (hint,)
+
+
+def _is_union(hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    return origin is typing.Union or getattr(origin, "__name__", "") == "UnionType"
+
+
+def _fits_one(gave: Any, option: Any) -> bool:
+    if option is Any or gave == option:
+        return True
+    gave, option = typing.get_origin(gave) or gave, typing.get_origin(option) or option
+    gave, option = type(None) if gave is None else gave, type(None) if option is None else option
+    if isinstance(gave, type) and isinstance(option, type):
+        return issubclass(gave, option) or (gave is int and option is float)
+    return not (isinstance(gave, type) or isinstance(option, type))

@@ -1,0 +1,1 @@
+"""Where runs are kept: one port (`port.py`), and an implementation a file: memory, SQLite, PostgreSQL."""

@@ -1,0 +1,45 @@
+"""One owner for a file: an advisory lock beside it, which the operating system drops when the process dies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from yaoki.errors import JournalError, JournalLockedError
+
+try:
+    import fcntl
+except ImportError:  # not POSIX
+    fcntl = None  # type: ignore[assignment]
+
+
+class OwnerLock:
+    """Held from `acquire` to `release`, or to the end of the process, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.with_name(path.name + ".lock")
+        self._fd = -1
+
+    def acquire(self) -> None:
+        """Raises JournalLockedError, naming the owner's process, when another holds it."""
+        try:
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise JournalError(f"cannot create {self._path}: {error.strerror}",
+                               do="make the folder writable, or name a journal elsewhere", path=str(self._path)) from error
+        try:
+            if fcntl is not None:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            self.release()
+            raise JournalLockedError(f"{self._path.name[:-5]} is in use by process {owner}",
+                                     do="stop that process, or let it run your sagas; to look on, use `yk runs`",
+                                     path=str(self._path), pid=owner) from error
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,156 @@
+"""A journal in memory, for tests and for operations that need undo but no durability: it ends with the process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+
+from yaoki.errors import JournalError, JournalLockedError
+from yaoki.saga.journal.group import GroupCommit
+from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request
+from yaoki.saga.records import Header, Record, RunState, Stored
+
+
+class MemoryJournal:
+    """Keeps what is written, as long as the object lives: closing and opening it again is how tests restart an engine."""
+
+    def __init__(self) -> None:
+        self._headers: dict[int, Header] = {}
+        self._records: dict[int, list[Record]] = {}
+        self._numbers: dict[str, int] = {}
+        self._taken: set[int] = set()
+        self._requests: dict[int, Request] = {}
+        self._graphs: dict[str, bytes] = {}
+        self._next = 1
+        self._next_request = 1
+        self._owned = False
+        self._group = GroupCommit(self._commit)
+
+    async def open(self) -> None:
+        if self._owned:
+            raise JournalLockedError("this journal in memory is owned by another engine", do="close that one first")
+        self._owned = True
+        self._taken.clear()
+
+    async def observe(self) -> None:
+        """Nothing to open."""
+
+    async def close(self) -> None:
+        await self._group.drain()
+        self._owned = False
+
+    def create(self, run: NewRun) -> Awaitable[Created]:
+        return self._group.submit(run)
+
+    def append(self, entry: Append) -> Awaitable[None]:
+        return self._group.submit(entry)
+
+    async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
+        answers: list[Created | None] = []
+        for each in batch:
+            if isinstance(each, NewRun):
+                answers.append(self._create(each))
+            else:
+                self._append(each)
+                answers.append(None)
+        return answers
+
+    def _create(self, run: NewRun) -> Created:
+        known = self._numbers.get(run.id)
+        if known is not None:
+            return Created(_copy(self._headers[known]), new=False)
+        header = Header(no=self._next, id=run.id, saga=run.saga, graph=run.graph, state=RunState.RUNNING, input=run.input,
+                        traceparent=run.traceparent, created_at=run.at, updated_at=run.at, deadline_at=run.deadline_at)
+        self._next += 1
+        self._headers[header.no] = header
+        self._records[header.no] = []
+        self._numbers[run.id] = header.no
+        self._taken.add(header.no)
+        return Created(_copy(header), new=True)
+
+    def _append(self, entry: Append) -> None:
+        records = self._records[entry.run]
+        if len(records) != entry.seq:
+            raise JournalError(f"run {entry.run} has {len(records)} records, not {entry.seq}", do="this is a bug: report it")
+        records.extend(entry.records)
+        header = self._headers[entry.run]
+        header.updated_at = entry.at
+        if entry.state is not None:
+            header.state, header.reason = entry.state, entry.reason
+            if entry.state.is_end:
+                header.result, header.finished_at = entry.result, entry.at
+                self._taken.discard(entry.run)
+
+    async def take(self, limit: int) -> list[Stored]:
+        found: list[Stored] = []
+        for no, header in self._headers.items():
+            if len(found) == limit:
+                break
+            if no not in self._taken and header.state in {RunState.RUNNING, RunState.UNDOING}:
+                self._taken.add(no)
+                found.append(self._stored(no))
+        return found
+
+    async def take_one(self, run_id: str) -> Stored | None:
+        no = self._numbers.get(run_id)
+        if no is None or self._headers[no].state.is_end:
+            return None
+        self._taken.add(no)
+        return self._stored(no)
+
+    def release(self, no: int) -> None:
+        self._taken.discard(no)
+
+    async def read(self, run_id: str) -> Stored | None:
+        no = self._numbers.get(run_id)
+        return None if no is None else self._stored(no)
+
+    def _stored(self, no: int) -> Stored:
+        return Stored(_copy(self._headers[no]), list(self._records[no]))
+
+    async def search(self, query: Query) -> list[Header]:
+        found = (_copy(header) for header in reversed(self._headers.values()) if _matches(header, query))
+        return [header for header, _ in zip(found, range(query.limit), strict=False)]
+
+    async def counts(self, saga: str = "") -> dict[RunState, int]:
+        found: dict[RunState, int] = {}
+        for header in self._headers.values():
+            if not saga or header.saga == saga:
+                found[header.state] = found.get(header.state, 0) + 1
+        return found
+
+    async def purge(self, before: float, limit: int) -> int:
+        old = [h for h in self._headers.values() if h.state.is_end and h.finished_at < before][:limit]
+        for header in old:
+            del self._headers[header.no], self._records[header.no], self._numbers[header.id]
+        return len(old)
+
+    async def request(self, run_id: str, kind: str, data: bytes, at: float) -> None:
+        self._requests[self._next_request] = Request(self._next_request, run_id, kind, data, at)
+        self._next_request += 1
+
+    async def requests(self) -> list[Request]:
+        return list(self._requests.values())
+
+    async def carried_out(self, numbers: Sequence[int]) -> None:
+        for number in numbers:
+            self._requests.pop(number, None)
+
+    async def save_graph(self, graph_hash: str, saga: str, graph: bytes) -> None:
+        del saga
+        self._graphs[graph_hash] = graph
+
+    async def load_graph(self, graph_hash: str) -> bytes | None:
+        return self._graphs.get(graph_hash)
+
+
+def _copy(header: Header) -> Header:
+    return Header(**{name: getattr(header, name) for name in Header.__struct_fields__})
+
+
+def _matches(header: Header, query: Query) -> bool:
+    return ((not query.states or header.state in query.states)
+            and (not query.saga or header.saga == query.saga)
+            and header.id.startswith(query.id_prefix)
+            and (not query.since or header.created_at >= query.since)
+            and (not query.until or header.created_at < query.until)
+            and (not query.before_no or header.no < query.before_no))

@@ -1,0 +1,78 @@
+"""The SQLite schema of a journal, and how one is recognised.
+
+`run` is the header; `record` the history. Both are keyed by the journal's own number and not by the user's id: numbers
+only grow, so new rows land beside each other and a commit touches few pages whatever the users' ids look like.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from yaoki.errors import JournalForeignError
+
+APPLICATION_ID = 0x59414F4B  # "YAOK" in ASCII
+VERSION = 1
+
+DDL = """
+CREATE TABLE run (
+    no          INTEGER PRIMARY KEY,
+    id          TEXT NOT NULL UNIQUE,
+    saga        TEXT NOT NULL,
+    graph       TEXT NOT NULL,
+    state       TEXT NOT NULL,
+    input       BLOB NOT NULL,
+    result      BLOB NOT NULL DEFAULT x'',
+    reason      TEXT NOT NULL DEFAULT '',
+    traceparent TEXT NOT NULL DEFAULT '',
+    created_at  REAL NOT NULL,
+    updated_at  REAL NOT NULL,
+    finished_at REAL NOT NULL DEFAULT 0,
+    deadline_at REAL NOT NULL DEFAULT 0
+);
+CREATE INDEX run_unfinished ON run (no) WHERE finished_at = 0;
+CREATE TABLE record (
+    run  INTEGER NOT NULL,
+    seq  INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    step TEXT NOT NULL,
+    data BLOB NOT NULL,
+    at   REAL NOT NULL,
+    PRIMARY KEY (run, seq)
+) WITHOUT ROWID;
+CREATE TABLE request (
+    no   INTEGER PRIMARY KEY AUTOINCREMENT,
+    run  TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    data BLOB NOT NULL,
+    at   REAL NOT NULL
+);
+CREATE TABLE definition (
+    hash  TEXT PRIMARY KEY,
+    saga  TEXT NOT NULL,
+    graph BLOB NOT NULL
+);
+"""
+
+HEADER_COLUMNS = "no, id, saga, graph, state, input, result, reason, traceparent, created_at, updated_at, finished_at, deadline_at"
+
+
+def prepare(connection: sqlite3.Connection, path: str) -> None:
+    """Create the schema in an empty file; accept our own; refuse everything else, untouched."""
+    (found,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if found == APPLICATION_ID and version == VERSION:
+        return
+    if found == APPLICATION_ID:
+        raise JournalForeignError(f"{path} is a journal of version {version}, and this program knows {VERSION}",
+                                  do="run it with the version of yaoki that wrote it, or a newer one", path=path, version=version)
+    if tables or found:
+        raise JournalForeignError(f"{path} is a SQLite database of another program ({tables} tables), not a journal",
+                                  do="name another file; this one was not changed", path=path)
+    connection.execute("BEGIN IMMEDIATE")
+    for statement in DDL.split(";"):
+        if statement.strip():
+            connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+    connection.execute("COMMIT")

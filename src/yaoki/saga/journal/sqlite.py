@@ -1,0 +1,337 @@
+"""A journal in one SQLite file: the default, and enough for one machine.
+
+WAL with `synchronous=FULL`: a commit returns after its fsync, so an acknowledged record survives a power cut. One thread
+owns the connection; commits are gathered (`group.py`); each statement carries many rows, because every call into SQLite
+gives up the interpreter's lock and has to win it back.
+
+Source of the settings: sqlite.org/wal.html and sqlite.org/pragma.html#pragma_synchronous.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from yaoki import runtime
+from yaoki.errors import JournalError, JournalForeignError, YaokiError
+from yaoki.saga.journal.group import GroupCommit
+from yaoki.saga.journal.lock import OwnerLock
+from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request
+from yaoki.saga.journal.schema import HEADER_COLUMNS, prepare
+from yaoki.saga.records import Header, Kind, Record, RunState, Stored
+
+T = TypeVar("T")
+
+# Rows a statement: few sizes, so that SQLite's cache of prepared statements always hits. 256 rows of 6 columns stay far
+# below its limit of 32 766 variables.
+CHUNKS = (256, 64, 16, 4, 1)
+
+# Pages in the WAL before it is copied back: 16 MiB. A checkpoint costs two fsyncs of its own, so it should be rare.
+CHECKPOINT_PAGES = 4096
+
+KINDS = {kind.value: kind for kind in Kind}
+STATES = {state.value: state for state in RunState}
+
+
+class SqliteJournal:
+    """Runs in one SQLite file.
+
+    Args:
+        path: the file, made when missing; ":memory:" for none.
+        durability: "power" (fsync at each commit) or "process" (survives the death of the process, but a power cut may
+            take the last commits).
+    """
+
+    def __init__(self, path: str | Path, *, durability: str = "power") -> None:
+        if durability not in {"power", "process"}:
+            raise JournalError(f"durability is 'power' or 'process', not {durability!r}", do="'power' is the default")
+        self.path = str(path)
+        self._durability = durability
+        self._lock = None if self.path == ":memory:" else OwnerLock(Path(self.path))
+        self._worker: runtime.Worker | None = None
+        self._connection: sqlite3.Connection | None = None
+        self._group = GroupCommit(self._commit)
+        self._next = 1
+        self._cursor = 0  # runs up to here were taken, or were created by this owner
+        self._created: set[int] = set()  # numbers above the cursor that this owner holds already
+        self._released: set[int] = set()
+
+    # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        if self._lock is not None:
+            self._lock.acquire()
+        try:
+            await self._connect(writing=True)
+            self._next = 1 + await self._call(lambda c: c.execute("SELECT ifnull(max(no), 0) FROM run").fetchone()[0])
+        except BaseException:
+            await self.close()
+            raise
+
+    async def observe(self) -> None:
+        if self.path != ":memory:" and not os.path.exists(self.path):  # noqa: ASYNC240, PTH110  once, before anything runs
+            raise JournalError(f"there is no journal at {self.path}", do="check the path; `yk run` makes one", path=self.path)
+        await self._connect(writing=False)
+
+    async def _connect(self, *, writing: bool) -> None:
+        self._worker = runtime.worker("yaoki-sqlite")
+        self._connection = await self._on_thread(self._opened, writing)
+
+    def _opened(self, writing: bool) -> sqlite3.Connection:  # noqa: FBT001
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10.0,
+                                     cached_statements=64)
+        try:
+            if writing:
+                connection.execute("PRAGMA journal_mode = WAL")
+                connection.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'power' else 'NORMAL'}")
+                connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            prepare(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    async def close(self) -> None:
+        await self._group.drain()
+        if self._worker is not None:
+            if self._connection is not None:
+                await self._on_thread(self._connection.close)
+            self._worker.close()
+        self._worker = self._connection = None
+        if self._lock is not None:
+            self._lock.release()
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def create(self, run: NewRun) -> Awaitable[Created]:
+        return self._group.submit(run)
+
+    def append(self, entry: Append) -> Awaitable[None]:
+        return self._group.submit(entry)
+
+    async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
+        answers, created, highest = await self._call(lambda c: self._write(c, batch))
+        self._next = max(self._next, highest + 1)
+        self._created.update(created)
+        for each in batch:
+            if isinstance(each, Append) and each.state is not None and each.state.is_end:
+                self._created.discard(each.run)
+        return answers
+
+    def _write(self, connection: sqlite3.Connection, batch: list[NewRun | Append]) -> tuple[list[Created | None], list[int], int]:
+        starts = [each for each in batch if isinstance(each, NewRun)]
+        appends = [each for each in batch if isinstance(each, Append)]
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            answers, numbers = self._insert_runs(connection, starts) if starts else ([], [])
+            if appends:
+                _insert_records(connection, appends)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        created = iter(answers)
+        return ([next(created) if isinstance(each, NewRun) else None for each in batch], numbers,
+                max(numbers, default=0))
+
+    def _insert_runs(self, connection: sqlite3.Connection, runs: list[NewRun]) -> tuple[list[Created], list[int]]:
+        rows = [(self._next + i, run.id, run.saga, run.graph, RunState.RUNNING.value, run.input, run.traceparent, run.at,
+                 run.at, run.deadline_at) for i, run in enumerate(runs)]
+        fresh: set[int] = set()
+        for chunk in _chunks(rows):
+            sql = ("INSERT INTO run (no, id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at) VALUES "
+                   f"{_places(len(chunk), 10)} ON CONFLICT DO NOTHING RETURNING no")
+            fresh.update(no for (no,) in connection.execute(sql, _flat(chunk)))
+        answers = []
+        for row, run in zip(rows, runs, strict=True):
+            if row[0] in fresh:
+                header = Header(no=row[0], id=run.id, saga=run.saga, graph=run.graph, state=RunState.RUNNING, input=run.input,
+                                traceparent=run.traceparent, created_at=run.at, updated_at=run.at, deadline_at=run.deadline_at)
+                answers.append(Created(header, new=True))
+            else:
+                found = connection.execute(f"SELECT {HEADER_COLUMNS} FROM run WHERE id = ?", (run.id,)).fetchone()
+                answers.append(Created(_header(found), new=False))
+        return answers, sorted(fresh)
+
+    # ── taking runs up ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def take(self, limit: int) -> list[Stored]:
+        found: list[Stored] = []
+        while len(found) < limit:
+            page = await self._call(lambda c: _unfinished(c, self._cursor, limit))
+            if not page:
+                break
+            self._cursor = page[-1].header.no
+            found += [stored for stored in page if stored.header.no not in self._created]
+            self._created = {no for no in self._created if no > self._cursor}
+        return found
+
+    async def take_one(self, run_id: str) -> Stored | None:
+        stored = await self.read(run_id)
+        if stored is None or stored.header.state.is_end:
+            return None
+        if stored.header.no > self._cursor:
+            self._created.add(stored.header.no)
+        return stored
+
+    def release(self, no: int) -> None:
+        self._created.discard(no)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def read(self, run_id: str) -> Stored | None:
+        def work(connection: sqlite3.Connection) -> Stored | None:
+            row = connection.execute(f"SELECT {HEADER_COLUMNS} FROM run WHERE id = ?", (run_id,)).fetchone()
+            return None if row is None else _with_records(connection, [_header(row)])[0]
+
+        return await self._call(work)
+
+    async def search(self, query: Query) -> list[Header]:
+        where, values = _where(query)
+        sql = f"SELECT {HEADER_COLUMNS} FROM run {where} ORDER BY no DESC LIMIT ?"
+        return await self._call(lambda c: [_header(row) for row in c.execute(sql, (*values, query.limit))])
+
+    async def counts(self, saga: str = "") -> dict[RunState, int]:
+        sql = "SELECT state, count(*) FROM run WHERE ? IN ('', saga) GROUP BY state"
+        return await self._call(lambda c: {STATES[state]: n for state, n in c.execute(sql, (saga,))})
+
+    # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def purge(self, before: float, limit: int) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            connection.execute("BEGIN IMMEDIATE")
+            old = connection.execute("SELECT no FROM run WHERE finished_at > 0 AND finished_at < ? ORDER BY no LIMIT ?",
+                                     (before, limit)).fetchall()
+            connection.executemany("DELETE FROM record WHERE run = ?", old)
+            connection.executemany("DELETE FROM run WHERE no = ?", old)
+            connection.execute("COMMIT")
+            return len(old)
+
+        return await self._call(work)
+
+    async def request(self, run_id: str, kind: str, data: bytes, at: float) -> None:
+        sql = "INSERT INTO request (run, kind, data, at) VALUES (?, ?, ?, ?)"
+        await self._call(lambda c: c.execute(sql, (run_id, kind, data, at)))
+
+    async def requests(self) -> list[Request]:
+        sql = "SELECT no, run, kind, data, at FROM request ORDER BY no"
+        return await self._call(lambda c: [Request(*row) for row in c.execute(sql)])
+
+    async def carried_out(self, numbers: Sequence[int]) -> None:
+        await self._call(lambda c: c.executemany("DELETE FROM request WHERE no = ?", [(no,) for no in numbers]))
+
+    async def save_graph(self, graph_hash: str, saga: str, graph: bytes) -> None:
+        sql = "INSERT INTO definition VALUES (?, ?, ?) ON CONFLICT DO NOTHING"
+        await self._call(lambda c: c.execute(sql, (graph_hash, saga, graph)))
+
+    async def load_graph(self, graph_hash: str) -> bytes | None:
+        row = await self._call(lambda c: c.execute("SELECT graph FROM definition WHERE hash = ?", (graph_hash,)).fetchone())
+        return None if row is None else row[0]
+
+    # ── the connection's thread ──────────────────────────────────────────────────────────────────────────────────────
+
+    async def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._connection is None:
+            raise JournalError(f"the journal {self.path} is closed", do="open it first")
+        return await self._on_thread(work, self._connection)
+
+    async def _on_thread(self, work: Callable[..., T], *args: Any) -> T:
+        assert self._worker is not None
+        try:
+            return await self._worker.run(work, *args)
+        except YaokiError:
+            raise
+        except sqlite3.Error as error:
+            raise _explained(error, self.path) from error
+
+
+def _insert_records(connection: sqlite3.Connection, appends: list[Append]) -> None:
+    rows = [(entry.run, entry.seq + i, record.kind.value, record.step, record.data, record.at)
+            for entry in appends for i, record in enumerate(entry.records)]
+    for chunk in _chunks(rows):
+        connection.execute(f"INSERT INTO record VALUES {_places(len(chunk), 6)}", _flat(chunk))
+    changed = [(entry.run, entry.state.value, entry.result, entry.reason, entry.at, entry.at if entry.state.is_end else 0.0)
+               for entry in appends if entry.state is not None]
+    for chunk in _chunks(changed):
+        connection.execute(
+            "UPDATE run SET state = new.column2, result = new.column3, reason = new.column4, updated_at = new.column5,"
+            f" finished_at = new.column6 FROM (VALUES {_places(len(chunk), 6)}) AS new WHERE no = new.column1", _flat(chunk))
+
+
+def _chunks(rows: list[tuple[Any, ...]]) -> Iterable[list[tuple[Any, ...]]]:
+    begin = 0
+    for size in CHUNKS:
+        while len(rows) - begin >= size:
+            yield rows[begin:begin + size]
+            begin += size
+
+
+def _places(rows: int, columns: int) -> str:
+    return ",".join(["(" + ",".join("?" * columns) + ")"] * rows)
+
+
+def _flat(rows: list[tuple[Any, ...]]) -> list[Any]:
+    return [value for row in rows for value in row]
+
+
+def _unfinished(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
+    sql = (f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no > ? AND state != 'blocked' ORDER BY no LIMIT ?")
+    return _with_records(connection, [_header(row) for row in connection.execute(sql, (after, limit))])
+
+
+def _with_records(connection: sqlite3.Connection, headers: list[Header]) -> list[Stored]:
+    if not headers:
+        return []
+    stored = {header.no: Stored(header, []) for header in headers}
+    sql = f"SELECT run, kind, step, data, at FROM record WHERE run IN ({','.join('?' * len(stored))}) ORDER BY run, seq"
+    for no, kind, step, data, at in connection.execute(sql, list(stored)):
+        stored[no].records.append(Record(KINDS[kind], step, data, at))
+    return list(stored.values())
+
+
+def _header(row: tuple[Any, ...]) -> Header:
+    header = Header(*row)
+    header.state = STATES[row[4]]
+    return header
+
+
+def _where(query: Query) -> tuple[str, tuple[Any, ...]]:
+    tests: list[tuple[str, Any]] = []
+    if query.saga:
+        tests.append(("saga = ?", query.saga))
+    if query.id_prefix:
+        tests.append(("id >= ?", query.id_prefix))
+        tests.append(("id < ?", query.id_prefix + "\U0010ffff"))
+    if query.since:
+        tests.append(("created_at >= ?", query.since))
+    if query.until:
+        tests.append(("created_at < ?", query.until))
+    if query.before_no:
+        tests.append(("no < ?", query.before_no))
+    words = [words for words, _ in tests]
+    values = [value for _, value in tests]
+    if query.states:
+        words.append(f"state IN ({','.join('?' * len(query.states))})")
+        values += [state.value for state in query.states]
+    return (f"WHERE {' AND '.join(words)}" if words else ""), tuple(values)
+
+
+def _explained(error: sqlite3.Error, path: str) -> JournalError:
+    """SQLite's error as ours, with what to do."""
+    text = str(error)
+    if "not a database" in text or "malformed" in text:
+        return JournalForeignError(f"{path} is not a journal, or it is damaged ({text})",
+                                   do="name another file, or restore this one from a backup; it was not changed", path=path)
+    if "full" in text:
+        return JournalError(f"no space left for {path}", do="free some space and start again: nothing was lost", path=path)
+    if "readonly" in text or "read-only" in text:
+        return JournalError(f"{path} cannot be written", do="make the file and its folder writable", path=path)
+    if "unable to open" in text:
+        return JournalError(f"{path} cannot be opened", do="check that the folder exists and is writable", path=path)
+    if "locked" in text or "busy" in text:
+        return JournalError(f"{path} is busy: another program holds a lock on it", do="end that program and start again", path=path)
+    return JournalError(f"{path}: {text}", do="start again; if it stays, check the disk", path=path)

@@ -1,0 +1,275 @@
+"""Decide what a run does next, from its history and nothing else.
+
+    machine = Machine(graph)
+    for record in history:
+        machine.apply(record)
+    machine.start      names of steps to start          (running)
+    machine.failed     a step failed for good: now abort
+    machine.undo       names of steps to undo           (undoing)
+    machine.state      running, undoing, blocked, completed, undone, cancelled
+
+No await, no clock, no randomness, no I/O. The same object drives runs in the engine, under the explorer, choreographed in
+each service, and on other engines; `decide(graph, history)` is the whole of it as one pure function.
+
+A step, as the machine sees it:
+
+    waiting ─needs done─▶ ready ─done─▶ done ──────┐
+                            │                      ├─(abort)─▶ to undo ─undone─▶ clear
+                            ├─failed, in doubt ────┘               │
+                            ├─failed, certainly not there ─────────┼──────────▶ clear
+                            └─blocked ◀─ a person decides ─▶ ... ◀─┘
+
+`clear` means: nothing of this step is left, or ever was. A step may be undone when every step that follows it is clear,
+so undo runs in the reverse order of the graph, branches side by side.
+
+Source: Garcia-Molina and Salem, Sagas, SIGMOD 1987, with the graph of actions of steno (Oxide) and in-doubt steps added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+import msgspec
+
+from yaoki.saga.graph import Graph
+from yaoki.saga.records import Abort, Failure, Record, Resolution, RunState
+
+
+class Step(IntEnum):
+    """Where one step is."""
+
+    WAITING = 0
+    READY = 1  # may be running, or may have been when a process died
+    DONE = 2
+    FAILED = 3  # certainly left nothing
+    DOUBTFUL = 4  # failed, and may have left something
+    BLOCKED = 5  # its do needs a person
+    TO_UNDO = 6
+    UNDO_BLOCKED = 7  # its undo needs a person
+    CLEAR = 8  # nothing of it is left
+    KEPT = 9  # a person decided to leave its effect; counts as clear
+
+
+_FAILURES = frozenset({Step.FAILED, Step.DOUBTFUL})
+_ABORT = msgspec.json.Decoder(Abort)
+_FAILURE = msgspec.json.Decoder(Failure)
+_RESOLUTION = msgspec.json.Decoder(Resolution)
+
+
+class HistoryError(AssertionError):
+    """A history that no run can have. It is a bug of Yaoki's, or the journal was changed by hand."""
+
+
+class Machine:
+    """The fold of one run's history.
+
+    Attributes:
+        steps: where each step is, by number.
+        doubt: numbers of the steps to undo whose effect is not known to exist; their undo gets `None`.
+        abort: why the run undoes itself, or None.
+        blocked: numbers of the steps that need a person, in the order in which they came to need one.
+    """
+
+    __slots__ = ("_holding", "_left", "_missing", "_ready", "_undoable", "abort", "blocked", "doubt", "graph", "steps")
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.steps: list[int] = [0] * len(graph)  # Step, as plain ints: this is a hot path
+        self._missing = graph.need_counts.copy()  # needs that are not done yet
+        self._holding = graph.follower_counts  # followers that are not clear yet; copied at abort
+        self._left = len(graph)  # steps that are not done yet, or not clear yet once undoing
+        self._ready: list[int] = list(graph.roots)
+        self._undoable: list[int] = []
+        self.doubt: set[int] = set()
+        self.abort: Abort | None = None
+        self.blocked: list[int] = []
+        for number in graph.roots:
+            self.steps[number] = Step.READY
+
+    # ── what is next ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def start(self) -> list[str]:
+        """Steps to be running now, in order of definition; those that run already are among them."""
+        return [] if self.abort else [self.graph.names[number] for number in self._ready]
+
+    @property
+    def awaited(self) -> list[str]:
+        """Steps that were started before the abort and have not ended: no undo begins before they do.
+
+        A process that takes up such a run finds nobody to wait for: it records them as failed in doubt.
+        """
+        return [self.graph.names[number] for number in self._ready] if self.abort else []
+
+    @property
+    def undo(self) -> list[str]:
+        """Steps whose undo is to be running now."""
+        return [] if self._ready else [self.graph.names[number] for number in self._undoable]
+
+    @property
+    def failed(self) -> str:
+        """The step that failed for good while the run was not aborted yet, or "": the next record is the abort."""
+        if self.abort:
+            return ""
+        return next((self.graph.names[n] for n, step in enumerate(self.steps) if step in _FAILURES), "")
+
+    @property
+    def state(self) -> RunState:
+        if self._left == 0:
+            if self.abort is None:
+                return RunState.COMPLETED
+            return RunState.CANCELLED if self.abort.cancelled else RunState.UNDONE
+        if self.blocked:
+            return RunState.BLOCKED
+        return RunState.UNDOING if self.abort else RunState.RUNNING
+
+    @property
+    def past_pivot(self) -> bool:
+        """Is the pivot done, so that the run can only go forward?"""
+        return self.graph.pivot >= 0 and self.steps[self.graph.pivot] == Step.DONE
+
+    def is_done(self, name: str) -> bool:
+        return self.steps[self.graph.index[name]] == Step.DONE
+
+    def is_doubtful(self, name: str) -> bool:
+        return self.graph.index[name] in self.doubt
+
+    # ── what happened ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def apply(self, record: Record) -> None:
+        """Take in one record. Raises HistoryError for one that cannot come here; then nothing has changed."""
+        kind = record.kind
+        if kind == "done":  # the commonest by far
+            self._done(self._number(record))
+        elif kind == "undone":
+            self._undone(self._number(record))
+        elif kind == "failed":
+            self._failed(self._number(record), _FAILURE.decode(record.data))
+        elif kind == "abort":
+            self._abort(_ABORT.decode(record.data))
+        elif kind == "blocked":
+            self._blocked(self._number(record))
+        elif kind == "resolved":
+            self._resolved(self._number(record), _RESOLUTION.decode(record.data))
+        else:
+            raise HistoryError(f"unknown kind of record: {kind}")
+
+    def _number(self, record: Record) -> int:
+        try:
+            return self.graph.index[record.step]
+        except KeyError:
+            raise HistoryError(f"{self.graph.saga} has no step {record.step!r}") from None
+
+    def _expect(self, number: int, *allowed: Step) -> None:
+        if self.steps[number] not in allowed:
+            raise HistoryError(f"{self.graph.names[number]} is {Step(self.steps[number]).name}, "
+                               f"not {' or '.join(step.name for step in allowed)}")
+
+    def _done(self, number: int) -> None:
+        if self.steps[number] != Step.READY:
+            self._expect(number, Step.READY)
+        self._ready.remove(number)
+        if self.abort:
+            self._to_undo(number, in_doubt=False)
+            return
+        self._advance(number)
+
+    def _advance(self, number: int) -> None:
+        self.steps[number] = Step.DONE
+        self._left -= 1
+        missing = self._missing
+        for follower in self.graph.followers[number]:
+            missing[follower] -= 1
+            if not missing[follower]:
+                self.steps[follower] = Step.READY
+                self._ready.append(follower)
+
+    def _failed(self, number: int, failure: Failure) -> None:
+        self._expect(number, Step.READY)
+        self._ready.remove(number)
+        if not self.abort:
+            self.steps[number] = Step.DOUBTFUL if failure.in_doubt else Step.FAILED
+        elif failure.in_doubt:
+            self._to_undo(number, in_doubt=True)
+        else:
+            self._clear(number)
+
+    def _blocked(self, number: int) -> None:
+        self._expect(number, Step.READY, Step.TO_UNDO)
+        if self.steps[number] == Step.READY:
+            self._ready.remove(number)
+            if self.abort:  # nobody will run it again, so there is nothing to decide: undo it
+                self._to_undo(number, in_doubt=True)
+                return
+            self.steps[number] = Step.BLOCKED
+        else:
+            self._undoable.remove(number)
+            self.steps[number] = Step.UNDO_BLOCKED
+        self.blocked.append(number)
+
+    def _resolved(self, number: int, resolution: Resolution) -> None:
+        self._expect(number, Step.BLOCKED, Step.UNDO_BLOCKED)
+        undoing = self.steps[number] == Step.UNDO_BLOCKED
+        self.blocked.remove(number)
+        if resolution.decision == "retry":
+            self.steps[number] = Step.TO_UNDO if undoing else Step.READY
+            (self._undoable if undoing else self._ready).append(number)
+        elif undoing:
+            self._clear(number, Step.KEPT if resolution.decision == "done" else Step.CLEAR)
+        elif resolution.decision == "done":
+            self._advance(number)
+        else:
+            self.steps[number] = Step.FAILED
+
+    def _abort(self, abort: Abort) -> None:
+        if self.abort or self.past_pivot:
+            raise HistoryError("a run is aborted once, and never after its pivot")
+        self.abort = abort
+        self._left = len(self.graph)
+        self._holding = self.graph.follower_counts.copy()
+        started = {self.graph.index[name] for name in abort.started}
+        self._ready = [number for number in self._ready if number in started]
+        blocked, self.blocked = self.blocked, []
+        for number in reversed(range(len(self.graph))):
+            step = self.steps[number]
+            if step in {Step.DONE, Step.DOUBTFUL} or number in blocked:
+                self._to_undo(number, in_doubt=step != Step.DONE)
+            elif number not in self._ready:
+                self._clear(number)
+
+    # ── undoing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _to_undo(self, number: int, *, in_doubt: bool) -> None:
+        self.steps[number] = Step.TO_UNDO
+        if in_doubt:
+            self.doubt.add(number)
+        if not self._holding[number]:
+            self._may_undo(number)
+
+    def _may_undo(self, number: int) -> None:
+        if self.graph.nodes[number].undo:
+            self._undoable.append(number)
+        else:  # declared to need none
+            self._clear(number)
+
+    def _undone(self, number: int) -> None:
+        self._expect(number, Step.TO_UNDO)
+        self._undoable.remove(number)
+        self._clear(number)
+
+    def _clear(self, number: int, step: Step = Step.CLEAR) -> None:
+        self.steps[number] = step
+        self._left -= 1
+        for needed in self.graph.needs[number]:
+            self._holding[needed] -= 1
+            if not self._holding[needed] and self.steps[needed] == Step.TO_UNDO:
+                self._may_undo(needed)
+
+
+def decide(graph: Graph, history: Iterable[Record]) -> Machine:
+    """The whole machine as one pure function: history in, a machine that says what is next out."""
+    machine = Machine(graph)
+    for record in history:
+        machine.apply(record)
+    return machine
