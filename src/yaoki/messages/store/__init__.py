@@ -1,0 +1,1 @@
+"""Where messages are kept: one contract (`port`), SQLite and PostgreSQL."""
