@@ -93,8 +93,7 @@ def decorate(policies: Sequence[Policy], fn: Any, site: Site) -> Any:
     if isinstance(fn, classmethod | staticmethod):
         return type(fn)(decorate(policies, fn.__func__, site))
     kind = _checked(fn)
-    name = getattr(fn, "__qualname__", "") or type(fn).__name__
-    made = fuse(policies, fn, site._replace(is_async=kind.is_async, shape="function", name=name))
+    made = fuse(policies, fn, site._replace(is_async=kind.is_async, shape="function", name=site.name or named(fn)))
     return functools.update_wrapper(made, fn)
 
 
@@ -188,6 +187,8 @@ def _prologue(everything: str) -> str:
         lines.append("now = clock()")
     if re.search(r"\bscope\b", everything):
         lines.append("scope = scope_get()")
+    if re.search(r"\battempts\b", everything):
+        lines.append("attempts = 1")
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -206,4 +207,5 @@ def _nest(shell: str, inner: str) -> str:
 
 
 def named(fn: Any) -> str:
+    """What messages call `fn`."""
     return cast("str", getattr(fn, "__qualname__", "") or type(fn).__name__)

@@ -51,6 +51,7 @@ In a shell
     scope           `(deadline, attempt)`, see `scope.py`. A shell may assign it before CALL; the user's function sees it
                     as ambient. Who needs the old one after CALL copies it first.
     fn, args, kwargs  the callee and what it is called with.
+    attempts        how many attempts the call took; a retry sets it, a shell further out may read it after CALL.
     rt              the runtime in force: `rt.rng`, `rt.sleep(...)`.
   Hot lines are in the shell; everything rare is a method behind `bind`. An event is built only `if wanted():`.
   `site.is_async` lets a policy return another text for sync than for async.
