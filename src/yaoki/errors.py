@@ -13,8 +13,10 @@
     │   ├── JournalLockedError · JournalForeignError · FencedError
     ├── RunError             how a run ended, for the one who waits for its result
     │   ├── RunUndoneError · RunBlockedError · RunConflictError · RunNotFoundError
-    └── MessagesError        messages cannot be stored, sent or read
-        ├── StoreError · BrokerError · NewerVersionError · NoReplyError
+    ├── MessagesError        messages cannot be stored, sent or read
+    │   ├── StoreError · BrokerError · NewerVersionError · NoReplyError
+    └── LedgerError          the ledger or its audit cannot do this
+        ├── VersionConflictError · ContentConflictError · AuditError · RepairRefusedError
 
 A service's own errors (an `httpx.HTTPStatusError`, say) are never wrapped: what a caller catches today it still catches.
 
@@ -339,3 +341,41 @@ class DurabilityError(ConfigError):
 
     code = "YK-2011"
     why = "A message that was acknowledged could be lost by a failure that it was said to survive."
+
+
+# ── the ledger and its audit ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class LedgerError(YaokiError):
+    """The ledger or its audit cannot do this. Nothing of it was written."""
+
+    code = "YK-6000"
+
+
+class VersionConflictError(LedgerError):
+    """Somebody else added a version first. `key`, `expected` and `actual` say what stood in the way."""
+
+    code = "YK-6001"
+    why = "The change was made for a version that is not the newest any more, so it was not written."
+    happened = False
+
+
+class ContentConflictError(LedgerError):
+    """Another content is at rest under this name. It was left as it is. `name` says where."""
+
+    code = "YK-6002"
+    why = "A version never changes: two contents under one name mean that one of them is wrong, and a person decides which."
+
+
+class AuditError(LedgerError):
+    """A source or sink cannot be audited as asked: it is not there, not allowed, or not what the settings say."""
+
+    code = "YK-6003"
+    why = "An audit that cannot read one side proves nothing, and nothing proven is never reported as fine."
+
+
+class RepairRefusedError(LedgerError):
+    """The brake: more would be repaired than a person expects. Nothing was. `wanted` and `limit` say how much."""
+
+    code = "YK-6004"
+    why = "So many repairs at once mostly mean that the audit is pointed at the wrong table or bucket."

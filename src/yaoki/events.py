@@ -241,3 +241,67 @@ class JournalCommitted(Event, frozen=True, kw_only=True):
     records: int
     runs: int
     duration_s: float
+
+
+# ── ledger and audit ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class EpochSealed(Event, frozen=True, kw_only=True):
+    """A stretch of a ledger's partition was sealed. `rows` 0: nothing changed, which is a statement too."""
+
+    ledger: str
+    part: int
+    epoch: int
+    rows: int
+
+
+class WatermarkHeld(Event, frozen=True, kw_only=True):
+    """An open transaction keeps a ledger from sealing since `held_s`. `holder`: process, age and query."""
+
+    ledger: str
+    held_s: float
+    holder: str
+
+
+class FindingOpened(Event, frozen=True, kw_only=True):
+    """An audit named something that is not as it should be. `delay_s`: since the change was committed, 0 if not known."""
+
+    finding: str
+    kind: str
+    sink: str
+    key: str = ""
+    version: int = -1
+    part: str = ""
+    delay_s: float = 0.0
+    bound_s: float = 0.0
+
+
+class FindingClosed(Event, frozen=True, kw_only=True):
+    """A finding was closed with evidence read again from the sink, or declared lost. state: closed, acknowledged, lost."""
+
+    finding: str
+    kind: str
+    sink: str
+    state: str
+    note: str = ""
+
+
+class VerdictReached(Event, frozen=True, kw_only=True):
+    """What an audit proved about a partition: QUIET, FLOWING, LOSS, TRIGGER_STUCK, ... `before`: its last verdict."""
+
+    sink: str
+    part: str
+    kind: str
+    before: str
+    reason: str
+
+
+class AuditAdvanced(Event, frozen=True, kw_only=True):
+    """An audit finished a look. All that was committed until `audited_through` is at rest in the sink or named in a finding."""
+
+    sink: str
+    audited_through: float
+    open_findings: int
+    loss_bound_s: float
+    stuck_bound_s: float
+    duration_s: float
