@@ -147,6 +147,96 @@ class CallRejected(CallEvent, frozen=True, kw_only=True):
     retry_after_s: float = 0.0
 
 
+class HedgeSent(CallEvent, frozen=True, kw_only=True):
+    """The call was slow (`delay_s`), or an attempt of it failed (0), so a copy was sent. `copy` counts from 2."""
+
+    copy: int
+    delay_s: float
+
+
+class HedgeWon(CallEvent, frozen=True, kw_only=True):
+    """A copy was answered first; the others were cancelled."""
+
+    copy: int
+    duration_s: float
+
+
+class LimitChanged(CallEvent, frozen=True, kw_only=True):
+    """The adaptive limit of calls under way moved by at least one. `rtt_s`: mean round trip of the window behind it."""
+
+    before: int
+    after: int
+    rtt_s: float
+    in_flight: int
+
+
+class EndpointEjected(CallEvent, frozen=True, kw_only=True):
+    """An endpoint failed so much that it gets nothing but a probe now and then. `times`: how often in a row."""
+
+    endpoint: str
+    for_s: float
+    times: int
+    error: str
+
+
+class EndpointReturned(CallEvent, frozen=True, kw_only=True):
+    """A probe of an ejected endpoint succeeded; its share grows back."""
+
+    endpoint: str
+
+
+class FallbackUsed(CallEvent, frozen=True, kw_only=True):
+    """The call failed and the fallback gave the answer."""
+
+    error: str
+
+
+class FallbackFailed(CallEvent, frozen=True, kw_only=True):
+    """The fallback raised. `exercise`: it was run for practice, and the caller did not notice."""
+
+    error: str
+    exercise: bool
+
+
+class FallbackDiffered(CallEvent, frozen=True, kw_only=True):
+    """Run for practice beside a healthy call, the fallback gave another result. `difference`: what the comparison said."""
+
+    difference: str
+
+
+class FallbackUnproven(CallEvent, frozen=True, kw_only=True):
+    """The fallback has not once succeeded for `idle_s`, longer than its window: do not count on it."""
+
+    idle_s: float
+
+
+class StaleServed(CallEvent, frozen=True, kw_only=True):
+    """A fetch failed and an expired value was served in its place. `age_s`: since it was fetched."""
+
+    age_s: float
+    error: str
+
+
+class PushedUpdated(CallEvent, frozen=True, kw_only=True):
+    """The local copy of pushed data was replaced. `bytes`: its size on disk, 0 when it is not saved."""
+
+    bytes: int
+
+
+class PushedFailed(CallEvent, frozen=True, kw_only=True):
+    """The source of pushed data, or the disk, failed; the local copy stays as it is. `age_s`: how old that is."""
+
+    error: str
+    age_s: float
+
+
+class PushedStale(CallEvent, frozen=True, kw_only=True):
+    """The local copy is older than its alarm allows. It is still read until `valid_for_s` more seconds have passed."""
+
+    age_s: float
+    valid_for_s: float
+
+
 class FaultInjected(CallEvent, frozen=True, kw_only=True):
     """A fault was made to happen on purpose. `fault` is an id of `yaoki.chaos.faults`."""
 
