@@ -27,7 +27,7 @@ log = logging.getLogger("yaoki.events")
 log.addHandler(logging.NullHandler())
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag=True, tag_field="event"):
     """Something that happened. `at`: seconds since 1970, UTC."""
 
     at: float = msgspec.field(default_factory=runtime.unix_time)
@@ -80,7 +80,7 @@ def listen(listener: Listener, *, kinds: tuple[type[Event], ...] = (Event,)) -> 
 
 
 def to_json(event: Event) -> bytes:
-    """One line of JSON, with the kind as `type`."""
+    """One line of JSON, with the kind as `event`."""
     return msgspec.json.encode(event)
 
 
@@ -395,3 +395,64 @@ class AuditAdvanced(Event, frozen=True, kw_only=True):
     loss_bound_s: float
     stuck_bound_s: float
     duration_s: float
+
+
+# ── messages: `group` names the reader (service and handler) ─────────────────────────────────────────────────────────
+
+
+class MessageEvent(Event, frozen=True, kw_only=True):
+    """About one message on its way through one reader. `link`: the traceparent of where it was published."""
+
+    group: str
+    message: str
+    type: str
+    link: str = ""
+
+
+class MessageHandled(MessageEvent, frozen=True, kw_only=True):
+    """Its effect and the mark that it was handled are durable. `age_s`: since it was published."""
+
+    duration_s: float
+    age_s: float
+    attempt: int = 1
+
+
+class MessageFailed(MessageEvent, frozen=True, kw_only=True):
+    """An attempt failed. `state`: retry, quarantined (its key waits for a person) or dead (its key goes on)."""
+
+    error: str
+    attempt: int
+    state: str
+    retry_in_s: float = 0.0
+
+
+class PartitionsChanged(Event, frozen=True, kw_only=True):
+    """A reader took up or gave back partitions. `held`: how many it has now."""
+
+    group: str
+    worker: str
+    held: int
+
+
+class ReaderFenced(Event, frozen=True, kw_only=True):
+    """A reader lost its leases; what it had not written is handled again by whoever has them now."""
+
+    group: str
+    worker: str
+
+
+class RelayStalled(Event, frozen=True, kw_only=True):
+    """The broker does not confirm; the messages wait in the outbox. `failures`: in a row."""
+
+    broker: str
+    error: str
+    failures: int
+    retry_in_s: float
+
+
+class DurabilityWarned(Event, frozen=True, kw_only=True):
+    """A broker gives less than its name suggests; `loses` says what a failure may take."""
+
+    broker: str
+    given: str
+    loses: str

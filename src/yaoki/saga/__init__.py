@@ -1,0 +1,11 @@
+"""Operations that finish or undo themselves.
+
+`define` is what users write, `machine` decides (pure), `driver` and `attempt` act for one run, `engine` for all of them,
+`journal` keeps them, `participant` is the service's side.
+"""
+
+from yaoki.effect import Effect
+from yaoki.saga.define import Saga, Step
+from yaoki.saga.retrying import Retrying
+
+__all__ = ["Effect", "Retrying", "Saga", "Step"]

@@ -28,7 +28,7 @@ from yaoki.effect import Effect
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
 from yaoki.saga.graph import Graph, Node
-from yaoki.saga.retrying import DEFAULT, Retrying
+from yaoki.saga.retrying import UNDO, Retrying
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -56,7 +56,7 @@ class Step(Generic[P, R]):
         self.timeout = timeout
         self.deadline = deadline
         self.retrying = retrying
-        self.undo_retrying: Retrying = DEFAULT
+        self.undo_retrying: Retrying = UNDO
         self.undo_timeout = timeout
         self.undo_fn: Callable[..., Any] | None = None
         self.undo_sources: tuple[tuple[str, str], ...] = ()
@@ -75,24 +75,23 @@ class Step(Generic[P, R]):
         return self.fn(*args, **kwargs)
 
     @overload
-    def undo(self, fn: Callable[..., Any], /) -> Callable[..., Any]: ...
+    def undo(self, fn: Callable[..., Any]) -> Callable[..., Any]: ...
 
     @overload
     def undo(self, *, retry: Any = None, timeout: float | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 
-    def undo(self, fn: Callable[..., Any] | None = None, /, *, retry: Any = None, timeout: float | None = None) -> Any:
+    def undo(self, fn: Callable[..., Any] | None = None, *, retry: Any = None, timeout: float | None = None) -> Any:
         """Say what takes the step's effect back. It gets the input, and the step's result by the step's name.
 
         It must tolerate being called again, and `None` for the result: the step's answer never came, so the effect may or
         may not exist; cancel it by its key (`effect.key`).
 
         Args:
-            retry: policy for the undo's attempts; by default it is tried for about a day, then the run is blocked.
+            retry: policy for the undo's attempts; by default it is tried for about half an hour, then the run is blocked.
             timeout: seconds for one attempt; the step's own by default.
         """
         if fn is None:
-            return lambda fn: self.undo(fn, retry=retry, timeout=timeout) if (retry is None and timeout is None) \
-                else self._set_undo(fn, retry=retry, timeout=timeout)
+            return lambda fn: self._set_undo(fn, retry=retry, timeout=timeout)
         return self._set_undo(fn, retry=retry, timeout=timeout)
 
     def _set_undo(self, fn: Callable[..., Any], *, retry: Any = None, timeout: float | None = None) -> Callable[..., Any]:
@@ -149,14 +148,14 @@ class Saga(Generic[I]):
         return f"<Saga {self.name}: {', '.join(self.steps)}>"
 
     @overload
-    def step(self, fn: Callable[P, R], /) -> Step[P, R]: ...
+    def step(self, fn: Callable[P, R]) -> Step[P, R]: ...
 
     @overload
     def step(self, *, name: str = ..., pivot: bool = ..., after: str | typing.Iterable[str] = ..., retry: Any = ...,
              timeout: float | None = ..., deadline: float | None = ...,
              undo: Callable[..., Any] | None = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
-    def step(self, fn: Callable[..., Any] | None = None, /, *, name: str = "", pivot: bool = False,
+    def step(self, fn: Callable[..., Any] | None = None, *, name: str = "", pivot: bool = False,
              after: str | typing.Iterable[str] = (), retry: Any = None, timeout: float | None = None,
              deadline: float | None = None, undo: Callable[..., Any] | None = _UNSET) -> Any:
         """Add a step: an `async def`, or a plain `def` that runs in a thread.

@@ -57,7 +57,7 @@ class SqliteJournal:
         self._next = 1
         self._cursor = 0  # runs up to here were taken, or were created by this owner
         self._created: set[int] = set()  # numbers above the cursor that this owner holds already
-        self._released: set[int] = set()
+        self._again: list[int] = []  # given back after the cursor had passed them
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,9 +160,11 @@ class SqliteJournal:
     # ── taking runs up ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def take(self, limit: int) -> list[Stored]:
-        found: list[Stored] = []
+        again, self._again = self._again[:limit], self._again[limit:]
+        found = await self._call(lambda c: _unfinished_of(c, again)) if again else []
         while len(found) < limit:
-            page = await self._call(lambda c: _unfinished(c, self._cursor, limit))
+            missing = limit - len(found)
+            page = await self._call(lambda c, missing=missing: _unfinished(c, self._cursor, missing))  # type: ignore[misc]
             if not page:
                 break
             self._cursor = page[-1].header.no
@@ -179,6 +181,8 @@ class SqliteJournal:
         return stored
 
     def release(self, no: int) -> None:
+        if no <= self._cursor:
+            self._again.append(no)
         self._created.discard(no)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -281,6 +285,11 @@ def _flat(rows: list[tuple[Any, ...]]) -> list[Any]:
 def _unfinished(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
     sql = (f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no > ? AND state != 'blocked' ORDER BY no LIMIT ?")
     return _with_records(connection, [_header(row) for row in connection.execute(sql, (after, limit))])
+
+
+def _unfinished_of(connection: sqlite3.Connection, numbers: list[int]) -> list[Stored]:
+    sql = f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no IN ({','.join('?' * len(numbers))}) ORDER BY no"
+    return _with_records(connection, [_header(row) for row in connection.execute(sql, numbers)])
 
 
 def _with_records(connection: sqlite3.Connection, headers: list[Header]) -> list[Stored]:

@@ -1,0 +1,187 @@
+"""Makes the attempts of one step, or of its undo, until there is something to record.
+
+What comes out is the record: done, undone, failed or blocked; or None when the program is stopping, and the run is handed
+over as it is: nothing is recorded, so the next start repeats the step with the same idempotency key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from yaoki import effect, events, runtime
+from yaoki.effect import Effect
+from yaoki.errors import AttemptTimeoutError
+from yaoki.saga import codec
+from yaoki.saga.records import Kind, Record
+from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
+from yaoki.saga.verdict import Verdict, failure, judge
+
+if TYPE_CHECKING:
+    from yaoki.saga.define import Step
+    from yaoki.saga.driver import Driver
+
+_encode = msgspec.json.encode
+
+
+class Attempts:
+    """The attempts of one step of one run. Used once."""
+
+    __slots__ = ("_began", "_doubt", "_driver", "_forward", "_made", "_retrying", "_step", "_undo")
+
+    def __init__(self, driver: Driver, step: Step[..., Any], *, undo: bool) -> None:
+        self._driver = driver
+        self._step = step
+        self._undo = undo
+        # Only forward: after the pivot, and for a pivot that cannot be undone once it may have happened.
+        self._forward = not undo and driver.machine.past_pivot
+        self._retrying: Retrying = step.undo_retrying if undo else step.retrying
+        if self._forward and self._retrying is DEFAULT:
+            self._retrying = FORWARD
+        self._made = 0
+        # An earlier process may have begun this step, and nobody knows how far it came.
+        self._doubt = driver.machine.is_doubtful(step.name) if undo else step.name in driver.perhaps_started
+        self._began = 0.0
+
+    async def run(self) -> Record | None:
+        """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
+        driver, step = self._driver, self._step
+        self._began = runtime.monotonic()
+        while True:
+            self._made += 1
+            if events.wanted():
+                events.emit(events.StepStarted(run=driver.header.id, saga=driver.saga.name, step=step.name, undo=self._undo))
+            try:
+                value = await self._once()
+                return self._succeeded(value)
+            except Exception as error:
+                delay_or_record = self._failed(error)
+            if isinstance(delay_or_record, Record):
+                return delay_or_record
+            await driver.pause(delay_or_record)
+            if driver.is_stopping():
+                return None
+            if driver.gives_up and not self._undo and not self._forward:
+                return self._given_up()
+
+    async def _once(self) -> Any:
+        driver, step = self._driver, self._step
+        under_way = Effect(driver.header.id, driver.saga.name, step.name, undo=self._undo, attempt=self._made,
+                           fence=driver.header.fence, traceparent=driver.header.traceparent)
+        arguments = self._arguments(under_way)
+        fn = step.undo_fn if self._undo else step.fn
+        assert fn is not None
+        limit = self._limit()
+        token = effect.current.set(under_way)
+        try:
+            if not (step.undo_is_async if self._undo else step.is_async):
+                work = runtime.run_blocking(fn, **arguments)
+                return await (work if limit is None else _within(work, limit, step.name))
+            if limit is None:
+                return await fn(**arguments)
+            return await _within(fn(**arguments), limit, step.name)
+        finally:
+            effect.current.reset(token)
+
+    def _arguments(self, under_way: Effect) -> dict[str, Any]:
+        driver, step = self._driver, self._step
+        found = {}
+        for parameter, source in step.undo_sources if self._undo else step.sources:
+            if not source:
+                found[parameter] = driver.input
+            elif source == "*":
+                found[parameter] = under_way
+            elif source == step.name and self._doubt:
+                found[parameter] = None
+            else:
+                found[parameter] = driver.results.get(source)
+        return found
+
+    def _limit(self) -> float | None:
+        """Seconds for this attempt: its timeout, or what is left of the step's deadline."""
+        step = self._step
+        limit = step.undo_timeout if self._undo else step.timeout
+        if step.deadline is None or self._undo or self._forward:
+            return limit
+        left = max(0.0, step.deadline - (runtime.monotonic() - self._began))
+        return left if limit is None else min(limit, left)
+
+    # ── what came of it ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _succeeded(self, value: Any) -> Record:
+        step = self._step
+        if self._undo:
+            record = Record(Kind.UNDONE, step.name, b"", runtime.unix_time())
+        else:
+            data = b"null" if value is None else codec.encode(value)
+            # What cannot be read back as the declared type is a bug, found now; and what a successor gets is what it
+            # would get after a crash.
+            self._driver.results[step.name] = step.result.decode(data)
+            record = Record(Kind.DONE, step.name, data, runtime.unix_time())
+        if events.wanted():
+            events.emit(events.StepFinished(run=self._driver.header.id, saga=self._driver.saga.name, step=step.name,
+                                            duration_s=runtime.monotonic() - self._began, attempts=self._made, undo=self._undo))
+        return record
+
+    def _failed(self, error: Exception) -> float | Record:
+        """How long to wait before the next attempt, or the record that ends them."""
+        verdict = judge(error)
+        if not self._undo:
+            self._weigh(verdict)
+        delay = None if verdict.bug else self._delay(verdict)
+        if delay is not None and not self._undo and not self._forward and self._is_late(delay):
+            delay = None
+        if events.wanted():
+            self._tell(error, delay)
+        return delay if delay is not None else self._final(error, verdict)
+
+    def _weigh(self, verdict: Verdict) -> None:
+        """One attempt in doubt keeps a step in doubt whatever the later ones say, for its undo is harmless.
+
+        A pivot without an undo has only one way out of doubt: repeat it, with the same key, until there is an answer.
+        """
+        if not self._step.pivot or self._step.undo_fn is not None:
+            self._doubt = self._doubt or verdict.in_doubt
+            return
+        self._doubt = self._forward = verdict.in_doubt
+        if verdict.in_doubt:
+            self._retrying = FORWARD
+
+    def _delay(self, verdict: Verdict) -> float | None:
+        if not verdict.repeat or (verdict.retried > 1 and not self._retrying.again):
+            return None
+        return self._retrying.delay(self._made, verdict.retry_after_s, runtime.rng())
+
+    def _is_late(self, delay_s: float) -> bool:
+        deadline = self._step.deadline
+        return deadline is not None and runtime.monotonic() + delay_s - self._began >= deadline
+
+    def _final(self, error: Exception, verdict: Verdict) -> Record:
+        needs_person = verdict.bug or self._undo or self._forward
+        what = failure(error, verdict, attempts=self._made, undo=self._undo, in_doubt=self._doubt)
+        return Record(Kind.BLOCKED if needs_person else Kind.FAILED, self._step.name, _encode(what), runtime.unix_time())
+
+    def _given_up(self) -> Record:
+        """The run is to undo itself, so no further attempt is made."""
+        what = failure(AttemptTimeoutError("given up: the run is being undone"), Verdict(bug=False, repeat=False, in_doubt=self._doubt),
+                       attempts=self._made, undo=False, in_doubt=self._doubt)
+        return Record(Kind.FAILED, self._step.name, _encode(what), runtime.unix_time())
+
+    def _tell(self, error: Exception, delay: float | None) -> None:
+        events.emit(events.StepFailed(run=self._driver.header.id, saga=self._driver.saga.name, step=self._step.name,
+                                      error=type(error).__name__, attempt=self._made, in_doubt=self._doubt, final=delay is None,
+                                      undo=self._undo, retry_in_s=delay or 0.0))
+
+
+async def _within(work: Any, limit_s: float, name: str) -> Any:
+    timer = asyncio.timeout(limit_s)
+    try:
+        async with timer:
+            return await work
+    except TimeoutError as error:
+        if not timer.expired():
+            raise
+        raise AttemptTimeoutError(f"step {name} took longer than {limit_s:g} s", do="raise its timeout, or look at the service",
+                                  timeout=limit_s) from error

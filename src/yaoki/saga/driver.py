@@ -1,0 +1,274 @@
+"""Drives one run: asks the machine what is next, does it, records what came of it, and only then goes on.
+
+    machine ──what is next──▶ attempts (`attempt.py`) ──a record──▶ journal ──durable──▶ machine ...
+
+One task a run. A step that is alone is awaited in that task; steps side by side get a task each. A record is durable
+before anything that depends on it begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from yaoki import events, runtime
+from yaoki.saga.attempt import Attempts
+from yaoki.saga.define import Saga
+from yaoki.saga.journal.port import Append, Journal
+from yaoki.saga.machine import Machine
+from yaoki.saga.records import Abort, Failure, Header, Kind, Record, Resolution, RunState, Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_FAILURE = msgspec.json.Decoder(Failure)
+_encode = msgspec.json.encode
+
+
+class Driver:
+    """One run in memory.
+
+    Args:
+        saga: its definition. `stored`: the run as the journal has it.
+        journal: where records go.
+        is_stopping: asked before new work is begun; True hands the run over to the next start.
+        answered: told the number of each request once what came of it is durable.
+        is_new: it was created a moment ago, so that no step of it can have been started.
+
+    Raises:
+        machine.HistoryError, msgspec.ValidationError: when the definition does not fit the run any more.
+    """
+
+    def __init__(self, saga: Saga[Any], stored: Stored, journal: Journal, is_stopping: Callable[[], bool],
+                 answered: Callable[[int], None], *, is_new: bool = False) -> None:
+        self.saga = saga
+        self.header: Header = stored.header
+        self.machine = Machine(saga.graph)
+        self.input = saga.input.decode(stored.header.input)
+        self.results: dict[str, Any] = {}
+        self.last_result = b"null"
+        self.progress_at = runtime.monotonic()
+        self.waiting_for = ""
+        self.is_stopping = is_stopping
+        self._journal = journal
+        self._answered = answered
+        self._seq = 0
+        self._running: dict[str, asyncio.Task[Record | None]] = {}
+        self._asked: list[tuple[str, Any, int]] = []  # what people, or the deadline, ask for
+        self._wakes: list[asyncio.Future[None]] = []
+        self._deadline: asyncio.TimerHandle | None = None
+        for record in stored.records:
+            self._take_in(record)
+        # What is ready now may have been running when an earlier process died.
+        self.perhaps_started = () if is_new else tuple(self.machine.start)
+
+    # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def drive(self) -> RunState:
+        """Go on until the run has ended, is blocked, or is to be handed over. Returns its state then."""
+        self._set_deadline()
+        try:
+            await self._settle()
+            while True:
+                if self._asked:
+                    await self._answer()
+                work = [] if self.is_stopping() else self._work()
+                if work:
+                    await self._do(work)
+                elif self._running:
+                    await self._next_result()
+                else:
+                    return self.machine.state
+        finally:
+            if self._deadline is not None:
+                self._deadline.cancel()
+            await self._abandon()
+
+    def _work(self) -> list[str]:
+        wanted = self.machine.start if self.machine.abort is None else self.machine.undo
+        return [name for name in wanted if name not in self._running] if self._running else wanted
+
+    async def _do(self, work: list[str]) -> None:
+        if len(work) == 1 and not self._running:
+            self.waiting_for = work[0]
+            record = await self._attempts(work[0]).run()
+            if record is not None:
+                await self._write(record)
+            return
+        for name in work:
+            self._running[name] = runtime.spawn(self._attempts(name).run(), name=f"yaoki-{self.header.id}-{name}")
+        await self._next_result()
+
+    def _attempts(self, name: str) -> Attempts:
+        return Attempts(self, self.saga.steps[name], undo=self.machine.abort is not None)
+
+    async def _next_result(self) -> None:
+        """Wait for steps side by side, or for somebody to ask for something; write what is there."""
+        self.waiting_for = ", ".join(self._running)
+        wake = self._new_wake()
+        try:
+            waited: list[asyncio.Future[Any]] = [*self._running.values(), wake]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._wakes.remove(wake)
+            wake.cancel()
+        ended = [name for name, task in self._running.items() if task.done()]
+        records = [self._running.pop(name).result() for name in ended]
+        if written := [record for record in records if record is not None]:
+            await self._write(*written)
+
+    def _new_wake(self) -> asyncio.Future[None]:
+        wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wakes.append(wake)
+        return wake
+
+    def wake(self) -> None:
+        """Look again at what is asked for, and whether to stop."""
+        for each in self._wakes:
+            if not each.done():
+                each.set_result(None)
+
+    async def pause(self, delay_s: float) -> None:
+        """Wait between two attempts; less when somebody asks for something meanwhile."""
+        if self._asked or self.is_stopping():
+            return
+        wake = self._new_wake()
+        timer = asyncio.get_running_loop().call_later(delay_s, _release, wake)
+        try:
+            await wake
+        finally:
+            timer.cancel()
+            self._wakes.remove(wake)
+
+    async def _abandon(self) -> None:
+        """Only when this driver itself is cancelled or fails: its steps go with it, and are in doubt."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    # ── history ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _take_in(self, record: Record) -> None:
+        """Fold a record that is durable already."""
+        if record.kind == "done":
+            self._keep_result(record.step, record.data)
+        elif record.kind == "resolved" and self.machine.abort is None:
+            decided = msgspec.json.decode(record.data, type=Resolution)
+            if decided.decision == "done":
+                self._keep_result(record.step, bytes(decided.result))
+        self.machine.apply(record)
+        self._seq += 1
+
+    def _keep_result(self, name: str, data: bytes) -> None:
+        if name not in self.results:
+            self.results[name] = self.saga.steps[name].result.decode(data)
+        if name == self.machine.graph.names[-1]:
+            self.last_result = data
+
+    async def _write(self, *records: Record) -> None:
+        """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
+        written = list(records)
+        for record in records:
+            self._take_in(record)
+        if failed := self.machine.failed:
+            abort = self._abort_after(failed, records)
+            written.append(abort)
+            self._take_in(abort)
+        state = self.machine.state
+        changed = state is not self.header.state
+        now = runtime.unix_time()
+        entry = Append(self.header.no, self._seq - len(written), tuple(written), state if changed else None,
+                       self.last_result if state is RunState.COMPLETED else b"", self._reason(state) if changed else "", now)
+        await self._journal.append(entry)
+        if changed:
+            self.header.state, self.header.reason = state, entry.reason
+            if state.is_end:
+                self.header.finished_at, self.header.result = now, entry.result
+        self.progress_at = runtime.monotonic()
+        if events.wanted():
+            self._tell(written)
+
+    def _reason(self, state: RunState) -> str:
+        if state is RunState.BLOCKED:
+            step = self.machine.graph.names[self.machine.blocked[-1]]
+            return f"{step} needs a person"
+        return self.machine.abort.reason if self.machine.abort else ""
+
+    def _abort_after(self, failed: str, records: tuple[Record, ...]) -> Record:
+        cause = next((record for record in records if record.step == failed and record.kind == "failed"), None)
+        why = f"{failed}: {_FAILURE.decode(cause.data)}" if cause else f"{failed}: resolved as not done"
+        return self._abort(Abort(why, failed, self._started()))
+
+    def _started(self) -> tuple[str, ...]:
+        return tuple(name for name in self.machine.start if name in self._running or name in self.perhaps_started)
+
+    def _abort(self, abort: Abort) -> Record:
+        return Record(Kind.ABORT, "", _encode(abort), runtime.unix_time())
+
+    async def _settle(self) -> None:
+        """A run that was undoing itself when its process died: the steps that were under way are in doubt now."""
+        lost = [Record(Kind.FAILED, name, _encode(Failure("ProcessDied", in_doubt=True)), runtime.unix_time())
+                for name in self.machine.awaited]
+        if lost:
+            await self._write(*lost)
+
+    # ── what people ask for ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def ask(self, kind: str, data: Any, no: int = 0) -> None:
+        """Take in a request: `cancel` (an `Abort`) or `resolve` (step, `Resolution`). Honoured at the next step boundary."""
+        self._asked.append((kind, data, no))
+        self.wake()
+
+    @property
+    def gives_up(self) -> bool:
+        """Is there no point in another attempt of a do, because the run is going to undo itself?"""
+        return self.machine.abort is not None or any(kind == "cancel" for kind, _, _ in self._asked)
+
+    async def _answer(self) -> None:
+        asked, self._asked = self._asked, []
+        for kind, data, no in asked:
+            if kind == "cancel":
+                await self._cancel(data)
+            else:
+                await self._resolve(*data)
+            if no:
+                self._answered(no)
+
+    async def _cancel(self, abort: Abort) -> None:
+        if self.machine.abort or self.machine.past_pivot or self.machine.state.is_end:
+            return
+        await self._write(self._abort(msgspec.structs.replace(abort, started=self._started())))
+
+    async def _resolve(self, step: str, resolution: Resolution) -> None:
+        number = self.machine.graph.index.get(step, -1)
+        if number in self.machine.blocked:
+            await self._write(Record(Kind.RESOLVED, step, _encode(resolution), runtime.unix_time()))
+
+    def _set_deadline(self) -> None:
+        if self.header.deadline_at and not self.machine.abort:
+            left = max(0.0, self.header.deadline_at - runtime.unix_time())
+            late = Abort(f"the run's deadline passed ({self.saga.deadline:g} s)" if self.saga.deadline else "deadline passed")
+            self._deadline = asyncio.get_running_loop().call_later(left, self.ask, "cancel", late)
+
+    # ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tell(self, written: list[Record]) -> None:
+        run, saga = self.header.id, self.saga.name
+        for record in written:
+            if record.kind is Kind.ABORT and self.machine.abort:
+                events.emit(events.RunAborting(run=run, saga=saga, reason=self.machine.abort.reason))
+            elif record.kind is Kind.BLOCKED:
+                reason = str(_FAILURE.decode(record.data))
+                events.emit(events.RunBlocked(run=run, saga=saga, step=record.step, reason=reason))
+        if self.header.state.is_end:
+            took = self.header.finished_at - self.header.created_at
+            events.emit(events.RunFinished(run=run, saga=saga, outcome=self.header.state.value, duration_s=took))
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

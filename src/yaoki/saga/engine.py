@@ -1,0 +1,368 @@
+"""Runs sagas: starts, recovers and finishes runs, a bounded number of them in memory, the rest waiting in the journal.
+
+    start ──▶ journal.create ──durable──▶ room? ──yes──▶ a driver in memory ──▶ ... ──▶ ended: the next one is taken up
+                                             └────no───▶ waits in the journal
+
+The engine owns the journal. When a commit fails (disk full, lease lost) it halts: nothing more is begun, every waiter gets
+the error, and the next start goes on from what is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from yaoki import events, runtime
+from yaoki.errors import DefinitionError, InputError, JournalError, RunConflictError, RunNotFoundError, UsageError
+from yaoki.saga import codec
+from yaoki.saga.brake import Brake
+from yaoki.saga.define import Saga
+from yaoki.saga.driver import Driver
+from yaoki.saga.journal.port import Journal, NewRun, Request
+from yaoki.saga.machine import HistoryError
+from yaoki.saga.records import Abort, Header, Resolution, RunState, Stored
+
+I = TypeVar("I")  # noqa: E741  a saga's input
+
+# How often requests of people (`yk runs cancel`) are looked for, and runs without progress.
+POLL_S = 0.5
+
+# Runs taken from the journal at once: enough to fill commits, few enough that memory stays flat.
+PAGE = 256
+
+
+class Engine:
+    """Drives the runs of some sagas on one journal.
+
+    Args:
+        journal: opened by `open`, closed by `close`.
+        sagas: the definitions it can run; runs of others are left alone.
+        concurrency: how many runs are in memory at once.
+    """
+
+    def __init__(self, journal: Journal, sagas: Iterable[Saga[Any]], *, concurrency: int = 1000) -> None:
+        if concurrency < 1:
+            raise UsageError(f"concurrency is at least 1, not {concurrency}", do="1000 is the default")
+        self.journal = journal
+        self.sagas: dict[str, Saga[Any]] = {}
+        for saga in sagas:
+            if self.sagas.setdefault(saga.name, saga) is not saga:
+                raise DefinitionError(f"two sagas are called {saga.name!r}", do="rename one of them")
+            _ = saga.graph  # checked before anything runs
+        self.concurrency = concurrency
+        self.unfit: dict[str, str] = {}  # runs that the definitions at hand cannot go on with, and why
+        self._drivers: dict[str, Driver] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._waiters: dict[str, list[asyncio.Future[Header]]] = {}
+        self._brakes = {saga.name: Brake(saga.brake) for saga in self.sagas.values()}
+        self._backlog = False  # may the journal hold runs that wait for room?
+        self._held: dict[str, list[str]] = {}  # by saga: runs that wait for its brake
+        self._resumed: list[str] = []  # ... and those whose brake was released
+        self._handed: set[int] = set()  # requests that a driver has, and has not answered yet
+        self._answered: list[int] = []
+        self._feeding: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._stopping = False
+        self._broken: Exception | None = None
+
+    # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def open(self) -> None:
+        """Own the journal, and take up every unfinished run."""
+        await self.journal.open()
+        for saga in self.sagas.values():
+            await self.journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
+        self._backlog = True
+        self._watching = runtime.spawn(self._watch(), name="yaoki-watch")
+        self._feed()
+
+    async def close(self, *, grace_s: float = 10.0) -> None:
+        """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
+        self._stopping = True
+        for driver in self._drivers.values():
+            driver.wake()
+        for task in (self._watching, self._feeding):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        if self._tasks and grace_s > 0:
+            await asyncio.wait(self._tasks.values(), timeout=grace_s)
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        closed = JournalError("the engine was closed before the run ended", do="open it again: the run goes on")
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                _fail(waiter, self._broken or closed)
+        await self.journal.close()
+
+    # ── starting and asking ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "") -> Header:  # noqa: A002
+        """Start a run, or find the one that this id has. When it returns, the run is durable.
+
+        Raises:
+            InputError: the input is not what the saga takes.
+            RunConflictError: a run of this id exists, with another saga or input.
+            JournalError: it could not be made durable; it was not started.
+        """
+        if self._broken is not None or self._stopping:
+            raise self._broken or JournalError("the engine is closing", do="start it again")
+        if self.sagas.get(saga.name) is not saga:
+            raise UsageError(f"saga {saga.name!r} was not given to this engine", do=f"open it with sagas=[..., {saga.name}]")
+        data = _encoded(saga, input)
+        now = runtime.unix_time()
+        new = NewRun(id or runtime.new_id(), saga.name, saga.graph.hash, data, now + saga.deadline if saga.deadline else 0.0,
+                     traceparent, now)
+        created = await self.journal.create(new)
+        header = created.header
+        if not created.new:
+            _same(header, new)
+        elif self._brakes[saga.name].is_on:
+            self._held.setdefault(saga.name, []).append(header.id)
+        elif len(self._drivers) < self.concurrency and not self._backlog:
+            self._begin(Stored(header, []), is_new=True)
+        else:
+            self.journal.release(header.no)
+            self._backlog = True
+            self._feed()
+        if created.new and events.wanted():
+            events.emit(events.RunStarted(run=header.id, saga=header.saga))
+        return header
+
+    async def wait(self, run_id: str) -> Header:
+        """Wait until the run has ended or is blocked. Raises RunNotFoundError."""
+        waiter: asyncio.Future[Header] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(run_id, []).append(waiter)
+        try:
+            if run_id not in self._drivers:
+                stored = await self.journal.read(run_id)
+                if stored is None:
+                    raise RunNotFoundError(f"there is no run {run_id!r}", do="check the id: `yk runs list`", run_id=run_id)
+                if stored.header.state.is_end or stored.header.state is RunState.BLOCKED:
+                    return stored.header
+            if self._broken is not None:
+                raise self._broken
+            return await waiter
+        finally:
+            waiters = self._waiters.get(run_id, [])
+            if waiter in waiters:
+                waiters.remove(waiter)
+            if not waiters:
+                self._waiters.pop(run_id, None)
+
+    async def cancel(self, run_id: str, *, reason: str = "cancelled", who: str = "") -> None:
+        """Ask the run to undo itself. After its pivot this changes nothing: it can only go forward."""
+        await self._ask(run_id, "cancel", msgspec.json.encode({"reason": reason, "who": who}))
+
+    async def resolve(self, run_id: str, step: str, decision: str, *, result: Any = None, who: str = "", why: str = "") -> None:
+        """Decide about a blocked step: "retry", "done" (with its result) or "undone"."""
+        if decision not in {"retry", "done", "undone"}:
+            raise UsageError(f"a blocked step is resolved as 'retry', 'done' or 'undone', not {decision!r}",
+                             do="see `yk help YK-4002`")
+        decided = {"step": step, "decision": decision, "result": msgspec.Raw(codec.encode(result)), "who": who, "why": why}
+        await self._ask(run_id, "resolve", msgspec.json.encode(decided))
+
+    def release_brake(self, saga: str) -> int:
+        """Begin new runs of this saga again, those that waited first. Returns how many waited."""
+        self._brakes[saga].release()
+        held = self._held.pop(saga, [])
+        self._resumed += held
+        self._backlog = True
+        self._feed()
+        return len(held)
+
+    async def _ask(self, run_id: str, kind: str, data: bytes) -> None:
+        await self.journal.request(run_id, kind, data, runtime.unix_time())
+        await self._carry_out_requests()
+
+    # ── runs in memory ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def in_memory(self) -> int:
+        return len(self._drivers)
+
+    def _begin(self, stored: Stored, *, is_new: bool = False) -> Driver | None:
+        header = stored.header
+        saga = self.sagas.get(header.saga)
+        if saga is None or header.id in self._drivers or self._stopping:
+            return None
+        try:
+            driver = Driver(saga, stored, self.journal, self._is_stopping, self._answered.append, is_new=is_new)
+        except (HistoryError, msgspec.ValidationError, KeyError) as error:
+            self.unfit[header.id] = str(error)
+            if events.wanted():
+                events.emit(events.RunBlocked(run=header.id, saga=header.saga, step="", reason=f"the code does not fit: {error}"))
+            return None
+        if not is_new and events.wanted():
+            events.emit(events.RunRecovered(run=header.id, saga=header.saga, records=len(stored.records)))
+        self._drivers[header.id] = driver
+        self._tasks[header.id] = runtime.spawn(self._drive(driver), name=f"yaoki-run-{header.id}")
+        return driver
+
+    def _is_stopping(self) -> bool:
+        return self._stopping
+
+    async def _drive(self, driver: Driver) -> None:
+        run_id = driver.header.id
+        try:
+            state = await driver.drive()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            self._break(error)
+        else:
+            self._ended(driver, state)
+        finally:
+            del self._drivers[run_id], self._tasks[run_id]
+            if self._backlog:
+                self._feed()
+
+    def _ended(self, driver: Driver, state: RunState) -> None:
+        if not (state.is_end or state is RunState.BLOCKED):
+            return  # handed over
+        for waiter in self._waiters.pop(driver.header.id, ()):
+            if not waiter.done():
+                waiter.set_result(driver.header)
+        brake = self._brakes[driver.saga.name]
+        if state.is_end and brake.ended(state is RunState.UNDONE) and events.wanted():
+            events.emit(events.SagaPaused(saga=driver.saga.name, aborted=brake.undone, finished=brake.ended_runs))
+
+    def _break(self, error: Exception) -> None:
+        """A record could not be made durable: begin nothing more, and tell everybody who waits."""
+        if self._broken is None:
+            self._broken = error
+            self._stopping = True
+            for driver in self._drivers.values():
+                driver.wake()
+        for waiters in self._waiters.values():
+            for waiter in waiters:
+                _fail(waiter, error)
+
+    # ── taking up what waits ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _feed(self) -> None:
+        if self._feeding is None and not self._stopping:
+            self._feeding = runtime.spawn(self._take_up(), name="yaoki-feed")
+
+    async def _take_up(self) -> None:
+        try:
+            while self._backlog and not self._stopping and (room := self.concurrency - len(self._drivers)) > 0:
+                # Cleared before looking: whoever leaves a run in the journal meanwhile sets it again.
+                self._backlog = False
+                wanted = min(room, PAGE)
+                page = await self._next_page(wanted)
+                self._backlog = self._backlog or len(page) == wanted
+                for stored in page:
+                    if not stored.records and self._brakes_hold(stored.header.saga):
+                        self._held.setdefault(stored.header.saga, []).append(stored.header.id)
+                    else:
+                        self._begin(stored)
+        except JournalError as error:
+            self._break(error)
+        finally:
+            self._feeding = None
+
+    async def _next_page(self, wanted: int) -> list[Stored]:
+        if not self._resumed:
+            return await self.journal.take(wanted)
+        ids, self._resumed = self._resumed[:wanted], self._resumed[wanted:]
+        self._backlog = True
+        found = [await self.journal.take_one(run_id) for run_id in ids]
+        return [stored for stored in found if stored is not None]
+
+    def _brakes_hold(self, saga: str) -> bool:
+        brake = self._brakes.get(saga)
+        return brake is not None and brake.is_on
+
+    # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _watch(self) -> None:
+        told: dict[str, float] = {}
+        while True:
+            await runtime.sleep(POLL_S)
+            with contextlib.suppress(JournalError):
+                await self._carry_out_requests()
+            if events.wanted():
+                self._tell_stuck(told)
+
+    def _tell_stuck(self, told: dict[str, float]) -> None:
+        now = runtime.monotonic()
+        for run_id, driver in self._drivers.items():
+            idle = now - driver.progress_at
+            if idle > driver.saga.stuck_after and told.get(run_id) != driver.progress_at:
+                told[run_id] = driver.progress_at
+                events.emit(events.RunStuck(run=run_id, saga=driver.saga.name, idle_s=idle, waiting_for=driver.waiting_for))
+        for run_id in [run_id for run_id in told if run_id not in self._drivers]:
+            del told[run_id]
+
+    async def _carry_out_requests(self) -> None:
+        """Hand requests to the runs they are for. One is removed only when its run has recorded what came of it."""
+        for request in await self.journal.requests():
+            if request.no in self._handed:
+                continue
+            if request.kind == "resume":
+                self.release_brake(msgspec.json.decode(request.data)["saga"])
+                self._answered.append(request.no)
+                continue
+            driver = self._drivers.get(request.run)
+            if driver is None:
+                stored = await self.journal.take_one(request.run)
+                driver = self._drivers.get(request.run) or (self._begin(stored) if stored is not None else None)
+            if driver is None:
+                self._answered.append(request.no)  # no such run, or it has ended
+            else:
+                self._handed.add(request.no)
+                _hand(driver, request)
+        if self._answered:
+            answered, self._answered[:] = list(self._answered), []
+            await self.journal.carried_out(answered)
+            self._handed.difference_update(answered)
+
+
+def _hand(driver: Driver, request: Request) -> None:
+    if request.kind == "resolve":
+        asked = msgspec.json.decode(request.data, type=_Resolve)
+        driver.ask("resolve", (asked.step, Resolution(asked.decision, asked.result, asked.who, asked.why)), request.no)
+        return
+    data = msgspec.json.decode(request.data)
+    if request.kind == "cancel":
+        by = f" by {data['who']}" if data.get("who") else ""
+        driver.ask("cancel", Abort(f"{data.get('reason') or 'cancelled'}{by}", cancelled=True), request.no)
+
+
+class _Resolve(msgspec.Struct):
+    step: str
+    decision: str
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    who: str = ""
+    why: str = ""
+
+
+def _encoded(saga: Saga[I], value: I) -> bytes:
+    takes = getattr(saga.input_type, "__name__", saga.input_type)
+    try:
+        data = codec.encode(value)
+        saga.input.decode(data)
+    except (TypeError, msgspec.ValidationError) as error:
+        raise InputError(f"saga {saga.name!r} takes {takes}, and this is not one: {error}",
+                         do="give it the type that the saga was defined with", saga=saga.name) from error
+    return data
+
+
+def _same(header: Header, new: NewRun) -> None:
+    if header.saga != new.saga or header.input != new.input:
+        what = f"of saga {header.saga!r}" if header.saga != new.saga else "with another input"
+        raise RunConflictError(f"run {header.id!r} exists already, {what}", do="use another id, or start it with the same input",
+                               run_id=header.id)
+
+
+def _fail(waiter: asyncio.Future[Header], error: Exception) -> None:
+    if not waiter.done():
+        waiter.set_exception(error)
