@@ -70,7 +70,8 @@ class Driver:
         """Go on until the run has ended, is blocked, or is to be handed over. Returns its state then."""
         self._set_deadline()
         try:
-            await self._settle()
+            if self._lost():  # it was undoing itself when its process died
+                await self._write()
             while True:
                 if self._asked:
                     await self._answer()
@@ -178,6 +179,9 @@ class Driver:
             abort = self._abort_after(failed, records)
             written.append(abort)
             self._take_in(abort)
+        for lost in self._lost():
+            written.append(lost)
+            self._take_in(lost)
         state = self.machine.state
         changed = state is not self.header.state
         now = runtime.unix_time()
@@ -209,12 +213,13 @@ class Driver:
     def _abort(self, abort: Abort) -> Record:
         return Record(Kind.ABORT, "", _encode(abort), runtime.unix_time())
 
-    async def _settle(self) -> None:
-        """A run that was undoing itself when its process died: the steps that were under way are in doubt now."""
-        lost = [Record(Kind.FAILED, name, _encode(Failure("ProcessDied", in_doubt=True)), runtime.unix_time())
-                for name in self.machine.awaited]
-        if lost:
-            await self._write(*lost)
+    def _lost(self) -> list[Record]:
+        """Steps begun before the abort that nobody runs any more, for their process died: they are in doubt."""
+        if self.machine.abort is None:
+            return []
+        data = _encode(Failure("ProcessDied", "nobody knows how far it came", in_doubt=True))
+        now = runtime.unix_time()
+        return [Record(Kind.FAILED, name, data, now) for name in self.machine.awaited if name not in self._running]
 
     # ── what people ask for ──────────────────────────────────────────────────────────────────────────────────────────
 
