@@ -14,7 +14,7 @@ Source: CloudEvents 1.0.2, sections 3 (context attributes) and JSON format 3 (da
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import re
 import zlib
 from typing import Any
@@ -169,14 +169,14 @@ def from_cloudevent(body: bytes) -> Message:
 
 
 def _rfc3339(at: float) -> str:
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return dt.datetime.fromtimestamp(at, dt.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _unix(text: str) -> float:
     if not text:
         return 0.0
     try:
-        return datetime.datetime.fromisoformat(text).timestamp()
+        return dt.datetime.fromisoformat(text).timestamp()
     except ValueError as error:
         raise InputError(f"the time {text!r} of a CloudEvent is not RFC 3339",
                          do="write times as 2026-11-21T19:00:00Z") from error

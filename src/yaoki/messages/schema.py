@@ -23,6 +23,7 @@ from yaoki.messages.envelope import Message
 
 C = TypeVar("C", bound=type)
 Upcast = Callable[[Any], Any]
+_MARK = "__yaoki_event__"
 
 
 class Schema(msgspec.Struct, frozen=True):
@@ -52,7 +53,7 @@ def event(*, name: str = "", version: int = 1, upcasts: Mapping[int, Upcast] | N
             do=f"give one function for each of the versions {min([*ways, 1])} to {version - 1} that you still read")
 
     def mark(cls: C) -> C:
-        cls.__yaoki_event__ = Schema(name or cls.__name__, version, ways)
+        setattr(cls, _MARK, Schema(name or cls.__name__, version, ways))
         return cls
 
     return mark
@@ -60,7 +61,7 @@ def event(*, name: str = "", version: int = 1, upcasts: Mapping[int, Upcast] | N
 
 def schema_of(cls: type) -> Schema:
     """The schema of a payload class; of an unmarked one, its name and version 1."""
-    found = cls.__dict__.get("__yaoki_event__")
+    found = cls.__dict__.get(_MARK)
     return found if isinstance(found, Schema) else Schema(cls.__name__)
 
 

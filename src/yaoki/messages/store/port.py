@@ -33,6 +33,23 @@ Position = tuple[int, int]
 START: Position = (0, 0)
 
 
+CLASSES = ("memory", "process", "power")
+"""From least to most. What an acknowledged message survives: nothing; kill -9 of any process; a power cut of all."""
+
+
+class Durability(msgspec.Struct, frozen=True):
+    """What is left of what was acknowledged.
+
+    Attributes:
+        survives: `memory`, `process` or `power`; the worst case of the settings in force, as far as they can be seen.
+        kill: what a kill -9 of the broker may take. power_cut: what a power cut of all its machines may take.
+    """
+
+    survives: str
+    kill: str
+    power_cut: str
+
+
 class Entry(msgspec.Struct, frozen=True):
     """A message in the log. `attempts`: how often it was tried and failed before; `held`: it comes from a held row."""
 
@@ -153,6 +170,7 @@ class Store(Protocol):
     """One database with its messages. Safe to use from many tasks of one loop."""
 
     url: str
+    durability: Durability
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Store messages; returns when they are durable. One that is known by source and id is passed over."""
@@ -176,6 +194,10 @@ class Store(Protocol):
 
     async def declare(self, group: str, types: Collection[str], *, since: str) -> None:
         """Make the group known. since: `beginning` of the log, or `now`; only the first declaration decides."""
+        ...
+
+    async def forget(self, group: str) -> None:
+        """Remove the group and everything kept for it."""
         ...
 
     async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = ()) -> Share:

@@ -20,7 +20,7 @@ from yaoki.messages.envelope import Message
 from yaoki.messages.store import sqlite_reads as reads
 from yaoki.messages.store import sqlite_sql as sql
 from yaoki.messages.store.bell import Bell
-from yaoki.messages.store.port import Entry, GroupLag, Held, Page, Position, Settlement, Share
+from yaoki.messages.store.port import Durability, Entry, GroupLag, Held, Page, Position, Settlement, Share
 
 T = TypeVar("T")
 Connected = tuple[runtime.Worker, sqlite3.Connection]
@@ -29,6 +29,10 @@ BUSY_S = 10.0
 """How long a write waits for another process's write before it gives up."""
 LOOK_S = 0.01
 """How often a waiting reader looks for another process's commits, at first; up to ten times rarer when all is quiet."""
+
+
+POWER = Durability(survives="power", kill="nothing", power_cut="nothing")
+PROCESS = Durability(survives="process", kill="nothing", power_cut="the last commits, up to a checkpoint (NORMAL)")
 
 
 class SqliteStore:
@@ -42,7 +46,7 @@ class SqliteStore:
     def __init__(self, path: str, writing: Connected, reading: Connected, *, power_safe: bool) -> None:
         self.path = path
         self.url = f"sqlite:///{path}"
-        self.power_safe = power_safe
+        self.durability = POWER if power_safe else PROCESS
         self.bell = Bell()
         self._writer, self._write = writing
         self._reader, self._read = reading
@@ -178,9 +182,12 @@ class SqliteStore:
     async def declare(self, group: str, types: Collection[str], *, since: str) -> None:
         await self._do(lambda connection: sql.declare(connection, group, sorted(types), since, runtime.unix_time()))
 
+    async def forget(self, group: str) -> None:
+        await self._do(lambda connection: sql.forget(connection, group))
+
     async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = ()) -> Share:
         return await self._do(
-            lambda connection: sql.balance(connection, group, worker, ttl_s, draining, runtime.unix_time()))
+            lambda connection: sql.balance(connection, group, worker, ttl_s, draining=draining, now=runtime.unix_time()))
 
     async def release(self, group: str, worker: str, parts: Collection[int], *, leaving: bool) -> None:
         await self._do(lambda connection: sql.release(connection, group, worker, parts, leaving=leaving))

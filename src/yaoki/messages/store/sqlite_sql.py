@@ -118,7 +118,7 @@ def settle(connection: sqlite3.Connection, group: str, settlement: Settlement, n
         found = connection.execute("SELECT fence FROM yaoki_cursors WHERE grp = ? AND part = ?", (group, part)).fetchone()
         if found is None or found[0] != fence:
             raise fenced(group, part)
-    connection.executemany("UPDATE yaoki_cursors SET pos = ? WHERE grp = ? AND part = ?",
+    connection.executemany("UPDATE yaoki_cursors SET pos = max(pos, ?) WHERE grp = ? AND part = ?",
                            [(pos, group, part) for part, (_, pos) in settlement.cursors.items()])
     if settlement.hold:
         hold(connection, group, settlement.hold)
@@ -159,7 +159,14 @@ def drop(connection: sqlite3.Connection, group: str, rows: Sequence[tuple[int, P
 
 
 def prune(connection: sqlite3.Connection, before: float, limit: int) -> int:
-    """Delete old messages that every group has done and none holds."""
+    """Delete old messages that every group has done and none holds.
+
+    Readers of replies belong to one process; those of dead processes are forgotten here, or they would keep everything.
+    """
+    for (group,) in connection.execute(
+            """SELECT grp FROM yaoki_groups WHERE types LIKE '["reply.%' AND declared < ?
+               AND grp NOT IN (SELECT grp FROM yaoki_members WHERE lease_until >= ?)""", (before, before)).fetchall():
+        forget(connection, group)
     done = connection.execute(
         """DELETE FROM yaoki_messages WHERE pos IN (
                SELECT pos FROM yaoki_messages m WHERE time < ?
@@ -182,7 +189,14 @@ def declare(connection: sqlite3.Connection, group: str, types: list[str], since:
         (group, msgspec.json.encode(types).decode(), at, now))
 
 
-def balance(connection: sqlite3.Connection, group: str, worker: str, ttl_s: float, draining: Collection[int],
+def forget(connection: sqlite3.Connection, group: str) -> None:
+    connection.execute("DELETE FROM yaoki_held WHERE grp = ?", (group,))
+    connection.execute("DELETE FROM yaoki_cursors WHERE grp = ?", (group,))
+    connection.execute("DELETE FROM yaoki_members WHERE grp = ?", (group,))
+    connection.execute("DELETE FROM yaoki_groups WHERE grp = ?", (group,))
+
+
+def balance(connection: sqlite3.Connection, group: str, worker: str, ttl_s: float, *, draining: Collection[int],
             now: float) -> Share:
     connection.execute("DELETE FROM yaoki_members WHERE grp = ? AND lease_until < ?", (group, now))
     connection.execute("INSERT OR REPLACE INTO yaoki_members VALUES (?, ?, ?)", (group, worker, now + ttl_s))

@@ -1,0 +1,158 @@
+"""Takes in what other services said: each message once, in the service's own database, before the broker forgets it.
+
+    broker ──fetch──▶ store (known by source and id: passed over) ──durable──▶ ack ──▶ handlers, from the store
+
+From then on retries, quarantine and once-ness are the store's, whatever the broker can do. A message is recognized for
+as long as the store keeps it (`prune`), also when it comes by another broker or is redriven.
+
+`once` is the same mark for consumers that are not handlers of Yaoki: written in the transaction of the effect.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from typing import Any
+
+from yaoki import events, runtime
+from yaoki.errors import MessagesError
+from yaoki.messages.brokers.port import Broker, Subscription
+from yaoki.messages.consumer import Pace
+from yaoki.messages.store.bell import Bell
+from yaoki.messages.store.port import Store
+
+BATCH = 500
+FETCH_WAIT_S = 1.0
+PAUSE_S = 0.5
+
+
+class Intake:
+    """The way into one service's store. One process of a service does it at a time: the one with partition 0.
+
+    Args:
+        types: what to take in.
+    """
+
+    def __init__(self, store: Store, broker: Broker, *, service: str, types: Collection[str],
+                 pace: Pace | None = None) -> None:
+        self.store = store
+        self.broker = broker
+        self.service = service
+        self.types = frozenset(types)
+        self.group = f"{service}.intake"
+        self.pace = pace or Pace()
+        self.worker = runtime.new_id()
+        self.failures = 0
+        self._balance_at = 0.0
+        self._leads = False
+        self._stopping = False
+        self._bell = Bell()
+
+    def stop(self) -> None:
+        """Finish the batch under way, and return from `run`."""
+        self._stopping = True
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Take in until `stop`."""
+        # The group only leads an election; it reads nothing of the log.
+        await self.store.declare(self.group, [], since="now")
+        subscription: Subscription | None = None
+        try:
+            while not self._stopping:
+                heard = self._bell.rings
+                try:
+                    await self._balance()
+                    if not self._leads:
+                        subscription = await _closed(subscription)
+                        await self._bell.wait(heard, max(0.01, self._balance_at - runtime.monotonic()))
+                        continue
+                    subscription = subscription or await self.broker.subscribe(self.service, self.types)
+                    await self._take_in(subscription)
+                    self.failures = 0
+                except MessagesError as error:
+                    # What was fetched and not acknowledged comes again, in order, to a new subscription.
+                    self.failures += 1
+                    events.emit(events.RelayStalled(broker=self.broker.name, error=str(error), failures=self.failures,
+                                                    retry_in_s=PAUSE_S))
+                    subscription = await _closed(subscription)
+                    await self._bell.wait(heard, PAUSE_S)
+        finally:
+            await _closed(subscription)
+            await self._leave()
+
+    async def _balance(self) -> None:
+        if runtime.monotonic() < self._balance_at:
+            return
+        share = await self.store.balance(self.group, self.worker, self.pace.lease_s)
+        self._balance_at = runtime.monotonic() + share.check_in_s
+        surplus = share.surplus - {0}
+        if surplus:
+            await self.store.release(self.group, self.worker, surplus, leaving=False)
+        self._leads = 0 in share.leases
+
+    async def _take_in(self, subscription: Subscription) -> None:
+        deliveries = await subscription.fetch(BATCH, FETCH_WAIT_S)
+        if not deliveries:
+            return
+        # What this service said itself is in its log already, under the same identity, and is passed over there.
+        await self.store.append([each.message for each in deliveries])
+        await subscription.ack(deliveries)
+
+    async def _leave(self) -> None:
+        try:
+            await self.store.release(self.group, self.worker, range(16), leaving=True)
+        except MessagesError:
+            return  # the lease runs out by itself
+
+
+async def _closed(subscription: Subscription | None) -> None:
+    if subscription is not None:
+        try:
+            await subscription.close()
+        except MessagesError:
+            return  # the broker will notice by itself
+
+
+class Inbox:
+    """Marks foreign messages as done, in the transaction of their effect.
+
+        with connection:                                     # sqlite3, or psycopg
+            if inbox.once("stripe", event["id"], connection=connection):
+                ...                                          # the effect, in this transaction
+
+    Args:
+        reader: each reader has its own marks.
+        keep_s: how long a mark is kept; a repetition after that is taken for new. Declare more than the sender's.
+    """
+
+    def __init__(self, reader: str, *, keep_s: float = 30 * 86_400) -> None:
+        self.reader = reader
+        self.keep_s = keep_s
+
+    def once(self, source: str, id: str, *, connection: sqlite3.Connection) -> bool:  # noqa: A002
+        """True the first time; False when this message was done in an earlier transaction."""
+        now = runtime.unix_time()
+        connection.execute(CREATE_MARKS)
+        done = connection.execute(
+            "INSERT INTO yaoki_inbox (reader, source, id, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+            (self.reader, source, id, now))
+        connection.execute(
+            "DELETE FROM yaoki_inbox WHERE rowid IN (SELECT rowid FROM yaoki_inbox WHERE reader = ? AND at < ? LIMIT 10)",
+            (self.reader, now - self.keep_s))
+        return done.rowcount == 1
+
+    async def once_async(self, source: str, id: str, *, connection: Any) -> bool:  # noqa: A002
+        """The same on an asyncpg connection."""
+        row = await connection.fetchval(
+            """INSERT INTO yaoki_inbox (reader, source, id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true""",
+            self.reader, source, id)
+        await connection.execute(
+            """DELETE FROM yaoki_inbox WHERE ctid = ANY (ARRAY(
+                   SELECT ctid FROM yaoki_inbox WHERE reader = $1 AND at < now() - make_interval(secs => $2) LIMIT 10))""",
+            self.reader, self.keep_s)
+        return bool(row)
+
+
+CREATE_MARKS = """CREATE TABLE IF NOT EXISTS yaoki_inbox (
+    reader TEXT NOT NULL, source TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, UNIQUE (reader, source, id))"""

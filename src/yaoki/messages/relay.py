@@ -1,0 +1,125 @@
+"""Sends what a service published from its outbox to a broker, until the broker has confirmed it.
+
+It is a reader of the store's log like any other: leased partitions, fenced cursors. A batch is what is there, up to
+`BATCH`: one message at once when all is quiet, hundreds together when it is not. A batch that is not confirmed is sent
+again whole, with the same ids; a cursor moves only after the confirmation. So nothing is skipped, keys stay in order,
+and a duplicate is recognized by whoever receives it.
+"""
+
+from __future__ import annotations
+
+from yaoki import events, runtime
+from yaoki.errors import FencedError, MessagesError
+from yaoki.messages.brokers.port import Broker
+from yaoki.messages.consumer import Pace
+from yaoki.messages.lanes import Lanes
+from yaoki.messages.store.bell import Bell
+from yaoki.messages.store.port import Store
+
+BATCH = 500
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 10.0
+LOOK_S = 1.0
+
+
+class Relay:
+    """The way out of one service's store.
+
+    Args:
+        service: only what it published is sent; what it took in is in the same log.
+    """
+
+    def __init__(self, store: Store, broker: Broker, *, service: str, pace: Pace | None = None) -> None:
+        self.store = store
+        self.broker = broker
+        self.service = service
+        self.group = f"{service}.relay"
+        self.pace = pace or Pace()
+        self.worker = runtime.new_id()
+        self.lanes = Lanes(limit=2 * BATCH)
+        self.failures = 0
+        self._balance_at = 0.0
+        self._stopping = False
+        self._bell = Bell()
+
+    def stop(self) -> None:
+        """Send what is in the store now, and return from `run`."""
+        self._stopping = True
+        self._bell.ring()
+
+    async def run(self) -> None:
+        """Send until `stop`."""
+        await self.store.declare(self.group, ["*"], since="beginning")
+        ringer = runtime.spawn(self._ring(), name=f"{self.group}-ring")
+        try:
+            while True:
+                heard, stopping = self._bell.rings, self._stopping
+                if runtime.monotonic() >= self._balance_at:
+                    await self._balance()
+                sent = await self._send()
+                if stopping and (not sent or self.failures):
+                    break
+                if not sent or self.failures:
+                    await self._bell.wait(heard, self._pause_s())
+        finally:
+            ringer.cancel()
+            await self._leave()
+
+    async def _ring(self) -> None:
+        while True:
+            await self.store.wait_changed(LOOK_S)
+            self._bell.ring()
+
+    def _pause_s(self) -> float:
+        look = max(0.0, self._balance_at - runtime.monotonic())
+        return min(look, LOOK_S) if not self.failures else min(
+            LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self.failures - 1, 20))
+
+    async def _balance(self) -> None:
+        share = await self.store.balance(self.group, self.worker, self.pace.lease_s)
+        self._balance_at = runtime.monotonic() + share.check_in_s
+        # Between two batches nothing is under way, so surplus partitions can be given back at once.
+        if share.surplus:
+            await self.store.release(self.group, self.worker, share.surplus, leaving=False)
+        self.lanes.grant(lease for part, lease in share.leases.items() if part not in share.surplus)
+
+    async def _send(self) -> bool:
+        """One batch. True if there was something."""
+        page = await self.store.read(None, self.lanes.after(), BATCH)
+        self.lanes.offer(page, now=float("inf"))
+        batch = self.lanes.take_batch(2 * BATCH)
+        own = [entry.message for entry in batch if entry.message.source == self.service]
+        try:
+            if own:
+                await self.broker.publish(own)
+            for entry in batch:
+                self.lanes.finish(entry)
+            settlement = self.lanes.settlement()
+            if settlement:
+                await self.store.settle(self.group, settlement)
+            self.failures = 0
+        except FencedError:
+            self._begin_again()
+        except MessagesError as error:
+            self._begin_again()
+            self.failures += 1
+            events.emit(events.RelayStalled(broker=self.broker.name, error=str(error), failures=self.failures,
+                                            retry_in_s=self._pause_s()))
+        return bool(batch)
+
+    def _begin_again(self) -> None:
+        """Read again from what is confirmed."""
+        for part in self.lanes.parts:
+            self.lanes.revoke(part)
+        self._balance_at = 0.0
+
+    async def _leave(self) -> None:
+        try:
+            settlement = self.lanes.settlement(all_parts=True)
+            if settlement:
+                await self.store.settle(self.group, settlement)
+            await self.store.release(self.group, self.worker, self.lanes.parts, leaving=True)
+        except MessagesError:
+            return  # the leases run out by themselves
+        except FencedError:
+            return
