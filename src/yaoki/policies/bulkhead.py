@@ -1,0 +1,171 @@
+"""Limit how many calls to a service are under way at once, so that one slow service cannot take every thread and connection.
+
+    bulkhead(50)                            # the 51st call is refused at once
+    bulkhead(50, queue=100, max_wait=0.5)   # a hundred more may wait, for half a second at most
+
+Who waits has at most `max_wait` seconds, or what remains of the deadline if that is less. A cancelled wait leaves nothing
+behind. The rules of the queue are in `places.py`.
+
+A thread that waits really blocks, also under a virtual clock: time does not pass for a blocked thread.
+
+Source: M. Nygard, Release It!, 2nd ed., ch. 5 ("Bulkheads"); resilience4j's max-wait; Hystrix's semaphore isolation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+
+from yaoki import events
+from yaoki.errors import BulkheadFullError, ConfigError, DeadlineError
+from yaoki.policies.places import Places
+from yaoki.policies.policy import Finding, Policy, Site, seconds
+from yaoki.policies.timeout import late
+
+Priority = Callable[..., int]
+
+
+class Bulkhead(Policy):
+    """See `bulkhead`. `places` is its decider."""
+
+    kind = "bulkhead"
+
+    def __init__(self, limit: int, *, queue: int = 0, max_wait: float | timedelta = 1.0, priority: Priority | None = None) -> None:
+        for name, value, least in (("limit", limit, 1), ("queue", queue, 0)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigError(f"bulkhead() got {name}={value!r}; it takes a whole number of at least {least}.", do=f"Correct {name}.")
+        self.places = Places(limit, queue)
+        self.max_wait_s = seconds("max_wait", max_wait)
+        self.priority = priority
+
+    @property
+    def in_use(self) -> int:
+        """Calls under way."""
+        return self.places.in_use
+
+    @property
+    def queued(self) -> int:
+        """Calls waiting."""
+        return len(self.places.waiting)
+
+    def shell(self, site: Site) -> str:
+        priority = "$priority(*args, **kwargs)" if self.priority and site.shape != "block" else "0"
+        return f"""
+            if not $enter():
+                AWAIT $wait({priority}, scope[0] - now)
+                now = clock()
+            try:
+                CALL
+            finally:
+                $leave()
+        """
+
+    def bind(self, site: Site) -> dict[str, object]:
+        queue = _Queue(self, site)
+        return {"enter": self.places.enter, "leave": self.places.leave, "priority": self.priority,
+                "wait": queue.wait if site.is_async else queue.wait_blocking}
+
+    def describe(self) -> str:
+        queue = f", queue={self.places.queue}, max_wait={self.max_wait_s:g}" if self.places.queue else ""
+        return f"bulkhead({self.places.limit}{queue})"
+
+    def longest_s(self, inner_s: float) -> float:
+        return inner_s + (self.max_wait_s if self.places.queue else 0.0)
+
+    def lint(self, outer: Sequence[Policy], inner: Sequence[Policy], site: Site) -> Iterable[Finding]:  # noqa: ARG002
+        if any(policy.kind == "timeout" for policy in outer):
+            yield Finding("bulkhead", "inside the attempt timeout, waiting for a place counts as the service's time, and as its failure.",
+                          "Put timeout() inside the bulkhead.")
+        if any(policy.kind in ("retry", "hedge") for policy in inner):
+            yield Finding("bulkhead", "outside the retry it holds a place while a call only waits for its next attempt.",
+                          "Put the bulkhead inside the retry.")
+
+
+class _Queue:
+    """How a full bulkhead's callers wait."""
+
+    __slots__ = ("_max_wait_s", "_places", "_service")
+
+    def __init__(self, bulkhead: Bulkhead, site: Site) -> None:
+        self._places = bulkhead.places
+        self._max_wait_s = bulkhead.max_wait_s
+        self._service = site.service or site.name
+
+    async def wait(self, priority: int, remaining_s: float) -> None:
+        """Until a place is ours. Cancellation leaves the queue, or gives back a place granted meanwhile."""
+        loop = asyncio.get_running_loop()
+        granted: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            # The place may be handed over by another thread, or by a task of another loop.
+            loop.call_soon_threadsafe(_finish, granted)
+
+        ticket = self._places.join(priority, wake)
+        if ticket is None:
+            raise self._full("its queue is full, too")
+        timer = loop.call_later(max(0.0, min(self._max_wait_s, remaining_s)), _finish, granted)
+        try:
+            await granted
+        except BaseException:
+            if not self._places.give_up(ticket):
+                self._places.leave()
+            raise
+        finally:
+            timer.cancel()
+        if not ticket.granted and self._places.give_up(ticket):
+            raise self._waited(remaining_s)
+
+    def wait_blocking(self, priority: int, remaining_s: float) -> None:
+        """The same for a thread."""
+        granted = threading.Event()
+        ticket = self._places.join(priority, granted.set)
+        if ticket is None:
+            raise self._full("its queue is full, too")
+        try:
+            granted.wait(max(0.0, min(self._max_wait_s, remaining_s)))
+        except BaseException:  # Ctrl-C
+            if not self._places.give_up(ticket):
+                self._places.leave()
+            raise
+        if not ticket.granted and self._places.give_up(ticket):
+            raise self._waited(remaining_s)
+
+    def _waited(self, remaining_s: float) -> BulkheadFullError | DeadlineError:
+        if remaining_s < self._max_wait_s:
+            return late(Site(service=self._service))
+        return self._full(f"no place became free in {self._max_wait_s:g} s")
+
+    def _full(self, why: str) -> BulkheadFullError:
+        places = self._places
+        if events.wanted():
+            events.emit(events.CallRejected(service=self._service, policy="bulkhead"))
+        why = f", and {why}" if places.queue else ""
+        return BulkheadFullError(
+            f"{self._service or 'The service'} was not called: all {places.limit} places of its bulkhead are taken{why}.",
+            do="Nothing was sent. Try again later; if it happens when the service is healthy, raise the limit.",
+            service=self._service, limit=places.limit, queued=len(places.waiting))
+
+
+def _finish(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def bulkhead(limit: int, *, queue: int = 0, max_wait: float | timedelta = 1.0, priority: Priority | None = None) -> Bulkhead:
+    """Let at most `limit` calls be under way at once.
+
+    Args:
+        limit: at least 1.
+        queue: how many more may wait for a place.
+        max_wait: seconds that they wait at most; never longer than the deadline.
+        priority: a function of the call's arguments; smaller numbers are served first.
+
+    Raises:
+        ConfigError: a setting is out of range.
+    Raises (when called):
+        BulkheadFullError: not called; places and queue are full, or none became free in time.
+        DeadlineError: not called; the deadline passed while waiting.
+    """
+    return Bulkhead(limit, queue=queue, max_wait=max_wait, priority=priority)

@@ -1,0 +1,148 @@
+"""After a failure: did it happen, is it worth a retry, is the service throttling us?
+
+    failure = classify(error)
+    failure.kind            safe        certainly not carried out: any call may be repeated
+                            ambiguous   may have been carried out: repeat only what is idempotent
+                            throttled   turned away for load: repeat after the service's delay
+                            permanent   repeating it changes nothing
+    failure.happened        False: the effect certainly does not exist. None: nobody knows.
+
+Errors are recognised by protocol, never by service, from tables with their sources in `protocols.py`, by the name of the
+module and the class, so that no driver is imported. Your own go first:
+
+    classify.register(SeatTaken, Failure("permanent", happened=False, healthy=True))
+    classify.register(ApiError, lambda error: classify.http(error.status, error.headers))
+
+What nobody knows is permanent: an unknown error is more often a bug than a glitch.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from yaoki import errors, runtime
+
+Kind = Literal["safe", "ambiguous", "throttled", "permanent"]
+
+MARK = "__yaoki_attempts__"  # where a retry leaves its mark on the error that it raises in the end
+
+
+class Failure(NamedTuple):
+    """What one error means.
+
+    Attributes:
+        kind: see the module.
+        happened: False: the effect certainly does not exist; None: nobody knows.
+        retry_after_s: what the service asked for, seconds from now, if it did. inf: it said not to come back.
+        healthy: the service did its work and this is its answer (not found, declined): no reason to open a breaker.
+        known: was the error in a table? An unknown one is permanent, and counts as a failure of the service.
+    """
+
+    kind: Kind
+    happened: Literal[False] | None = None
+    retry_after_s: float | None = None
+    healthy: bool = False
+    known: bool = True
+
+    def worth_a_retry(self, *, idempotent: bool | None = None) -> bool:
+        """May a call that failed so be made again? `idempotent`: is repeating it harmless?"""
+        return self.kind in ("safe", "throttled") or (self.kind == "ambiguous" and idempotent is True)
+
+    @property
+    def throttled(self) -> bool:
+        return self.kind == "throttled"
+
+
+SAFE = Failure("safe", happened=False)
+AMBIGUOUS = Failure("ambiguous")
+THROTTLED = Failure("throttled", happened=False)
+REFUSED = Failure("permanent", happened=False, healthy=True)  # it arrived, and the answer was no
+MISTAKE = Failure("permanent", happened=False)                 # never sent: a bad address, a bad certificate
+PERMANENT = Failure("permanent")
+UNKNOWN = Failure("permanent", known=False)
+
+Reader = Callable[[Any], "Failure | None"]
+
+
+class Classifier:
+    """Answers for errors; `classify` is the process's own. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._registered: dict[type[BaseException], Reader] = {}
+
+    def __call__(self, error: BaseException) -> Failure:
+        """What `error` means. Never raises, whatever the error's attributes do."""
+        from yaoki.policies import protocols  # noqa: PLC0415 - the tables are read at the first failure, not at import
+
+        for base in type(error).__mro__:
+            reader = self._registered.get(base) or protocols.READERS.get(base.__module__.partition(".")[0])
+            if reader is not None:
+                try:
+                    found = reader(error)
+                except Exception:
+                    found = None  # a stand-in with odd attributes: go on as if its table did not know it
+                if found is not None:
+                    return found
+        return UNKNOWN
+
+    def register(self, kind: type[BaseException], meaning: Failure | Reader) -> None:
+        """Say what errors of this type (and its subclasses) mean. Goes before the tables; the last one said counts."""
+        reader: Reader = (lambda _: meaning) if isinstance(meaning, Failure) else meaning
+        with self._lock:
+            self._registered = {**self._registered, kind: reader}
+
+    def nothing_happened(self, error: BaseException) -> bool:
+        """Is it certain that the effect does not exist? False also when an earlier attempt of the same call is in doubt."""
+        mark = getattr(error, MARK, None)
+        if mark is not None and mark[1]:
+            return False
+        return self(error).happened is False
+
+    @staticmethod
+    def http(status: int, headers: Mapping[str, str] | None = None) -> Failure:
+        """What an HTTP answer with this status means. `headers`: for Retry-After, `x-should-retry`."""
+        from yaoki.policies import protocols  # noqa: PLC0415
+
+        return protocols.http(status, headers or {}, unix_now=runtime.unix_time())
+
+
+classify = Classifier()
+
+
+def nothing_happened(error: BaseException) -> bool:
+    """`classify.nothing_happened`, for those who import names."""
+    return classify.nothing_happened(error)
+
+
+def mark_attempts(error: BaseException, attempts: int, *, in_doubt: bool) -> None:
+    """Leave on `error` how many attempts were made, and whether an earlier one may have happened."""
+    try:
+        setattr(error, MARK, (attempts, in_doubt))
+    except (AttributeError, TypeError):
+        pass  # an exception with __slots__ and no room: its note still tells
+
+
+def attempts_made(error: BaseException) -> int:
+    """How many attempts a retry made before it raised `error`; 1 if none was in between."""
+    mark = getattr(error, MARK, None)
+    return mark[0] if mark is not None else 1
+
+
+def of_yaoki(error: errors.YaokiError) -> Failure | None:
+    """Our own errors, by the tree in `errors.py`."""
+    if isinstance(error, errors.SuspendedError):
+        return REFUSED
+    if isinstance(error, errors.RefusedError):
+        return SAFE._replace(retry_after_s=error.fields.get("retry_after"))
+    if isinstance(error, errors.InDoubtError):
+        return AMBIGUOUS
+    if isinstance(error, errors.DeclinedError):
+        return REFUSED
+    if isinstance(error, errors.UsageError):
+        return MISTAKE
+    if isinstance(error, errors.ExhaustedError) and error.__cause__ is not None:
+        return classify(error.__cause__)
+    return None

@@ -1,0 +1,66 @@
+"""What plain functions need that coroutines get from their loop: a thread to run in while the caller keeps an eye on the time."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as WaitTimeoutError
+from contextvars import copy_context
+from typing import Any
+
+from yaoki import runtime
+from yaoki.policies import scope
+
+THREADS = 64  # each call that outlives its timeout keeps one until it returns; when all are kept, calls wait for one
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+
+
+def _threads() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="yaoki-timeout")
+        return _pool
+
+
+def _forget_threads() -> None:
+    """A forked child has none of its parent's threads, and may have been forked while the lock was held."""
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+def in_thread(inner: Callable[..., Any], timeout_s: float, expired: Callable[[float, str], Exception],
+              late: Callable[[], Exception]) -> Callable[..., Any]:
+    """`inner` in a pooled thread with the caller's context, given up after `timeout_s` or at the ambient deadline.
+
+    Args:
+        expired: makes the error of a call given up, from the seconds allowed and "timeout" or "deadline".
+        late: makes the error of a call for which no time is left.
+    """
+    @functools.wraps(inner)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        now = runtime.monotonic()
+        outer = scope.current.get()
+        allowed_s = min(timeout_s, outer[0] - now)
+        if allowed_s <= 0:
+            raise late()
+        context = copy_context()
+        context.run(scope.current.set, (now + allowed_s, outer[1]))
+        future = _threads().submit(context.run, inner, *args, **kwargs)
+        try:
+            return future.result(allowed_s)
+        except WaitTimeoutError:
+            if future.done():
+                return future.result()  # finished this instant, or the TimeoutError is the function's own
+            future.cancel()  # if it has not begun, it never will
+        raise expired(allowed_s, "timeout" if allowed_s == timeout_s else "deadline")
+
+    return call

@@ -1,0 +1,124 @@
+"""A limit on one attempt. (`deadline` limits the whole call, all attempts together.)
+
+    async   the attempt is cancelled, and `AttemptTimeoutError` is raised: it may have happened all the same
+    sync    a plain function cannot be interrupted: the limit is handed on as `remaining()`, for the client's own timeout
+            argument (the HTTP integrations do it). `thread=True` runs it in a thread and stops waiting; see below.
+
+An attempt gets the smaller of its own limit and what remains of the caller's deadline; the error says which it was
+(`by`: "timeout" or "deadline"), because an impatient caller must not open the breaker for the others.
+
+`thread=True`: the function runs in a pool of threads with the caller's context variables. When the time is up the caller
+goes on, and the thread goes on as well: until its function returns it is a thread of the pool that nobody else can use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
+from typing import Any
+
+from yaoki.errors import AttemptTimeoutError, DeadlineError
+from yaoki.policies import sync
+from yaoki.policies.aio import Record, Timers
+from yaoki.policies.policy import Finding, Policy, Site, seconds
+
+ASYNC = """
+    $limit = now + $seconds
+    if $limit < scope[0]:
+        scope = ($limit, scope[1])
+        $timer = $enter()
+    elif scope[0] <= now:
+        raise $late()
+    else:
+        $timer = $enter_early(scope[0] - now)
+    try:
+        CALL
+    except CancelledError as $error:
+        if $leave($timer):
+            raise $expired($timer) from $error
+        raise
+    except BaseException:
+        $leave($timer)
+        raise
+    $leave($timer)
+"""
+
+SYNC = """
+    $limit = now + $seconds
+    if $limit < scope[0]:
+        scope = ($limit, scope[1])
+    elif scope[0] <= now:
+        raise $late()
+    CALL
+"""
+
+
+class Timeout(Policy):
+    """See `timeout`."""
+
+    kind = "timeout"
+
+    def __init__(self, length: float | timedelta, *, thread: bool = False) -> None:
+        self.timeout_s = seconds("timeout", length)
+        self.thread = thread
+        self._timers = Timers(self.timeout_s)
+
+    def shell(self, site: Site) -> str | None:
+        if site.is_async:
+            return ASYNC
+        return None if self.thread else SYNC
+
+    def bind(self, site: Site) -> dict[str, object]:
+        return {"seconds": self.timeout_s, "late": lambda: late(site),
+                **timer_names(self._timers, self.timeout_s, site, by="timeout")} if site.is_async else {
+                "seconds": self.timeout_s, "late": lambda: late(site)}
+
+    def wrap(self, inner: Callable[..., Any], site: Site) -> Callable[..., Any]:
+        return sync.in_thread(inner, self.timeout_s, lambda timeout_s, by: expired(site, timeout_s, by), lambda: late(site))
+
+    def describe(self) -> str:
+        return f"timeout({self.timeout_s:g}{', thread=True' if self.thread else ''})"
+
+    def longest_s(self, inner_s: float) -> float:
+        return min(self.timeout_s, inner_s)
+
+    def lint(self, outer: Sequence[Policy], inner: Sequence[Policy], site: Site) -> Iterable[Finding]:  # noqa: ARG002
+        limit = next((policy for policy in outer if policy.kind == "deadline"), None)
+        if limit is not None and limit.longest_s(float("inf")) <= self.timeout_s:
+            yield Finding("timeout", f"{self.timeout_s:g} s for one attempt is not less than the deadline of the whole call.",
+                          "Lower the timeout, or raise the deadline.")
+
+
+def timer_names(timers: Timers, timeout_s: float, site: Site, *, by: str) -> dict[str, object]:
+    """What the async shells of timeout and deadline need."""
+    def cut_off(record: Record) -> AttemptTimeoutError:
+        return expired(site, timeout_s, by if record.handle is None else "deadline")
+
+    return {"enter": timers.enter, "enter_early": timers.enter_early, "leave": timers.leave, "expired": cut_off}
+
+
+def expired(site: Site, timeout_s: float, by: str) -> AttemptTimeoutError:
+    """The error of an attempt that was cut off."""
+    what = site.service or site.name or "the call"
+    limit = f"in {timeout_s:g} s" if by == "timeout" else "before the deadline"
+    return AttemptTimeoutError(f"{what} did not answer {limit}.", timeout=timeout_s, by=by,
+                               do="It may have happened: repeat it with the same idempotency key, or undo it.")
+
+
+def late(site: Site, remaining_s: float = 0.0) -> DeadlineError:
+    """The error of a call for which no time is left."""
+    return DeadlineError(f"{site.service or site.name or 'The call'} was not called: {remaining_s:.3f} s are left of the deadline.",
+                         remaining=remaining_s, do="Give the whole operation more time, or find what used it up.")
+
+
+def timeout(length: float | timedelta, *, thread: bool = False) -> Timeout:
+    """Limit one attempt to `length` (seconds or timedelta, above 0).
+
+    Args:
+        thread: run plain functions in a thread and stop waiting when the time is up; the thread goes on.
+
+    Raises (when called):
+        AttemptTimeoutError: no answer in time (`timeout`, `by`); also a `TimeoutError`.
+        DeadlineError: the ambient deadline had passed before the attempt began.
+    """
+    return Timeout(length, thread=thread)
