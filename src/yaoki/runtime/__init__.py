@@ -45,6 +45,11 @@ def use(runtime: Runtime) -> Iterator[Runtime]:
         _current.reset(token)
 
 
+def install(runtime: Runtime) -> None:
+    """Make `runtime` the one in force in this context for good: for a loop or thread that belongs to it altogether."""
+    _current.set(runtime)
+
+
 def monotonic() -> float:
     """Seconds from an arbitrary start, never going back. For durations and deadlines."""
     return _current.get().monotonic()

@@ -1,0 +1,1 @@
+"""Failures on purpose: the catalogue of faults, experiments, and what makes them stop."""

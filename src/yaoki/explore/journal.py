@@ -1,0 +1,108 @@
+"""The simulated journal: the real one in memory, on a platter that outlives its process, with a point before each commit.
+
+What a commit acknowledged is on the platter; what was waiting for one when the power failed is gone. A torn write leaves
+nothing of its batch, which is what a transaction promises; the SQLite journal keeps that promise by its own tests.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yaoki.chaos.faults import At
+from yaoki.explore.dialect import DISK
+from yaoki.explore.process import owner
+from yaoki.explore.world import World
+from yaoki.saga.define import Saga
+from yaoki.saga.journal.memory import MemoryJournal
+from yaoki.saga.journal.port import Append, Created, NewRun
+from yaoki.saga.machine import HistoryError, Machine
+from yaoki.saga.records import Kind
+
+
+class Platter:
+    """What is durable of one journal. Every life of the process opens a new `SimJournal` on it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.kept = MemoryJournal()
+        self.sagas: dict[str, Saga[Any]] = {}
+
+    def outcomes(self) -> dict[str, str]:
+        """State of each run, by id."""
+        return {header.id: header.state.value for header in self.kept._headers.values()}
+
+    def audit(self) -> str:
+        """What is wrong with a history, or ""."""
+        for number, header in self.kept._headers.items():
+            saga = self.sagas.get(header.saga)
+            if saga is None:
+                continue
+            machine = Machine(saga.graph)
+            try:
+                for record in self.kept._records[number]:
+                    machine.apply(record)
+            except HistoryError as error:
+                return f"run {header.id} has a history that no run can have: {error}"
+            if machine.state.value != header.state.value:
+                return f"run {header.id} says {header.state.value}, and its history says {machine.state.value}"
+        return ""
+
+    def digest(self) -> Any:
+        """Everything durable but the times."""
+        return [(header.id, header.state.value, [(record.kind.value, record.step, record.data) for record in self.kept._records[number]])
+                for number, header in self.kept._headers.items()]
+
+
+class SimJournal(MemoryJournal):
+    """One life of a journal in a universe.
+
+    Args:
+        world: the universe. platter: what is durable.
+    """
+
+    def __init__(self, world: World, platter: Platter) -> None:
+        super().__init__()
+        self._world = world
+        self._platter = platter
+        kept = platter.kept
+        self._headers, self._records, self._numbers = kept._headers, kept._records, kept._numbers
+        self._requests, self._graphs = kept._requests, kept._graphs
+        self._next = max(kept._headers, default=0) + 1
+        self._next_request = max(kept._requests, default=0) + 1
+
+    async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
+        life = owner.get()
+
+        def write() -> list[Created | None]:
+            answers = [self._write_one(each) for each in batch]
+            if self._world.digests is not None and life is not None:
+                self._forget(batch, life.heard)
+            return answers
+
+        return await self._world.call(self._platter.name, _what(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)  # type: ignore[no-any-return]
+
+    def _write_one(self, operation: NewRun | Append) -> Created | None:
+        if isinstance(operation, NewRun):
+            return self._create(operation)
+        self._append(operation)
+        return None
+
+    def _forget(self, batch: list[NewRun | Append], heard: dict[str, bytes]) -> None:
+        """A step whose end is recorded: the answers on the way there decide nothing any more."""
+        for each in batch:
+            for record in each.records if isinstance(each, Append) else ():
+                run = self._headers[each.run].id  # type: ignore[union-attr]
+                for step in (record.step, f"{record.step}!undo"):
+                    heard.pop(step, None)
+                    heard.pop(f"{run}/{step}", None)
+
+
+def _what(batch: list[NewRun | Append]) -> str:
+    """A name for a commit that outlives edits: what it records, of its first run."""
+    first = batch[0]
+    if isinstance(first, NewRun):
+        said = "start"
+    else:
+        last = next((record for record in reversed(first.records) if record.kind is not Kind.ABORT), first.records[-1])
+        said = f"{last.kind}:{last.step}" if last.step else str(last.kind)
+    return said if len(batch) == 1 else f"{said}~{len(batch)}"

@@ -1,0 +1,61 @@
+"""Virtual time, seeded randomness and ids, and threads that are none: what `yaoki.runtime` is inside a universe."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, ParamSpec, TypeVar
+
+from yaoki.explore.loop import START_S, VirtualLoop
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# 2033-05-18T03:33:20Z: a wall clock that nobody can take for today's.
+EPOCH_S = 2_000_000_000.0
+
+
+class SimRuntime:
+    """Fills the port of `yaoki.runtime` for one execution."""
+
+    def __init__(self, loop: VirtualLoop, rng: Random) -> None:
+        self.loop = loop
+        self.rng = rng
+        self.wall_offset_s = EPOCH_S - START_S
+        self._ids = 0
+        self.monotonic = loop.time
+
+    def unix_time(self) -> float:
+        return self.loop.time() + self.wall_offset_s
+
+    def new_id(self) -> str:
+        """Shaped like a UUID of version 7: the virtual milliseconds, then a counter."""
+        self._ids += 1
+        return f"{int(self.unix_time() * 1000) << 80 | 7 << 76 | 2 << 62 | self._ids:032x}"
+
+    async def sleep(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+
+    def sleep_blocking(self, delay_s: float) -> None:
+        self.loop.advance_blocking(delay_s)
+
+    def spawn(self, work: Coroutine[Any, Any, T], *, name: str) -> asyncio.Task[T]:
+        return self.loop.create_task(work, name=name)
+
+    async def run_blocking(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return fn(*args, **kwargs)
+
+    def worker(self, name: str) -> InlineWorker:
+        del name
+        return InlineWorker()
+
+
+class InlineWorker:
+    """A thread of its own, without the thread: everything runs in place, in the order given."""
+
+    async def run(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return fn(*args, **kwargs)
+
+    def close(self) -> None:
+        """Nothing to end."""

@@ -1,0 +1,162 @@
+"""A scenario: what to run in a universe, and what must hold whatever fails in it.
+
+    @scenario(always=[no_overbooking])
+    async def two_buyers(world):
+        await asyncio.gather(buy("ann"), buy("bob"))
+
+The function is the first process: it runs again from the top after a power cut, with nothing but what is durable (fake
+services, stores, queues, `world.disk`). One execution of it under one plan is an `Execution`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Any, overload
+
+from yaoki.explore import invariants as built_in
+from yaoki.explore.loop import DeadlockError, LivelockError
+from yaoki.explore.outcome import Execution, Violation
+from yaoki.explore.plan import PLAIN, Plan, Settings, lookup
+from yaoki.explore.world import World
+
+Check = Callable[[World], object]
+
+
+class Scenario:
+    """A scenario and its settings.
+
+    Args:
+        main: `async def` or `def`, with the `World` as its only parameter, or none.
+        setup: called before `main` in each universe: hosts, stock.
+        invariants: functions of the world that must hold at the end; they raise AssertionError, or return what is wrong.
+        always: the same, asked after each effect.
+        steady: run at the end, when all faults are over, ten minutes later: must not raise. Is everything well again?
+        atomic: an answer that is an error must leave no effect behind.
+        same_answer: the same answer as without faults means the same effects as without faults.
+        undoes: may an end without any effect follow from a fault alone? (sagas: yes)
+        expects: outcomes that count as an end; by default any answer or error of `main`.
+        faults: what may be made to happen, by id, family or prefix; None: the explorer's choice.
+        most_calls: calls in one execution after which retries count as unbounded.
+        most_per_site: visits of one site, likewise.
+        limit: virtual seconds an execution may take.
+        outage_calls: calls that an outage lasts.
+        blocked_ok: may a run end blocked, waiting for a person, under any fault? By default only under an outage.
+    """
+
+    def __init__(self, main: Callable[..., Any], *, name: str = "", setup: Callable[[World], object] | None = None,
+                 invariants: Iterable[Check] = (), always: Iterable[Check] = (), steady: Callable[..., Any] | None = None,
+                 atomic: bool = False, same_answer: bool = True, faults: Sequence[str] | None = None, most_calls: int = 400,
+                 most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False) -> None:
+        self.main = main
+        self.name = name or getattr(main, "__name__", "scenario")
+        self.setup = setup
+        self.invariants = tuple(invariants)
+        self.always = tuple(always)
+        self.steady = steady
+        self.atomic = atomic
+        self.same_answer = same_answer
+        self.faults = tuple(faults) if faults is not None else None
+        self.most_calls = most_calls
+        self.most_per_site = most_per_site
+        self.limit = limit
+        self.outage_calls = outage_calls
+        self.blocked_ok = blocked_ok
+        self.baseline: Execution | None = None
+        self._takes_world = bool(inspect.signature(main).parameters)
+        # Seeding is cheaper than making one, and an execution is short.
+        self._rng = Random(0)
+
+    def __repr__(self) -> str:
+        return f"<Scenario {self.name}>"
+
+    # ── one execution ──
+
+    def execute(self, plan: Plan = (), settings: Settings = PLAIN, *, story: bool = False, keys: bool = False) -> Execution:
+        """Run once under `plan`, and say what came of it.
+
+        Args:
+            story: keep the timeline and the events (slower).
+            keys: digest the state at each point (for reductions).
+        """
+        world = World(lookup(plan) if plan else None, seed=settings.seed, order=settings.order, limit_s=self.limit,
+                      most_calls=self.most_calls, rng=self._rng)
+        if self.always:
+            world.watchers.extend(self.always)
+        if story:
+            world.notes = []
+        if keys:
+            world.digests = []
+        run = Execution(plan, settings)
+        try:
+            self._run(world, run)
+            self._judge(world, run)
+        finally:
+            world.end()
+        run.take(world)
+        return run
+
+    def _run(self, world: World, run: Execution) -> None:
+        if self.setup is not None:
+            world.inside(self.setup, world)
+        main = (lambda: self.main(world)) if self._takes_world else self.main
+        try:
+            world.run(main)
+        except (DeadlockError, LivelockError) as error:
+            run.stuck = str(error)
+        run.stuck = run.stuck or world.stopped
+        run.settle(world)
+
+    def _judge(self, world: World, run: Execution) -> None:
+        if missing := world.unfired():
+            run.unfired = tuple(missing)
+            return
+        if run.stuck:
+            world.break_("every_run_ends", run.stuck)
+        else:
+            for check in built_in.CHECKS:
+                if said := check(world, self, run):
+                    world.break_(check.__name__, said)
+            self._ask_user(world)
+            if self.steady is not None and not world.broken:
+                self._ask_steady(world, self.steady)
+        run.violations = tuple(Violation(name, why) for name, why in world.broken)
+
+    def _ask_user(self, world: World) -> None:
+        for check in (*self.invariants, *self.always):
+            try:
+                said = world.inside(check, world)
+            except AssertionError as error:
+                said = str(error) or "the assertion failed"
+            if said is not None and said is not True and (said is False or said):
+                world.break_(getattr(check, "__name__", "invariant"), "does not hold" if said is False else str(said))
+
+    def _ask_steady(self, world: World, steady: Callable[..., Any]) -> None:
+        world.outages.clear()
+        world.cuts.clear()
+        takes = bool(inspect.signature(steady).parameters)
+
+        async def later() -> Any:
+            await world.sleep(600.0)
+            value = steady(world) if takes else steady()
+            return await value if inspect.isawaitable(value) else value
+
+        try:
+            process = world.rerun(later)
+        except (DeadlockError, LivelockError) as error:
+            world.break_("steady_state", str(error))
+            return
+        if process.error is not None:
+            world.break_("steady_state", f"ten minutes after the last fault: {process.error!r}")
+
+
+@overload
+def scenario(main: Callable[..., Any], /) -> Scenario: ...
+@overload
+def scenario(**settings: Any) -> Callable[[Callable[..., Any]], Scenario]: ...
+def scenario(main: Callable[..., Any] | None = None, /, **settings: Any) -> Any:
+    """Make a function a scenario. Settings: those of `Scenario`."""
+    if main is not None:
+        return Scenario(main)
+    return lambda main: Scenario(main, **settings)

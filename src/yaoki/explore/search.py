@@ -1,0 +1,204 @@
+"""Every fault at every point, then every pair: the order of the search, and what it may leave out.
+
+    depth 0: no fault                      its points are where single faults strike
+    depth 1: every fault at every point    the points after the fault are where a second one strikes
+    depth 2: ...
+
+A fault is only ever added after the last one of a plan, so that each set of faults is executed once, and points that exist
+only because of a fault (retries, undos, recoveries) are found as they appear. An execution that breaks an invariant is not
+extended: a shorter story is already told.
+
+Reductions, each of which can be switched off, and audited (`Explorer.audit`):
+
+    crash    A power cut leaves nothing but what is durable: two plans that lead to a cut in the same durable state have the
+             same future. (CrashMonkey, Mohan et al., OSDI 2018.)
+    history  What a process will do is determined by what was durable when it started and by the answers it has had since.
+             Answers to attempts of a step whose result is recorded are forgotten. So a state that was reached with fewer
+             faults is not extended again. (Generalises Filibuster, Meiklejohn et al., SoCC 2021.)
+
+Neither looks at the clock: two states that differ only in time count as one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from yaoki import runtime
+from yaoki.chaos import faults
+from yaoki.chaos.faults import At, Fault, Tier
+from yaoki.explore.outcome import Execution
+from yaoki.explore.plan import PLAIN, Plan, Planned, Settings
+from yaoki.explore.report import Report
+from yaoki.explore.scenario import Scenario
+from yaoki.explore.shrink import shrink
+from yaoki.explore.strike import simulated
+from yaoki.explore.tidy import tidy
+
+# Tried only when asked for by name: they mean something for some programs and are noise for others.
+_ON_REQUEST = frozenset({"proc.cancel", "proc.twin", "clock.jump", "clock.jump:back", "read.stale", "call.delay", "proc.pause",
+                         "disk.unsynced_lost", "msg.drop", "msg.poison"})
+_CRASH_BEFORE = "crash.before_effect"
+# Distinct ways to break that are told in full; the others are counted.
+MOST_STORIES = 8
+
+
+class Explorer:
+    """One exploration of one scenario.
+
+    Args:
+        depth: the most faults in one execution.
+        kinds: faults to try, by id, family or prefix, at every depth; None: the scenario's, or the catalogue's choice.
+        budget_s: real seconds after which no new execution begins; None: none.
+        most: executions after which it stops; None: none.
+        reduce: names of the reductions to use.
+        share: `(i, n)`: execute only the i-th of n parts (for parallel jobs).
+        progress: called now and then with the report so far.
+    """
+
+    def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
+                 most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
+                 share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
+                 first: Sequence[Plan] = ()) -> None:
+        self.scenario = scenario
+        self.depth = depth
+        self.settings = settings
+        self.reduce = reduce
+        self.share = share
+        self.most = most
+        self.first = first
+        self.report = Report(scenario.name, depth=depth, settings=settings)
+        self._kinds = kinds if kinds is not None else scenario.faults
+        self._by_kind = {tier: self._faults(tier) for tier in (Tier.CORE, Tier.WIDE)}
+        self._progress = progress
+        self._budget_s = budget_s
+        self._began = 0.0
+        self._seen: set[bytes] = set()
+        self._cuts: set[bytes] = set()
+
+    def _faults(self, tier: Tier) -> dict[At, tuple[str, ...]]:
+        if self._kinds is not None:
+            usable = [fault for fault in faults.chosen(self._kinds) if simulated(fault)]
+        else:
+            usable = [fault for fault in faults.CATALOGUE if simulated(fault) and fault.id not in _ON_REQUEST
+                      and (fault.tier is Tier.CORE or (tier is Tier.WIDE and fault.tier is Tier.WIDE))]
+        return {at: tuple(self._spec(fault) for fault in usable if at in fault.at) for at in At}
+
+    def _spec(self, fault: Fault) -> str:
+        return f"{fault.id}:{self.scenario.outage_calls}" if fault.id.startswith(faults.OUTAGE) else fault.id
+
+    # ── the search ──
+
+    def run(self) -> Report:
+        """Explore, and report."""
+        self._began = runtime.REAL.monotonic()
+        with tidy() as collect:
+            self._collect = collect
+            self._search()
+        self.report.seconds = runtime.REAL.monotonic() - self._began
+        self.report.finish()
+        return self.report
+
+    def _search(self) -> None:
+        scenario, report = self.scenario, self.report
+        scenario.baseline = None
+        base = scenario.execute((), self.settings, keys=bool(self.reduce))
+        scenario.baseline = base
+        again = scenario.execute((), self.settings)
+        report.take_baseline(base, again)
+        if base.violations or again.digest() != base.digest():
+            if base.violations:
+                self._tell(base)
+            return
+        for plan in self.first:
+            self._try(plan)
+        parents = self._one_level([base], 1)
+        for depth in range(2, self.depth + 1):
+            parents = self._one_level(self._again(parents), depth)
+        report.exhausted = report.stopped == ""
+
+    def _again(self, plans: list[Plan]) -> Iterator[Execution]:
+        """Parents are executed once more to learn their points; keeping all of them would need memory without bound."""
+        for plan in plans:
+            yield self.scenario.execute(plan, self.settings, keys=bool(self.reduce))
+
+    def _one_level(self, parents: Iterator[Execution] | list[Execution], depth: int) -> list[Plan]:
+        kept: list[Plan] = []
+        last = depth == self.depth
+        tier = Tier.WIDE if depth == 1 else Tier.CORE
+        part, parts = self.share
+        number = 0
+        for parent in parents:
+            for planned in self._children(parent, tier):
+                number += 1
+                if depth == max(1, min(2, self.depth)) and number % parts != part:
+                    continue
+                if not self._may_go_on():
+                    return kept
+                run = self._try((*parent.plan, planned))
+                if not run.violations and not run.unfired and not last:
+                    kept.append(run.plan)
+        self.report.depths_done = depth
+        return kept
+
+    def _children(self, parent: Execution, tier: Tier) -> Iterator[Planned]:
+        points, digests = parent.points, parent.digests
+        by_kind = self._by_kind[tier]
+        for index in range(parent.fired + 1, len(points)):
+            point = points[index]
+            if digests and "history" in self.reduce:
+                key = digests[index][0]
+                if key in self._seen:
+                    self.report.pruned["history"] += sum(len(by_kind[each.kind]) for each in points[index:])
+                    return
+                self._seen.add(key)
+            if not point.free or point.fault:
+                continue
+            for fault in by_kind[point.kind]:
+                if fault.startswith("crash.") and (not point.process or self._same_cut(parent, index, fault)):
+                    continue
+                yield Planned(point.site, point.nth, fault)
+
+    def _same_cut(self, parent: Execution, index: int, fault: str) -> bool:
+        """Has power been cut in the same durable state before?"""
+        if "crash" not in self.reduce or not parent.digests:
+            return False
+        digests = parent.digests
+        if fault != _CRASH_BEFORE:
+            # After the effect is before the next point, unless something else is under way meanwhile.
+            index += 1
+            if index >= len(digests) or digests[index][2] or digests[index - 1][2]:
+                return False
+        key = digests[index][1] + parent.points[index].process.encode()
+        if key in self._cuts:
+            self.report.pruned["crash"] += 1
+            return True
+        self._cuts.add(key)
+        return False
+
+    def _may_go_on(self) -> bool:
+        report = self.report
+        if self.most is not None and report.executions >= self.most:
+            report.stopped = f"after {self.most} executions"
+        elif report.executions % 64 == 0:
+            elapsed = runtime.REAL.monotonic() - self._began
+            if self._budget_s is not None and elapsed > self._budget_s:
+                report.stopped = f"after {self._budget_s:g} s"
+            if self._progress is not None:
+                report.seconds = elapsed
+                self._progress(report)
+        return not report.stopped
+
+    def _try(self, plan: Plan) -> Execution:
+        run = self.scenario.execute(plan, self.settings)
+        self.report.take(run)
+        self._collect()
+        if run.violations:
+            self._tell(run)
+        return run
+
+    def _tell(self, run: Execution) -> None:
+        report = self.report
+        if not report.is_new(run) or len(report.stories) >= MOST_STORIES:
+            return
+        small = shrink(self.scenario, run)
+        report.add_story(self.scenario.execute(small.plan, small.settings, story=True))

@@ -1,0 +1,57 @@
+"""The smallest story that still breaks the same invariant: fewest faults, then earliest, then the simplest kind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from yaoki.chaos import faults
+from yaoki.explore.plan import Plan, Planned
+
+if TYPE_CHECKING:
+    from yaoki.explore.outcome import Execution
+    from yaoki.explore.scenario import Scenario
+
+# Executions spent on one counterexample: shrinking must not cost more than finding.
+MOST_TRIES = 400
+_RANK = {fault.id: number for number, fault in enumerate(faults.CATALOGUE)}
+
+
+def shrink(scenario: Scenario, run: Execution) -> Execution:
+    """A smaller execution that breaks the same invariants (or some of them), or `run` itself."""
+    wanted = set(run.signature)
+    tries = 0
+    best = run
+    improved = True
+    while improved and tries < MOST_TRIES:
+        improved = False
+        for plan in _smaller(best):
+            tries += 1
+            if tries > MOST_TRIES:
+                break
+            attempt = scenario.execute(plan, best.settings)
+            if not attempt.unfired and wanted & set(attempt.signature):
+                best, improved = attempt, True
+                break
+    return best
+
+
+def _smaller(run: Execution) -> Iterator[Plan]:
+    plan = run.plan
+    if len(plan) > 1:
+        for index in range(len(plan)):
+            yield (*plan[:index], *plan[index + 1:])
+    for index, planned in enumerate(plan):
+        for simpler in _simpler(planned):
+            yield (*plan[:index], simpler, *plan[index + 1:])
+
+
+def _simpler(planned: Planned) -> Iterator[Planned]:
+    """The same fault at an earlier visit; then an outage of fewer calls."""
+    for nth in range(planned.nth):
+        yield Planned(planned.site, nth, planned.fault)
+    if planned.fault.startswith(faults.OUTAGE):
+        name, _, count = planned.fault.rpartition(":")
+        if count.isdigit() and int(count) > 1:
+            yield Planned(planned.site, planned.nth, name.removeprefix(faults.OUTAGE))
+            yield Planned(planned.site, planned.nth, f"{name}:{int(count) - 1}")
