@@ -1,0 +1,25 @@
+"""The journals under contract, by name: each is made on a place that outlives it, so that it can be opened again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from yaoki.saga.journal.memory import MemoryJournal
+from yaoki.saga.journal.port import Journal
+from yaoki.saga.journal.sqlite import SqliteJournal
+
+Place = Callable[[], Journal]
+"""Makes a journal on the same place each time: calling it again is what a restart does."""
+
+
+def memory(folder: Path) -> Place:
+    kept = MemoryJournal()
+    return lambda: kept
+
+
+def sqlite(folder: Path) -> Place:
+    return lambda: SqliteJournal(folder / "journal.db", durability="process")
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {"memory": memory, "sqlite": sqlite}
