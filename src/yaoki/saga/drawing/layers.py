@@ -69,6 +69,8 @@ class Layered:
         self.needs[target].append(source)
 
     def _order(self) -> None:
+        if self.layers:
+            self.layers[0].sort(key=lambda vertex: not self.followers[vertex])
         best, fewest = [layer.copy() for layer in self.layers], self.crossings()
         for _ in range(ROUNDS):
             if fewest == 0:
@@ -85,6 +87,9 @@ class Layered:
         rank = {vertex: place for layer in self.layers for place, vertex in enumerate(layer)}
         layer = self.layers[number]
         mean = {v: sum(rank[n] for n in neighbours[v]) / len(neighbours[v]) if neighbours[v] else rank[v] for v in layer}
+        for vertex in layer:
+            if not self.needs[vertex] and not self.followers[vertex]:
+                mean[vertex] = len(rank)  # what stands alone stands last, where no line has to pass it
         layer.sort(key=lambda vertex: mean[vertex])  # stable, so that ties stay in order of definition
 
     def crossings(self) -> int:

@@ -1,0 +1,70 @@
+"""What a box says of its step: as it is defined, or where it is in a certain run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yaoki.saga.graph import Graph, Node
+from yaoki.saga.machine import Machine, Step
+from yaoki.saga.records import RunState
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one step is drawn.
+
+    Attributes:
+        title, sub: the two lines of its box; sub may be empty.
+        tone: good, bad, busy, gone, idle or plain. Colours belong to whoever draws.
+        pivot: the point of no return is drawn with a heavy border.
+    """
+
+    title: str
+    sub: str = ""
+    tone: str = "plain"
+    pivot: bool = False
+
+
+# Where a step is: its mark, what a person calls it, and its tone.
+STATES = {
+    Step.WAITING: ("·", "waiting", "idle"),
+    Step.READY: ("▸", "running", "busy"),
+    Step.DONE: ("✓", "done", "good"),
+    Step.FAILED: ("✗", "failed", "bad"),
+    Step.DOUBTFUL: ("?", "failed, in doubt", "bad"),
+    Step.BLOCKED: ("!", "blocked", "bad"),
+    Step.TO_UNDO: ("↶", "undoing", "busy"),
+    Step.UNDO_BLOCKED: ("!", "undo blocked", "bad"),
+    Step.CLEAR: ("∅", "nothing left", "gone"),
+    Step.KEPT: ("✓", "kept, decided by a person", "good"),
+}
+
+
+LEGEND = "↶ can be undone   ┏━┓ the point of no return: what comes after it only goes forward"
+
+
+def plain_looks(graph: Graph) -> list[Look]:
+    """Each step as defined: what it gives, and whether it can be undone."""
+    return [_plain(node) for node in graph.nodes]
+
+
+def _plain(node: Node) -> Look:
+    gives = "" if node.gives in {"None", "Any", ""} else f"→ {node.gives}"
+    return Look(f"{node.name} ↶" if node.undo else node.name, gives, pivot=node.pivot)
+
+
+def looks_of(machine: Machine) -> list[Look]:
+    """Each step as it is in a run."""
+    return [look_of(machine, number) for number in range(len(machine.graph))]
+
+
+def look_of(machine: Machine, number: int, more: str = "") -> Look:
+    """One step as it is in a run. `more` follows the word for its state."""
+    node = machine.graph.nodes[number]
+    step = Step(machine.steps[number])
+    mark, words, tone = STATES[step]
+    if step is Step.TO_UNDO:
+        words = "to undo, in doubt" if number in machine.doubt else "to undo"
+    if step is Step.CLEAR and machine.state is RunState.RUNNING:
+        words = "skipped"
+    return Look(f"{mark} {node.name}", f"{words}  {more}".strip(), tone, node.pivot)
