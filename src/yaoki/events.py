@@ -450,6 +450,16 @@ class RelayStalled(Event, frozen=True, kw_only=True):
     retry_in_s: float
 
 
+class ReadingHeld(Event, frozen=True, kw_only=True):
+    """A transaction that does not end has kept committed messages from being read for `held_s`.
+
+    holder: its process, database, start and query, or the name of a prepared transaction.
+    """
+
+    held_s: float
+    holder: str
+
+
 class DurabilityWarned(Event, frozen=True, kw_only=True):
     """A broker gives less than its name suggests; `loses` says what a failure may take."""
 

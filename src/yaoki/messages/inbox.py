@@ -18,6 +18,7 @@ from yaoki import events, runtime
 from yaoki.errors import MessagesError
 from yaoki.messages.brokers.port import Broker, Subscription
 from yaoki.messages.consumer import Pace
+from yaoki.messages.envelope import PARTS
 from yaoki.messages.store.bell import Bell
 from yaoki.messages.store.port import Store
 
@@ -64,7 +65,8 @@ class Intake:
                 try:
                     await self._balance()
                     if not self._leads:
-                        subscription = await _closed(subscription)
+                        await _close(subscription)
+                        subscription = None
                         await self._bell.wait(heard, max(0.01, self._balance_at - runtime.monotonic()))
                         continue
                     subscription = subscription or await self.broker.subscribe(self.service, self.types)
@@ -75,10 +77,11 @@ class Intake:
                     self.failures += 1
                     events.emit(events.RelayStalled(broker=self.broker.name, error=str(error), failures=self.failures,
                                                     retry_in_s=PAUSE_S))
-                    subscription = await _closed(subscription)
+                    await _close(subscription)
+                    subscription = None
                     await self._bell.wait(heard, PAUSE_S)
         finally:
-            await _closed(subscription)
+            await _close(subscription)
             await self._leave()
 
     async def _balance(self) -> None:
@@ -101,12 +104,12 @@ class Intake:
 
     async def _leave(self) -> None:
         try:
-            await self.store.release(self.group, self.worker, range(16), leaving=True)
+            await self.store.release(self.group, self.worker, range(PARTS), leaving=True)
         except MessagesError:
             return  # the lease runs out by itself
 
 
-async def _closed(subscription: Subscription | None) -> None:
+async def _close(subscription: Subscription | None) -> None:
     if subscription is not None:
         try:
             await subscription.close()

@@ -16,7 +16,7 @@ from typing import Any
 from yaoki.errors import ConfigError, NoTransactionError
 from yaoki.messages.compose import compose
 from yaoki.messages.envelope import Message
-from yaoki.messages.store import sqlite_sql
+from yaoki.messages.store import postgres_sql, sqlite_sql
 
 
 class Outbox:
@@ -55,8 +55,6 @@ class Outbox:
         if isinstance(driver, sqlite3.Connection):
             _into_sqlite(driver, messages)
         elif _module(driver) == "psycopg" and not _is_async(driver):
-            from yaoki.messages.store import postgres_sql  # noqa: PLC0415 (only where PostgreSQL is used)
-
             _check_psycopg(driver)
             for statement, values in postgres_sql.append_for_psycopg(messages, notify=self.notify):
                 driver.execute(statement, values)
@@ -70,8 +68,6 @@ class Outbox:
         if isinstance(driver, sqlite3.Connection):
             _into_sqlite(driver, messages)
             return
-        from yaoki.messages.store import postgres_sql  # noqa: PLC0415 (only where PostgreSQL is used)
-
         if _module(driver) == "asyncpg":
             if not driver.is_in_transaction():
                 raise _no_transaction("async with connection.transaction():")

@@ -1,0 +1,232 @@
+"""The statements behind `PostgresStore` and the outbox on PostgreSQL.
+
+How a reader skips nothing and keeps keys in order although transactions commit in any order:
+
+    each message gets   eff_xid = greatest(own transaction id, eff_xid of the key's previous message)
+                        pos     = the next row number
+    a reader reads      eff_xid < W, in the order of (eff_xid, pos),  W = the oldest transaction id still running
+
+*Nothing is skipped*: own id <= eff_xid < W, so the writer has ended, and whoever comes later gets an eff_xid >= W.
+*Keys stay in order*: the previous eff_xid stands in the key's head row and is read under its lock, so along a key eff_xid
+never falls and pos rises. Ordering by the own id alone does not give this: a transaction can draw its id first and touch
+the key last (`tests/live/test_messages_outbox.py` shows both, and a naive reader losing rows).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from yaoki.messages.envelope import Message, meta_of
+
+VERSION = 1
+CHANNEL = "yaoki_messages"
+NOTIFY = f"SELECT pg_notify('{CHANNEL}', '')"
+LOCK = "SELECT pg_advisory_xact_lock(7230901, hashtext($1))"  # a number of ours, and the group
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS yaoki_key_heads (key text PRIMARY KEY, eff_xid xid8 NOT NULL) WITH (fillfactor = 70);
+CREATE TABLE IF NOT EXISTS yaoki_messages (
+    pos bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, eff_xid xid8 NOT NULL, part smallint NOT NULL, id text NOT NULL,
+    source text NOT NULL, type text NOT NULL, key text NOT NULL, version integer NOT NULL, time double precision NOT NULL,
+    due double precision NOT NULL, data bytea NOT NULL, meta bytea NOT NULL, UNIQUE (id, source));
+CREATE INDEX IF NOT EXISTS yaoki_messages_order ON yaoki_messages (eff_xid, pos);
+CREATE TABLE IF NOT EXISTS yaoki_groups (
+    grp text PRIMARY KEY, types text[] NOT NULL, since_x xid8 NOT NULL, since_pos bigint NOT NULL,
+    declared timestamptz NOT NULL);
+CREATE TABLE IF NOT EXISTS yaoki_members (
+    grp text, worker text, lease_until timestamptz NOT NULL, PRIMARY KEY (grp, worker));
+CREATE TABLE IF NOT EXISTS yaoki_cursors (
+    grp text, part smallint, x xid8 NOT NULL, pos bigint NOT NULL, owner text NOT NULL, lease_until timestamptz NOT NULL,
+    fence bigint NOT NULL, PRIMARY KEY (grp, part)) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0);
+CREATE TABLE IF NOT EXISTS yaoki_held (
+    grp text, part smallint, pos bigint, x xid8 NOT NULL, key text NOT NULL, state text NOT NULL, attempts integer NOT NULL,
+    due double precision NOT NULL, error text NOT NULL, first_at double precision NOT NULL, history bytea NOT NULL,
+    replays integer NOT NULL, data bytea, PRIMARY KEY (grp, part, pos));
+CREATE INDEX IF NOT EXISTS yaoki_held_due ON yaoki_held (grp, state, due);
+CREATE INDEX IF NOT EXISTS yaoki_held_key ON yaoki_held (grp, part, key, x, pos);
+CREATE TABLE IF NOT EXISTS yaoki_inbox (
+    reader text, source text, id text, at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (reader, source, id));
+CREATE INDEX IF NOT EXISTS yaoki_inbox_at ON yaoki_inbox (reader, at);
+CREATE TABLE IF NOT EXISTS yaoki_messages_version (version integer NOT NULL);
+"""
+
+# The head rows are taken in the order of the keys, so that two publishers of the same keys cannot wait for each other.
+APPEND = """
+WITH input AS (
+    SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::double precision[],
+                         $8::double precision[], $9::bytea[], $10::bytea[])
+    WITH ORDINALITY AS t (part, id, source, type, key, version, time, due, data, meta, n)
+), heads AS (
+    INSERT INTO yaoki_key_heads AS h (key, eff_xid)
+    SELECT key, pg_current_xact_id() FROM input WHERE key <> '' GROUP BY key ORDER BY key
+    ON CONFLICT (key) DO UPDATE SET eff_xid = greatest(h.eff_xid, excluded.eff_xid)
+    RETURNING key, eff_xid
+)
+INSERT INTO yaoki_messages (eff_xid, part, id, source, type, key, version, time, due, data, meta)
+SELECT coalesce(heads.eff_xid, pg_current_xact_id()), part, id, source, type, input.key, version, time, due, data, meta
+FROM input LEFT JOIN heads ON heads.key = input.key ORDER BY n
+ON CONFLICT (id, source) DO NOTHING
+"""
+
+COLUMNS = "m.eff_xid::text, m.pos, m.part, m.id, m.source, m.type, m.key, m.version, m.time, m.due, m.data, m.meta"
+HELD = """h.part, h.x::text AS h_x, h.pos AS h_pos, h.key, h.state, h.attempts, h.due, h.error, h.first_at, h.history,
+          h.replays, h.data"""
+
+READ = f"""
+WITH rows AS (
+    SELECT m.* FROM yaoki_messages m
+    WHERE (m.eff_xid, m.pos) > ($1::text::xid8, $2) AND m.eff_xid < pg_snapshot_xmin(pg_current_snapshot())
+    AND m.part = ANY ($3::smallint[]) AND ($4::text[] IS NULL OR m.type = ANY ($4))
+    ORDER BY m.eff_xid, m.pos LIMIT $5)
+SELECT w.w::text, {COLUMNS} FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS w) w LEFT JOIN rows m ON true
+ORDER BY m.eff_xid, m.pos
+"""  # noqa: S608 (only our own column lists)
+
+# One statement: all fences stand, and all cursors move; or no row comes back and nothing was written.
+SETTLE = """
+WITH want AS (SELECT * FROM unnest($2::smallint[], $3::bigint[], $4::text[], $5::bigint[]) AS t (part, fence, x, pos)),
+standing AS (
+    SELECT c.part FROM yaoki_cursors c JOIN want ON want.part = c.part AND want.fence = c.fence
+    WHERE c.grp = $1 ORDER BY c.part FOR UPDATE OF c)
+UPDATE yaoki_cursors c SET
+    x = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN want.x::xid8 ELSE c.x END,
+    pos = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN want.pos ELSE c.pos END
+FROM want WHERE c.grp = $1 AND c.part = want.part AND (SELECT count(*) FROM standing) = (SELECT count(*) FROM want)
+RETURNING c.part
+"""
+
+HOLD = """
+INSERT INTO yaoki_held (grp, part, pos, x, key, state, attempts, due, error, first_at, history, replays, data)
+VALUES ($1, $2, $3, $4::text::xid8, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+ON CONFLICT (grp, part, pos) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, due = excluded.due,
+    error = excluded.error, first_at = excluded.first_at, history = excluded.history, replays = excluded.replays,
+    data = excluded.data
+"""
+
+DROP = """
+WITH gone AS (DELETE FROM yaoki_held WHERE grp = $1 AND part = $2 AND pos = $3 RETURNING key)
+UPDATE yaoki_held SET state = 'retry', due = $4 WHERE grp = $1 AND part = $2 AND state = 'behind' AND pos = (
+    SELECT h.pos FROM yaoki_held h, gone WHERE h.grp = $1 AND h.part = $2 AND h.key = gone.key AND gone.key <> ''
+    AND h.pos <> $3 AND h.state IN ('retry', 'quarantined', 'behind') ORDER BY h.x, h.pos LIMIT 1)
+"""
+
+DUE = f"""
+WITH heads AS (SELECT part, pos, x, key, state FROM yaoki_held WHERE grp = $1 AND state IN ('retry', 'scheduled')
+               AND due <= $3 AND part = ANY ($2::smallint[]) ORDER BY x, pos LIMIT $4)
+SELECT {HELD}, {COLUMNS} FROM yaoki_held h JOIN yaoki_messages m ON m.pos = h.pos
+WHERE h.grp = $1 AND h.part = ANY ($2::smallint[]) AND (
+    EXISTS (SELECT 1 FROM heads WHERE heads.part = h.part AND heads.pos = h.pos)
+    OR h.state = 'behind' AND EXISTS (SELECT 1 FROM heads WHERE heads.part = h.part AND heads.key = h.key
+                                      AND heads.state = 'retry' AND (heads.x, heads.pos) < (h.x, h.pos)))
+ORDER BY h.x, h.pos LIMIT $4
+"""  # noqa: S608 (only our own column lists)
+
+BLOCKED = """
+SELECT part, key, count(*) FILTER (WHERE state <> 'behind') AS heads FROM yaoki_held
+WHERE grp = $1 AND key <> '' AND part = ANY ($2::smallint[]) AND state IN ('retry', 'quarantined', 'behind')
+GROUP BY part, key
+"""
+
+WAKE_ORPHANS = """
+UPDATE yaoki_held h SET state = 'retry', due = 0 WHERE grp = $1 AND state = 'behind' AND part = ANY ($2::smallint[])
+AND NOT EXISTS (SELECT 1 FROM yaoki_held o WHERE o.grp = h.grp AND o.part = h.part AND o.key = h.key
+                AND (o.x, o.pos) < (h.x, h.pos) AND o.state IN ('retry', 'quarantined', 'behind'))
+"""
+
+HELD_ROWS = f"""
+SELECT h.grp, {HELD}, {COLUMNS} FROM yaoki_held h JOIN yaoki_messages m ON m.pos = h.pos
+WHERE ($1::text IS NULL OR h.grp = $1) AND ($2::text IS NULL OR h.key = $2) AND h.state = ANY ($3::text[])
+ORDER BY h.x, h.pos, h.grp LIMIT $4
+"""  # noqa: S608 (only our own column lists)
+
+GET = f"SELECT {COLUMNS} FROM yaoki_messages m WHERE starts_with(m.id, $1) ORDER BY m.pos LIMIT 20"  # noqa: S608
+
+DECLARE = """
+INSERT INTO yaoki_groups (grp, types, since_x, since_pos, declared)
+VALUES ($1, $2, CASE WHEN $3 THEN pg_snapshot_xmin(pg_current_snapshot()) ELSE '0'::xid8 END,
+        CASE WHEN $3 THEN (SELECT coalesce(max(pos), 0) FROM yaoki_messages) ELSE 0 END, clock_timestamp())
+ON CONFLICT (grp) DO UPDATE SET types = excluded.types, declared = excluded.declared
+"""
+
+OWNED = """
+SELECT part, owner, extract(epoch FROM lease_until - clock_timestamp())::float8 AS left_s FROM yaoki_cursors
+WHERE grp = $1 ORDER BY part FOR UPDATE
+"""
+TAKE = """
+INSERT INTO yaoki_cursors (grp, part, x, pos, owner, lease_until, fence)
+SELECT g.grp, t.part, g.since_x, g.since_pos, $2, clock_timestamp() + make_interval(secs => $4), 1
+FROM yaoki_groups g, unnest($3::smallint[]) AS t (part) WHERE g.grp = $1
+ON CONFLICT (grp, part) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until,
+    fence = yaoki_cursors.fence + 1
+"""
+RENEW = "UPDATE yaoki_cursors SET lease_until = clock_timestamp() + make_interval(secs => $3) WHERE grp = $1 AND owner = $2"
+MINE = "SELECT part, x::text AS x, pos, fence FROM yaoki_cursors WHERE grp = $1 AND owner = $2"
+JOIN = """
+INSERT INTO yaoki_members VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (grp, worker) DO UPDATE SET lease_until = excluded.lease_until
+"""
+
+LAG = """
+SELECT g.grp,
+    count(m.pos) AS waiting, coalesce(min(m.time), 0) AS oldest,
+    (SELECT count(DISTINCT key) FROM yaoki_held h WHERE h.grp = g.grp AND h.state = 'quarantined') AS keys_blocked,
+    (SELECT count(*) FROM yaoki_members s WHERE s.grp = g.grp AND s.lease_until >= clock_timestamp()) AS workers,
+    (SELECT count(*) FROM yaoki_cursors c WHERE c.grp = g.grp AND c.owner <> '' AND c.lease_until >= clock_timestamp()) AS parts
+FROM yaoki_groups g
+LEFT JOIN LATERAL (
+    SELECT m.pos, m.time FROM yaoki_messages m LEFT JOIN yaoki_cursors c ON c.grp = g.grp AND c.part = m.part
+    WHERE (m.eff_xid, m.pos) > (coalesce(c.x, g.since_x), coalesce(c.pos, g.since_pos))
+    AND (g.types = ARRAY['*'] OR m.type = ANY (g.types))) m ON true
+WHERE $1::text IS NULL OR g.grp = $1 GROUP BY g.grp ORDER BY g.grp
+"""
+STATES = "SELECT grp, state, count(*) AS n FROM yaoki_held WHERE $1::text IS NULL OR grp = $1 GROUP BY grp, state"
+
+FORGET_DEAD_READERS = """
+DELETE FROM yaoki_groups g WHERE g.types[1] LIKE 'reply.%' AND g.declared < to_timestamp($1)
+AND NOT EXISTS (SELECT 1 FROM yaoki_members s WHERE s.grp = g.grp AND s.lease_until >= clock_timestamp())
+"""
+PRUNE = """
+DELETE FROM yaoki_messages WHERE pos IN (
+    SELECT m.pos FROM yaoki_messages m WHERE m.time < $1
+    AND m.eff_xid < pg_snapshot_xmin(pg_current_snapshot())
+    AND NOT EXISTS (SELECT 1 FROM yaoki_groups g LEFT JOIN yaoki_cursors c ON c.grp = g.grp AND c.part = m.part
+                    WHERE (coalesce(c.x, g.since_x), coalesce(c.pos, g.since_pos)) < (m.eff_xid, m.pos))
+    AND NOT EXISTS (SELECT 1 FROM yaoki_held h WHERE h.part = m.part AND h.pos = m.pos)
+    ORDER BY m.pos LIMIT $2)
+"""
+
+HELD_BACK = """
+SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS w, EXISTS (
+    SELECT 1 FROM yaoki_messages WHERE eff_xid >= pg_snapshot_xmin(pg_current_snapshot())) AS waiting
+"""
+HOLDERS = """
+SELECT holder FROM (
+    SELECT 'process ' || pid || ' of ' || coalesce(datname, '?') || ' since ' || date_trunc('second', xact_start) || ': '
+           || left(query, 120) AS holder, age(backend_xid) AS age
+    FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid()
+    UNION ALL
+    SELECT 'prepared transaction ' || gid || ' of ' || database || ' since ' || date_trunc('second', prepared),
+           age(transaction) FROM pg_prepared_xacts) h
+ORDER BY age DESC LIMIT 1
+"""
+
+
+def columns_of(messages: Sequence[Message]) -> tuple[list[Any], ...]:
+    """The arguments of `APPEND`."""
+    return (
+        [each.part for each in messages], [each.id for each in messages], [each.source for each in messages],
+        [each.type for each in messages], [each.key for each in messages], [each.version for each in messages],
+        [each.time for each in messages], [each.due for each in messages], [each.data for each in messages],
+        [meta_of(each) for each in messages])
+
+
+_PSYCOPG_APPEND = APPEND
+for _number in range(10, 0, -1):
+    _PSYCOPG_APPEND = _PSYCOPG_APPEND.replace(f"${_number}", "%s")
+
+
+def append_for_psycopg(messages: Sequence[Message], *, notify: bool) -> list[tuple[str, tuple[Any, ...]]]:
+    """`APPEND` with psycopg's placeholders, and what wakes the readers."""
+    statements: list[tuple[str, tuple[Any, ...]]] = [(_PSYCOPG_APPEND, columns_of(messages))]
+    return [*statements, (NOTIFY, ())] if notify else statements
