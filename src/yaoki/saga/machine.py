@@ -71,7 +71,7 @@ class Machine:
         blocked: numbers of the steps that need a person, in the order in which they came to need one.
     """
 
-    __slots__ = ("_holding", "_left", "_missing", "_ready", "_undoable", "abort", "blocked", "doubt", "graph", "steps")
+    __slots__ = ("_holding", "_left", "_missing", "_ready", "_retried", "_undoable", "abort", "blocked", "doubt", "graph", "steps")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -81,6 +81,7 @@ class Machine:
         self._left = len(graph)  # steps that are not done yet, or not clear yet once undoing
         self._ready: list[int] = list(graph.roots)
         self._undoable: list[int] = []
+        self._retried: set[int] = set()  # blocked once, and to be tried again: an earlier attempt may have left something
         self.doubt: set[int] = set()
         self.abort: Abort | None = None
         self.blocked: list[int] = []
@@ -188,9 +189,10 @@ class Machine:
     def _failed(self, number: int, failure: Failure) -> None:
         self._expect(number, Step.READY)
         self._ready.remove(number)
+        in_doubt = failure.in_doubt or number in self._retried
         if not self.abort:
-            self.steps[number] = Step.DOUBTFUL if failure.in_doubt else Step.FAILED
-        elif failure.in_doubt:
+            self.steps[number] = Step.DOUBTFUL if in_doubt else Step.FAILED
+        elif in_doubt:
             self._to_undo(number, in_doubt=True)
         else:
             self._clear(number)
@@ -215,6 +217,7 @@ class Machine:
         if resolution.decision == "retry":
             self.steps[number] = Step.TO_UNDO if undoing else Step.READY
             (self._undoable if undoing else self._ready).append(number)
+            self._retried.add(number)
         elif undoing:
             self._clear(number, Step.KEPT if resolution.decision == "done" else Step.CLEAR)
         elif resolution.decision == "done":
@@ -233,9 +236,11 @@ class Machine:
         blocked, self.blocked = self.blocked, []
         for number in reversed(range(len(self.graph))):
             step = self.steps[number]
-            if step in {Step.DONE, Step.DOUBTFUL} or number in blocked:
+            if number in self._ready:
+                continue  # it is awaited
+            if step in {Step.DONE, Step.DOUBTFUL} or number in blocked or (step == Step.READY and number in self._retried):
                 self._to_undo(number, in_doubt=step != Step.DONE)
-            elif number not in self._ready:
+            else:
                 self._clear(number)
 
     # ── undoing ──────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -116,6 +116,12 @@ def test_a_blocked_step_resolved_as_undone_is_a_failure_that_left_nothing():
     assert machine.undo == ["flight"]
 
 
+def test_a_step_that_a_person_had_retried_is_undone_in_doubt_even_if_the_abort_comes_first():
+    machine = decide(TRIP, [done("flight"), blocked("hotel"), resolved("hotel", "retry"), abort(cancelled=True)])
+    assert set(machine.undo) == {"hotel", "flight"}
+    assert machine.is_doubtful("hotel")
+
+
 def test_a_blocked_undo_resolved_as_done_keeps_the_effect_and_undoes_the_rest():
     machine = decide(TRIP, [done("flight"), done("points"), failed("hotel"), abort(), blocked("points", undo=True)])
     assert machine.state is RunState.BLOCKED
