@@ -1,0 +1,92 @@
+"""kill -9 at random instants: every acknowledged run ends all or nothing, read from the service's own database."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+WORKER = Path(__file__).parent / "crash_worker.py"
+EFFECTS = {"hotel", "flight", "payment", "mail"}
+
+pytestmark = pytest.mark.live
+
+
+def start(folder: Path, runs: int) -> subprocess.Popen[bytes]:
+    output = (folder / "output.txt").open("ab")
+    try:
+        return subprocess.Popen([sys.executable, str(WORKER), str(folder), str(runs)], stdout=output)
+    finally:
+        output.close()
+
+
+def torture(folder: Path, *, kills: int, runs: int, seed: int) -> tuple[int, int]:
+    """Kill the worker `kills` times, let it end, and check. Returns how many runs completed and were undone."""
+    rng = random.Random(seed)
+    in_the_middle = 0
+    for _ in range(kills):
+        worker = start(folder, runs)
+        # Python needs a third of a second to start; from then on every instant is as good as any.
+        time.sleep(rng.uniform(0.2, 1.1))
+        os.kill(worker.pid, signal.SIGKILL)
+        worker.wait()
+        in_the_middle += 0 < unfinished(folder) < runs
+    assert in_the_middle, "no kill hit a run under way: the test has not tested"
+    worker = start(folder, runs)
+    assert worker.wait(timeout=240) == 0
+    return check(folder, runs)
+
+
+def unfinished(folder: Path) -> int:
+    if not (folder / "journal.db").exists():
+        return 0
+    journal = sqlite3.connect(folder / "journal.db")
+    try:
+        return int(journal.execute("SELECT count(*) FROM run WHERE finished_at = 0").fetchone()[0])
+    except sqlite3.OperationalError:  # killed before the schema was there
+        return 0
+    finally:
+        journal.close()
+
+
+def check(folder: Path, runs: int) -> tuple[int, int]:
+    lines = (folder / "output.txt").read_text().split()
+    assert lines[-1] == "ended"
+    acknowledged = {line for line in lines if line.startswith("trip-")}
+    journal = sqlite3.connect(folder / "journal.db")
+    states = dict(journal.execute("SELECT id, state FROM run"))
+    journal.close()
+    assert acknowledged <= states.keys(), "an acknowledged run is lost"
+    assert len(states) == runs
+    service = sqlite3.connect(folder / "service.db")
+    effects: dict[str, set[str]] = {}
+    for key, in service.execute("SELECT key FROM effect WHERE state = 'done'"):
+        run, _, step = key.partition("/")
+        effects.setdefault(run, set()).add(step)
+    service.close()
+    for run, state in states.items():
+        expected = EFFECTS if state == "completed" else set()
+        assert state in {"completed", "undone"}, f"{run} ended {state}"
+        assert effects.get(run, set()) == expected, f"{run} is {state}, and its effects are {effects.get(run)}"
+    completed = sum(state == "completed" for state in states.values())
+    return completed, runs - completed
+
+
+def test_a_worker_killed_at_random_instants_loses_and_doubles_nothing(tmp_path: Path):
+    completed, undone = torture(tmp_path, kills=10, runs=1500, seed=1)
+    assert completed > 0
+    assert undone >= 1500 // 4
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(20))
+def test_hundreds_of_kills(tmp_path: Path, seed: int):
+    torture(tmp_path, kills=20, runs=3000, seed=seed)
