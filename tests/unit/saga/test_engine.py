@@ -8,12 +8,20 @@ from typing import Any
 
 import msgspec
 import pytest
-from virtual_time import run
 
 import yaoki
+from virtual_time import run
 from yaoki import DeclinedError, Effect, Saga, effect, events, runtime
 from yaoki.app import App
-from yaoki.errors import InDoubtError, InputError, JournalError, RunBlockedError, RunConflictError, RunUndoneError, UsageError
+from yaoki.errors import (
+    InDoubtError,
+    InputError,
+    JournalError,
+    RunBlockedError,
+    RunConflictError,
+    RunUndoneError,
+    UsageError,
+)
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Query
 from yaoki.saga.records import Kind, RunState
