@@ -4,7 +4,7 @@
 
 An epoch is a statement about a stretch of time: *these and no others*. An epoch of zero rows is a statement too. Its hash
 covers the commitments of its rows and the hash of the epoch before, so that a change to any sealed row, or its removal,
-shows in `verify_chain`.
+shows in `verify_epoch`.
 
 Heartbeats are ordinary rows of the key `__beat/<partition>`: they get numbers like all others and take the same path.
 They are judged by their number, not by their content, so they stay out of count, sum and sketch.
@@ -36,9 +36,10 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of the ledger.
 
     Attributes:
-        commitment: 32 bytes that bind key, version and content without giving the content away (see `commitment_of`).
+        commitment: 32 bytes that bind the row to its content without giving it away (see `commitment_of`).
         written_at: seconds since 1970 by the database's clock.
-        content: None once it is erased.
+        content: None once it is erased, or where it was not asked for.
+        schema: the number of the content's schema, as the writer gave it.
     """
 
     position: Position
@@ -62,7 +63,7 @@ class Epoch(msgspec.Struct, frozen=True, kw_only=True):
         beat: number of the newest beat at sealing, -1 before the first.
         until: the position of the last row sealed so far in the partition.
         sealed_at: seconds since 1970 by the database's clock.
-        root: BLAKE2b-256 over the rows' commitments, in order.
+        root: BLAKE2b-256 over the rows' names and commitments, in order.
         hash: BLAKE2b-256 over everything above (except the sketch, which follows from the rows) and `previous`.
     """
 
@@ -101,14 +102,13 @@ def beat_key(part: int) -> str:
     return f"{BEAT_PREFIX}/{part}"
 
 
-def commitment_of(key: str, version: int, salt: bytes, content: bytes) -> bytes:
-    """32 bytes that bind a row to its content.
+def commitment_of(salt: bytes, content: bytes) -> bytes:
+    """32 bytes that bind a row to its content: BLAKE2b-256 keyed with `salt` (16 random bytes).
 
     The salt is random and is erased together with the content: then nobody can guess a short content (a heart rate, a
     name) and check the guess against the commitment, which stays, and keeps the chain whole.
     """
-    inner = blake2b(content, digest_size=32, key=salt).digest()
-    return blake2b(inner + version.to_bytes(8, "little") + key.encode(), digest_size=32).digest()
+    return blake2b(content, digest_size=32, key=salt).digest()
 
 
 def tally_of(rows: Iterable[Row]) -> Tally:
@@ -144,9 +144,11 @@ def seal(previous: Epoch | None, part: int, rows: Sequence[Row], sealed_at: floa
 
 
 def root_of(rows: Iterable[Row]) -> str:
+    """BLAKE2b-256 over each row's version, key and commitment, in order."""
     total = blake2b(digest_size=32)
     for row in rows:
-        total.update(row.commitment)
+        name = row.key.encode()
+        total.update(row.version.to_bytes(8, "little") + len(name).to_bytes(4, "little") + name + row.commitment)
     return total.hexdigest()
 
 

@@ -13,7 +13,7 @@ from yaoki.ledger.epochs import Epoch, Row, beat_key, commitment_of, partition_o
 
 
 def rows(start: int, count: int) -> list[Row]:
-    return [Row((0, n), f"A{n % 3}", n // 3, bytes([n % 256]) * 16, commitment_of(f"A{n % 3}", n // 3, b"s" * 16, b"c"), n)
+    return [Row((0, n), f"A{n % 3}", n // 3, bytes([n % 256]) * 16, commitment_of(b"s" * 16, b"c%d" % n), n)
             for n in range(start, start + count)]
 
 
@@ -79,4 +79,4 @@ def test_sealing_refuses_what_was_sealed_or_is_out_of_order() -> None:
 def test_a_key_stays_in_its_partition_and_a_beat_names_its_own() -> None:
     assert partition_of(beat_key(3), 8) == 3
     assert {partition_of(f"k{n}", 8) for n in range(200)} == set(range(8))
-    assert commitment_of("k", 1, b"salt", b"72 bpm") != commitment_of("k", 1, b"tlas", b"72 bpm")
+    assert commitment_of(b"salt", b"72 bpm") != commitment_of(b"tlas", b"72 bpm")

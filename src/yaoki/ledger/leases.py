@@ -1,0 +1,52 @@
+"""One worker at a time seals a partition, delivers it, or audits a sink: a lease in the ledger's own database.
+
+A lease has a `fence` that grows whenever it changes hands. Who holds it proves so inside each transaction that depends on
+it (`Tx.lock_lease`); a worker that was paused for longer than its lease finds that out there, and writes nothing. Only the
+database's clock counts.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from yaoki.errors import FencedError
+from yaoki.ledger.store.port import Store, Tx
+
+LEASE_S = 20.0
+"""Long enough that a starved process does not lose its leases for nothing, short enough to be taken over soon."""
+
+TAKE = """INSERT INTO yaoki_ledger_lease (name, owner, fence, held_until) VALUES (?1, ?2, 1, ?3)
+    ON CONFLICT (name) DO UPDATE SET owner = excluded.owner, held_until = excluded.held_until,
+        fence = yaoki_ledger_lease.fence + CASE WHEN yaoki_ledger_lease.owner = excluded.owner THEN 0 ELSE 1 END
+    WHERE yaoki_ledger_lease.owner = excluded.owner OR yaoki_ledger_lease.held_until < ?4
+    RETURNING fence"""
+
+
+class Lease(msgspec.Struct, frozen=True):
+    """Proof that `owner` holds `name`, for as long as `fence` is the newest."""
+
+    name: str
+    owner: str
+    fence: int
+
+
+async def take(store: Store, name: str, owner: str, *, lease_s: float = LEASE_S) -> Lease | None:
+    """Take or renew the lease for `lease_s` seconds. None: somebody else holds it."""
+    async with store.transaction() as tx:
+        now = await tx.now()
+        taken = await tx.fetch(TAKE, name, owner, now + lease_s, now)
+    return Lease(name, owner, int(taken[0][0])) if taken else None
+
+
+async def prove(tx: Tx, lease: Lease) -> None:
+    """Raise `FencedError` unless the lease still stands; it then stands until the transaction ends."""
+    if not await tx.lock_lease(lease.name, lease.owner, lease.fence):
+        raise FencedError(f"{lease.owner} no longer holds {lease.name}: another worker took over",
+                          do="nothing: the other worker goes on", name=lease.name, fence=lease.fence)
+
+
+async def give_up(store: Store, lease: Lease) -> None:
+    """Let the next worker in at once."""
+    async with store.transaction() as tx:
+        await tx.execute("UPDATE yaoki_ledger_lease SET held_until = 0 WHERE name = ?1 AND owner = ?2 AND fence = ?3",
+                         lease.name, lease.owner, lease.fence)

@@ -1,0 +1,316 @@
+"""Keep every version of every key, written in the same transaction as the change itself.
+
+    async with Ledger("sqlite:///shop.db") as ledger:
+        async with ledger.tx() as t:                           # or ledger.tx(connection): your transaction, your tables
+            version = await t.append("A000001", {"points": 40}, expect=2)
+
+Versions of a key run 1, 2, 3, ... without holes, whatever is rolled back. What is committed is sealed into epochs
+(`ledger.seal()`), delivered to sinks (`delivery.py`) and audited there (`watch.py`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Self, TypeVar
+
+import msgspec
+
+from yaoki import effect, events
+from yaoki.errors import ConfigError, InputError, LedgerError
+from yaoki.events import EpochSealed, WatermarkHeld
+from yaoki.ledger.epochs import Epoch, Row, beat_key, commitment_of, partition_of, seal, verify_epoch
+from yaoki.ledger.fingerprint import content_digest
+from yaoki.ledger.leases import Lease, prove, take
+from yaoki.ledger.records import MAX_VERSION, Batch, Naming, is_beat
+from yaoki.ledger.store.port import NewRow, SqlRow, Store, Tx
+from yaoki.ledger.store.sqlite import SqliteStore
+
+S = TypeVar("S")
+
+EPOCH_COLUMNS = ("part, epoch, first_seq, row_count, count, sum128, sketch, beat, until_xid, until_pos, sealed_at, root, "
+                 "previous, hash")
+INSERT_EPOCH = (f"INSERT INTO yaoki_ledger_epoch ({EPOCH_COLUMNS}) "  # noqa: S608  only our own column names
+                "VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")
+SELECT_EPOCH = f"SELECT {EPOCH_COLUMNS} FROM yaoki_ledger_epoch WHERE part = ?1 "  # noqa: S608
+
+SEAL_ROWS = 5000
+"""Most rows an epoch holds. Reading and sealing so many takes some 50 ms."""
+
+
+class Version(msgspec.Struct, frozen=True):
+    """One version of one key. `content` is None once it was erased; `written_at` is seconds since 1970."""
+
+    key: str
+    version: int
+    content: bytes | None
+    schema: int
+    written_at: float
+    traceparent: str = ""
+
+    def value(self) -> Any:
+        """The content read as JSON."""
+        if self.content is None:
+            raise LedgerError(f"{self.key} version {self.version} was erased", do="only its existence is left, by law")
+        return msgspec.json.decode(self.content)
+
+
+class LedgerTx:
+    """Appends inside one transaction. Nothing of it exists before the transaction commits."""
+
+    def __init__(self, ledger: Ledger, tx: Tx) -> None:
+        self._ledger = ledger
+        self.sql = tx
+
+    async def append(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0) -> int:
+        """Write the next version of `key` and return its number, from 1.
+
+        Args:
+            change: the content: bytes, or anything that msgspec turns into JSON.
+            expect: the version that this change was made for, 0 for a key that has none yet.
+            schema: the number of the content's schema, for its readers.
+
+        Raises:
+            VersionConflictError: somebody else wrote a version first; nothing was written.
+        """
+        (version,) = await self.sql.append([self._ledger.row(key, change, expect=expect, schema=schema)])
+        return version
+
+    async def append_many(self, changes: Sequence[tuple[str, Any]], *, schema: int = 0) -> list[int]:
+        """Write many changes in one go, in this order; a key may come up more than once. Returns their versions."""
+        if not changes:
+            return []
+        return await self.sql.append([self._ledger.row(key, change, schema=schema) for key, change in changes])
+
+
+class Ledger:
+    """A ledger in SQLite or PostgreSQL.
+
+    Args:
+        url: `sqlite:///PATH`, `sqlite://` (in memory), `postgresql://...`, or a store of your own.
+        partitions: how many streams of numbers it has; fixed when the ledger is made.
+    """
+
+    def __init__(self, url: str | Store, *, partitions: int = 8) -> None:
+        if not 1 <= partitions <= 1024:
+            raise ConfigError(f"partitions must be from 1 to 1024, got {partitions}", do="8 is right for most")
+        self.store = store_for(url) if isinstance(url, str) else url
+        self.partitions = partitions
+        self.name = self.store.name
+
+    async def __aenter__(self) -> Self:
+        await self.store.open()
+        try:
+            await self._keep_partitions()
+            await self.store.prepare_days(2)
+        except BaseException:
+            await self.store.close()
+            raise
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.store.close()
+
+    async def _keep_partitions(self) -> None:
+        async with self.store.transaction() as tx:
+            await tx.execute("INSERT INTO yaoki_ledger_note (name, body) VALUES (?1, ?2) ON CONFLICT (name) DO NOTHING",
+                             "partitions", str(self.partitions))
+            ((stored,),) = await tx.fetch("SELECT body FROM yaoki_ledger_note WHERE name = ?1", "partitions")
+        self.partitions = int(stored)  # what it was made with: keys would move between partitions otherwise
+
+    # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @contextlib.asynccontextmanager
+    async def tx(self, connection: Any = None) -> AsyncIterator[LedgerTx]:
+        """A transaction to append in.
+
+        Args:
+            connection: yours, to the same database (`sqlite3`, asyncpg, async psycopg). If it is in a transaction, the
+                appends are part of it and you commit; else one is begun and committed here.
+        """
+        async with self.store.transaction(connection) as tx:
+            yield LedgerTx(self, tx)
+
+    def row(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0) -> NewRow:
+        """A change as it is stored."""
+        if not isinstance(key, str) or not key or "\0" in key:
+            raise InputError(f"a key is a text, not empty, without NUL; got {key!r}", do="give each thing a key of its own")
+        if is_beat(key):
+            raise InputError(f"keys that begin with {key[:6]!r} are heartbeats", do="choose another key")
+        return self._row(key, change, expect=expect, schema=schema)
+
+    def _row(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0) -> NewRow:
+        content = change if isinstance(change, bytes) else msgspec.json.encode(change)
+        salt = os.urandom(16)  # a secret, so not from the runtime's seedable randomness
+        current = effect.current.get()
+        return NewRow(key, partition_of(key, self.partitions), content, content_digest(content), salt,
+                      commitment_of(salt, content), schema, expect, current.traceparent if current else "")
+
+    async def beat(self) -> None:
+        """Write one heartbeat into each partition."""
+        async with self.store.transaction() as tx:
+            await tx.append([self._row(beat_key(part), b"beat") for part in range(self.partitions)])
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def history(self, key: str, *, first: int = 1, last: int | None = None) -> list[Version]:
+        """The versions of `key`, oldest first."""
+        return [Version(*row) for row in await self.store.versions(key, first, last or MAX_VERSION)]
+
+    async def version(self, key: str, version: int | None = None, *, at: float | None = None) -> Version | None:
+        """One version of `key`: the newest, or number `version`, or the newest written at or before `at`."""
+        found = await self.history(key, first=version or 1, last=version)
+        return next((each for each in reversed(found) if at is None or each.written_at <= at), None)
+
+    async def state(self, key: str, fold: Callable[[S | None, Any], S], *, version: int | None = None,
+                    at: float | None = None) -> S | None:
+        """What the changes of `key`, up to a version or a time, add up to: `fold(state, change)` over each."""
+        state: S | None = None
+        for each in await self.history(key, last=version):
+            if at is None or each.written_at <= at:
+                state = fold(state, each.value())
+        return state
+
+    async def keys(self, *, after: str = "", limit: int = 100) -> list[Naming]:
+        """(key, newest version) pairs in the order of keys, beats left out."""
+        rows = await self.store.fetch(
+            "SELECT key, version FROM yaoki_ledger_head WHERE key > ?1 AND key NOT LIKE '__beat/%' ESCAPE '!' "
+            "ORDER BY key LIMIT ?2".replace("__beat", "!_!_beat"), after, limit)
+        return [(key, version) for key, version in rows]
+
+    async def erase(self, key: str, *, versions: Sequence[int] | None = None) -> int:
+        """Erase the contents of `key` for good (or of some versions of it) and return how many.
+
+        Versions stay numbered and counted, and the chain of hashes stays whole; salt and digest go with the content, so
+        that nobody can guess a content and check the guess. Copies in sinks are yours to delete; the audit names those
+        that are left, as corrupt.
+        """
+        if is_beat(key):
+            raise InputError("a heartbeat holds nothing to erase", do="name the key of a person or thing")
+        chosen = versions if versions is not None else [each.version for each in await self.history(key)]
+        erased = 0
+        async with self.store.transaction() as tx:
+            for version in chosen:
+                erased += len(await tx.fetch(
+                    "UPDATE yaoki_ledger_version SET content = NULL, salt = NULL, digest = NULL "
+                    "WHERE key = ?1 AND version = ?2 AND content IS NOT NULL RETURNING version", key, version))
+        return erased
+
+    # ── epochs ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def seal(self, owner: str = "sealer", *, parts: Sequence[int] | None = None) -> list[Epoch]:
+        """Seal what is ready in each partition whose lease is ours, an empty epoch if nothing is, and return the epochs."""
+        sealed: list[Epoch] = []
+        for part in range(self.partitions) if parts is None else parts:
+            lease = await take(self.store, f"seal/{part}", owner)
+            while lease is not None:
+                epoch = await self.seal_part(part, lease)
+                sealed.append(epoch)
+                if epoch.rows < SEAL_ROWS:
+                    break
+        held, holder = await self.store.held()
+        if held > 1 and events.wanted():
+            events.emit(WatermarkHeld(ledger=self.name, held_s=held, holder=holder))
+        return sealed
+
+    async def seal_part(self, part: int, lease: Lease) -> Epoch:
+        """Seal one epoch. Raises `FencedError`, and seals nothing, if the lease is no longer ours."""
+        async with self.store.transaction() as tx:
+            await prove(tx, lease)
+            last = await self._last_epoch(tx.fetch, part)
+            rows = await tx.ready(part, last.until if last else (0, 0), SEAL_ROWS)
+            epoch = seal(last, part, rows, await tx.now())
+            await tx.execute(INSERT_EPOCH, epoch.part, epoch.epoch, epoch.first_seq, epoch.rows, epoch.count, epoch.sum128,
+                             epoch.sketch, epoch.beat, *epoch.until, epoch.sealed_at, epoch.root, epoch.previous, epoch.hash)
+        if events.wanted():
+            events.emit(EpochSealed(ledger=self.name, part=part, epoch=epoch.epoch, rows=epoch.rows))
+        return epoch
+
+    async def _last_epoch(self, fetch: Callable[..., Any], part: int) -> Epoch | None:
+        rows = await fetch(SELECT_EPOCH + "ORDER BY epoch DESC LIMIT 1", part)
+        return _epoch(rows[0]) if rows else None
+
+    async def last_epoch(self, part: int) -> Epoch | None:
+        return await self._last_epoch(self.store.fetch, part)
+
+    async def epochs(self, part: int, *, first: int = 0, limit: int = 1000) -> list[Epoch]:
+        """Epochs of a partition, oldest first."""
+        rows = await self.store.fetch(SELECT_EPOCH + "AND epoch >= ?2 ORDER BY epoch LIMIT ?3", part, first, limit)
+        return [_epoch(row) for row in rows]
+
+    async def epoch_at(self, part: int, seq: int) -> Epoch | None:
+        """The epoch that holds row number `seq`, or None if it is not sealed yet."""
+        rows = await self.store.fetch(
+            SELECT_EPOCH + "AND first_seq <= ?2 AND first_seq + row_count > ?2 ORDER BY first_seq DESC LIMIT 1", part, seq)
+        return _epoch(rows[0]) if rows else None
+
+    async def rows(self, epoch: Epoch, *, content: bool = False) -> list[Row]:
+        """The rows of an epoch, in order: row i has number `epoch.first_seq + i`."""
+        since = (0, 0)
+        if epoch.epoch:
+            (before,) = await self.epochs(epoch.part, first=epoch.epoch - 1, limit=1)
+            since = before.until
+        return await self.store.between(epoch.part, since, epoch.until, content=content)
+
+    async def sealed(self, *, parts: Sequence[int] | None = None) -> AsyncIterator[Batch]:
+        """Every sealed version that is not a beat, with the time at which it was sealed: what sinks should hold."""
+        for part in range(self.partitions) if parts is None else parts:
+            first, since = 0, (0, 0)
+            while found := await self.epochs(part, first=first, limit=100):
+                for epoch in found:
+                    if epoch.rows:
+                        yield _batch(await self.store.between(part, since, epoch.until, content=False), epoch.sealed_at)
+                    since = epoch.until
+                first = found[-1].epoch + 1
+
+    async def contents(self, names: Sequence[Naming]) -> dict[Naming, bytes | None]:
+        """The contents of these versions; None where it was erased; absent where there is no such version."""
+        found: dict[Naming, bytes | None] = {}
+        for key, version in names:
+            for (content,) in await self.store.fetch(
+                    "SELECT content FROM yaoki_ledger_version WHERE key = ?1 AND version = ?2", key, version):
+                found[key, version] = content
+        return found
+
+    async def verify(self) -> list[str]:
+        """What does not fit the sealed hashes, as sentences; empty: nothing sealed was changed, added or removed."""
+        faults = []
+        for part in range(self.partitions):
+            previous: Epoch | None = None
+            while found := await self.epochs(part, first=previous.epoch + 1 if previous else 0, limit=100):
+                for epoch in found:
+                    since = previous.until if previous else (0, 0)
+                    fault = verify_epoch(epoch, previous, await self.store.between(part, since, epoch.until, content=False))
+                    faults += [f"partition {part}, epoch {epoch.epoch}: {fault}"] if fault else []
+                    previous = epoch
+        return faults
+
+    async def trim_sketches(self, before: float) -> None:
+        """Drop the sketches of epochs sealed before this time: 6 KiB each, needed only until their audit is over."""
+        async with self.store.transaction() as tx:
+            await tx.execute("UPDATE yaoki_ledger_epoch SET sketch = ?1 WHERE sealed_at < ?2", b"", before)
+
+
+def _epoch(row: SqlRow) -> Epoch:
+    (part, number, first, rows, count, sum128, sketch, beat, xid, pos, at, root, previous, own) = row
+    return Epoch(part=part, epoch=number, first_seq=first, rows=rows, count=count, sum128=sum128, sketch=sketch, beat=beat,
+                 until=(xid, pos), sealed_at=at, root=root, previous=previous, hash=own)
+
+
+def _batch(rows: list[Row], sealed_at: float) -> Batch:
+    kept = [row for row in rows if not is_beat(row.key)]
+    return Batch([row.key for row in kept], [row.version for row in kept], [row.digest for row in kept],
+                 [sealed_at] * len(kept))
+
+
+def store_for(url: str) -> Store:
+    """The store that a URL names."""
+    if url.startswith("sqlite:///") and len(url) > len("sqlite:///"):
+        return SqliteStore(url.removeprefix("sqlite:///"))
+    if url in {"sqlite://", "sqlite:///:memory:"}:
+        return SqliteStore(":memory:")
+    if url.startswith(("postgresql://", "postgres://")):
+        from yaoki.ledger.store.postgres import PostgresStore  # noqa: PLC0415  asyncpg is an extra
+        return PostgresStore(url)
+    raise ConfigError(f"no ledger can be kept at {url!r}", do="use sqlite:///PATH or postgresql://USER@HOST/DATABASE")
