@@ -6,7 +6,7 @@ import functools
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from contextvars import copy_context
 from typing import Any
@@ -26,6 +26,11 @@ def _threads() -> ThreadPoolExecutor:
         if _pool is None:
             _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="yaoki-timeout")
         return _pool
+
+
+def submit(fn: Callable[..., Any], /, *args: Any) -> Future[Any]:
+    """Run `fn(*args)` in a pooled thread."""
+    return _threads().submit(fn, *args)
 
 
 def _forget_threads() -> None:
