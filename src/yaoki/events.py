@@ -325,6 +325,30 @@ class SagaPaused(Event, frozen=True, kw_only=True):
     finished: int
 
 
+class WorkerEvent(Event, frozen=True, kw_only=True):
+    """About one worker process, by its name."""
+
+    worker: str
+
+
+class WorkerJoined(WorkerEvent, frozen=True, kw_only=True):
+    """A worker, or a new incarnation of one, registered. `incarnation`: its number."""
+
+    incarnation: int
+
+
+class WorkerFenced(WorkerEvent, frozen=True, kw_only=True):
+    """This worker had been declared dead; it dropped `runs` runs, which others go on with, and starts again."""
+
+    runs: int
+
+
+class WorkerDied(WorkerEvent, frozen=True, kw_only=True):
+    """A worker's lease ran out; its `runs` unfinished runs were set free."""
+
+    runs: int
+
+
 class JournalCommitted(Event, frozen=True, kw_only=True):
     """One batch of records became durable."""
 
