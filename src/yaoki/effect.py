@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
+import msgspec
 
-class Effect:
+
+class Effect(msgspec.Struct):
     """One attempt of one step of one run.
 
     Attributes:
@@ -22,20 +24,17 @@ class Effect:
         attempt: from 1; in this process, since the step was last taken up.
         fence: never goes back; grows with each takeover of the run. A resource that remembers the highest may refuse lower.
         traceparent: W3C trace context of the run, or "".
+        sent: how many requests of this attempt were given a key.
     """
 
-    __slots__ = ("_sent", "attempt", "fence", "run", "saga", "step", "traceparent", "undo")
-
-    def __init__(self, run: str, saga: str, step: str, *, undo: bool = False, attempt: int = 1, fence: int = 0,
-                 traceparent: str = "") -> None:
-        self.run = run
-        self.saga = saga
-        self.step = step
-        self.undo = undo
-        self.attempt = attempt
-        self.fence = fence
-        self.traceparent = traceparent
-        self._sent = 0
+    run: str
+    saga: str
+    step: str
+    undo: bool = False
+    attempt: int = 1
+    fence: int = 0
+    traceparent: str = ""
+    sent: int = 0
 
     @property
     def key(self) -> str:
@@ -44,9 +43,9 @@ class Effect:
 
     def next_key(self) -> str:
         """The idempotency key of the next request of this attempt."""
-        self._sent += 1
+        self.sent += 1
         key = f"{self.key}:undo" if self.undo else self.key
-        return key if self._sent == 1 else f"{key}#{self._sent}"
+        return key if self.sent == 1 else f"{key}#{self.sent}"
 
 
 current: ContextVar[Effect | None] = ContextVar("yaoki_effect", default=None)

@@ -20,6 +20,8 @@ from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
 from yaoki.saga.verdict import Verdict, failure, judge
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
     from yaoki.saga.define import Step
     from yaoki.saga.driver import Driver
 
@@ -47,17 +49,20 @@ class Attempts:
 
     async def run(self) -> Record | None:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
-        driver, step = self._driver, self._step
-        self._began = runtime.monotonic()
+        driver, header = self._driver, self._driver.header
+        self._began = driver.clock()
         while True:
             self._made += 1
+            under_way = Effect(header.id, header.saga, self._step.name, self._undo, self._made, header.fence, header.traceparent)
             if events.wanted():
-                events.emit(events.StepStarted(run=driver.header.id, saga=driver.saga.name, step=step.name, undo=self._undo))
+                events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
+            token = effect.current.set(under_way)
             try:
-                value = await self._once()
-                return self._succeeded(value)
+                return self._succeeded(await self._begin(under_way))
             except Exception as error:
                 delay_or_record = self._failed(error)
+            finally:
+                effect.current.reset(token)
             if isinstance(delay_or_record, Record):
                 return delay_or_record
             await driver.pause(delay_or_record)
@@ -66,28 +71,19 @@ class Attempts:
             if driver.gives_up and not self._undo and not self._forward:
                 return self._given_up()
 
-    async def _once(self) -> Any:
-        driver, step = self._driver, self._step
-        under_way = Effect(driver.header.id, driver.saga.name, step.name, undo=self._undo, attempt=self._made,
-                           fence=driver.header.fence, traceparent=driver.header.traceparent)
-        arguments = self._arguments(under_way)
-        fn = step.undo_fn if self._undo else step.fn
+    def _begin(self, under_way: Effect) -> Awaitable[Any]:
+        """The call itself, to be awaited: in a thread if it is a plain function, bounded if there is a limit."""
+        step = self._step
+        fn, is_async = (step.undo_fn, step.undo_is_async) if self._undo else (step.fn, step.is_async)
         assert fn is not None
+        arguments = self._arguments(under_way)
+        work: Awaitable[Any] = fn(**arguments) if is_async else runtime.run_blocking(fn, **arguments)
         limit = self._limit()
-        token = effect.current.set(under_way)
-        try:
-            if not (step.undo_is_async if self._undo else step.is_async):
-                work = runtime.run_blocking(fn, **arguments)
-                return await (work if limit is None else _within(work, limit, step.name))
-            if limit is None:
-                return await fn(**arguments)
-            return await _within(fn(**arguments), limit, step.name)
-        finally:
-            effect.current.reset(token)
+        return work if limit is None else _within(work, limit, step.name)
 
     def _arguments(self, under_way: Effect) -> dict[str, Any]:
         driver, step = self._driver, self._step
-        found = {}
+        found: dict[str, Any] = {}
         for parameter, source in step.undo_sources if self._undo else step.sources:
             if not source:
                 found[parameter] = driver.input
@@ -105,7 +101,7 @@ class Attempts:
         limit = step.undo_timeout if self._undo else step.timeout
         if step.deadline is None or self._undo or self._forward:
             return limit
-        left = max(0.0, step.deadline - (runtime.monotonic() - self._began))
+        left = max(0.0, step.deadline - (self._driver.clock() - self._began))
         return left if limit is None else min(limit, left)
 
     # ── what came of it ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -122,7 +118,7 @@ class Attempts:
             record = Record(Kind.DONE, step.name, data, runtime.unix_time())
         if events.wanted():
             events.emit(events.StepFinished(run=self._driver.header.id, saga=self._driver.saga.name, step=step.name,
-                                            duration_s=runtime.monotonic() - self._began, attempts=self._made, undo=self._undo))
+                                            duration_s=self._driver.clock() - self._began, attempts=self._made, undo=self._undo))
         return record
 
     def _failed(self, error: Exception) -> float | Record:
@@ -156,7 +152,7 @@ class Attempts:
 
     def _is_late(self, delay_s: float) -> bool:
         deadline = self._step.deadline
-        return deadline is not None and runtime.monotonic() + delay_s - self._began >= deadline
+        return deadline is not None and self._driver.clock() + delay_s - self._began >= deadline
 
     def _final(self, error: Exception, verdict: Verdict) -> Record:
         needs_person = verdict.bug or self._undo or self._forward
@@ -175,7 +171,7 @@ class Attempts:
                                       undo=self._undo, retry_in_s=delay or 0.0))
 
 
-async def _within(work: Any, limit_s: float, name: str) -> Any:
+async def _within(work: Awaitable[Any], limit_s: float, name: str) -> Any:
     timer = asyncio.timeout(limit_s)
     try:
         async with timer:

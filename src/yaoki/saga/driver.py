@@ -49,7 +49,9 @@ class Driver:
         self.input = saga.input.decode(stored.header.input)
         self.results: dict[str, Any] = {}
         self.last_result = b"null"
-        self.progress_at = runtime.monotonic()
+        self._rt = rt = runtime.current()
+        self.clock = rt.monotonic
+        self.progress_at = rt.monotonic()
         self.waiting_for = ""
         self.is_stopping = is_stopping
         self._journal = journal
@@ -69,41 +71,34 @@ class Driver:
     async def drive(self) -> RunState:
         """Go on until the run has ended, is blocked, or is to be handed over. Returns its state then."""
         self._set_deadline()
+        machine, steps, running = self.machine, self.saga.steps, self._running
         try:
             if self._lost():  # it was undoing itself when its process died
                 await self._write()
             while True:
                 if self._asked:
                     await self._answer()
-                work = [] if self.is_stopping() else self._work()
-                if work:
-                    await self._do(work)
-                elif self._running:
+                undoing = machine.abort is not None
+                work = [] if self.is_stopping() else machine.undo if undoing else machine.start
+                if running:
+                    work = [name for name in work if name not in running]
+                if len(work) == 1 and not running:  # alone: no task of its own
+                    self.waiting_for = work[0]
+                    record = await Attempts(self, steps[work[0]], undo=undoing).run()
+                    if record is not None:
+                        await self._write(record)
+                elif work or running:
+                    for name in work:
+                        attempts = Attempts(self, steps[name], undo=undoing)
+                        running[name] = runtime.spawn(attempts.run(), name=f"yaoki-{self.header.id}-{name}")
                     await self._next_result()
                 else:
-                    return self.machine.state
+                    return machine.state
         finally:
             if self._deadline is not None:
                 self._deadline.cancel()
-            await self._abandon()
-
-    def _work(self) -> list[str]:
-        wanted = self.machine.start if self.machine.abort is None else self.machine.undo
-        return [name for name in wanted if name not in self._running] if self._running else wanted
-
-    async def _do(self, work: list[str]) -> None:
-        if len(work) == 1 and not self._running:
-            self.waiting_for = work[0]
-            record = await self._attempts(work[0]).run()
-            if record is not None:
-                await self._write(record)
-            return
-        for name in work:
-            self._running[name] = runtime.spawn(self._attempts(name).run(), name=f"yaoki-{self.header.id}-{name}")
-        await self._next_result()
-
-    def _attempts(self, name: str) -> Attempts:
-        return Attempts(self, self.saga.steps[name], undo=self.machine.abort is not None)
+            if running:
+                await self._abandon()
 
     async def _next_result(self) -> None:
         """Wait for steps side by side, or for somebody to ask for something; write what is there."""
@@ -172,29 +167,42 @@ class Driver:
 
     async def _write(self, *records: Record) -> None:
         """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
-        written = list(records)
         for record in records:
             self._take_in(record)
-        if failed := self.machine.failed:
-            abort = self._abort_after(failed, records)
-            written.append(abort)
-            self._take_in(abort)
-        for lost in self._lost():
-            written.append(lost)
-            self._take_in(lost)
-        state = self.machine.state
-        changed = state is not self.header.state
-        now = runtime.unix_time()
-        entry = Append(self.header.no, self._seq - len(written), tuple(written), state if changed else None,
-                       self.last_result if state is RunState.COMPLETED else b"", self._reason(state) if changed else "", now)
+        if self.machine.abort is not None or records[-1].kind != "done":  # the common case has no consequences
+            records = self._with_consequences(records)
+        entry = self._entry(records)
         await self._journal.append(entry)
-        if changed:
-            self.header.state, self.header.reason = state, entry.reason
-            if state.is_end:
-                self.header.finished_at, self.header.result = now, entry.result
-        self.progress_at = runtime.monotonic()
+        self._written(entry)
+
+    def _with_consequences(self, records: tuple[Record, ...]) -> tuple[Record, ...]:
+        """A failure brings the abort; the abort settles the steps that nobody runs any more."""
+        more: list[Record] = []
+        if failed := self.machine.failed:
+            more.append(self._abort_after(failed, records))
+            self._take_in(more[-1])
+        for lost in self._lost():
+            more.append(lost)
+            self._take_in(lost)
+        return (*records, *more)
+
+    def _entry(self, records: tuple[Record, ...]) -> Append:
+        state, now = self.machine.state, self._rt.unix_time()
+        seq = self._seq - len(records)
+        if state is self.header.state:
+            return Append(self.header.no, seq, records, at=now)
+        result = self.last_result if state is RunState.COMPLETED else b""
+        return Append(self.header.no, seq, records, state, result, self._reason(state), now)
+
+    def _written(self, entry: Append) -> None:
+        header = self.header
+        if entry.state is not None:
+            header.state, header.reason = entry.state, entry.reason
+            if entry.state.is_end:
+                header.finished_at, header.result = entry.at, entry.result
+        self.progress_at = self._rt.monotonic()
         if events.wanted():
-            self._tell(written)
+            self._tell(entry.records)
 
     def _reason(self, state: RunState) -> str:
         if state is RunState.BLOCKED:
@@ -229,6 +237,11 @@ class Driver:
         self.wake()
 
     @property
+    def unanswered(self) -> list[int]:
+        """Numbers of the requests that came too late for this driver."""
+        return [no for _, _, no in self._asked if no]
+
+    @property
     def gives_up(self) -> bool:
         """Is there no point in another attempt of a do, because the run is going to undo itself?"""
         return self.machine.abort is not None or any(kind == "cancel" for kind, _, _ in self._asked)
@@ -261,7 +274,7 @@ class Driver:
 
     # ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _tell(self, written: list[Record]) -> None:
+    def _tell(self, written: tuple[Record, ...]) -> None:
         run, saga = self.header.id, self.saga.name
         for record in written:
             if record.kind is Kind.ABORT and self.machine.abort:

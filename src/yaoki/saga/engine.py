@@ -220,6 +220,7 @@ class Engine:
         else:
             self._ended(driver, state)
         finally:
+            self._handed.difference_update(driver.unanswered)  # they came too late for this driver: hand them out again
             del self._drivers[run_id], self._tasks[run_id]
             if self._backlog:
                 self._feed()

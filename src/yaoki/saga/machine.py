@@ -51,6 +51,7 @@ class Step(IntEnum):
     KEPT = 9  # a person decided to leave its effect; counts as clear
 
 
+_READY, _DONE = Step.READY, Step.DONE  # an enum's member is a slow thing to look up
 _FAILURES = frozenset({Step.FAILED, Step.DOUBTFUL})
 _ABORT = msgspec.json.Decoder(Abort)
 _FAILURE = msgspec.json.Decoder(Failure)
@@ -168,7 +169,7 @@ class Machine:
                                f"not {' or '.join(step.name for step in allowed)}")
 
     def _done(self, number: int) -> None:
-        if self.steps[number] != Step.READY:
+        if self.steps[number] != _READY:
             self._expect(number, Step.READY)
         self._ready.remove(number)
         if self.abort:
@@ -177,13 +178,13 @@ class Machine:
         self._advance(number)
 
     def _advance(self, number: int) -> None:
-        self.steps[number] = Step.DONE
+        self.steps[number] = _DONE
         self._left -= 1
         missing = self._missing
         for follower in self.graph.followers[number]:
             missing[follower] -= 1
             if not missing[follower]:
-                self.steps[follower] = Step.READY
+                self.steps[follower] = _READY
                 self._ready.append(follower)
 
     def _failed(self, number: int, failure: Failure) -> None:
