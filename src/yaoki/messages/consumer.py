@@ -121,12 +121,12 @@ class Consumer:
             now = runtime.monotonic()
             if now >= self._balance_at:
                 await self._balance()
+            await self._settle()
             if now >= self._look_at and not self._in_batch:
                 await self._look()
             if self._more:
                 await self._read()
             self._start()
-            await self._settle()
         except FencedError:
             self._begin_again()
         except StoreError as error:
@@ -262,6 +262,7 @@ class Consumer:
             for entry, returned in done:
                 self.lanes.finish(entry, publish=returned)
             await tx.settle(self.group, self.lanes.settlement())
+        self.lanes.written()
         return handled
 
     async def _call(self, entry: Entry, tx: Tx | None) -> list[Message]:
@@ -319,6 +320,7 @@ class Consumer:
         settlement = self.lanes.settlement(all_parts=all_parts)
         if settlement:
             await self.store.settle(self.group, settlement)
+        self.lanes.written()
 
     async def _drain(self) -> None:
         if self._tasks:

@@ -57,6 +57,8 @@ class Lanes:
         self._busy: dict[Position, tuple[LaneId, Entry]] = {}
         self._busy_lanes: Counter[LaneId] = Counter()
         self._known: set[Position] = set()
+        self._decided: set[Position] = set()  # held messages of which the store still shows the past
+        self._writing: set[Position] = set()
         self._next = Settlement()
         self._follow: list[tuple[int, Message]] = []
         self._touched: set[int] = set()
@@ -149,7 +151,8 @@ class Lanes:
     def offer_held(self, entries: Iterable[Entry]) -> None:
         """Take in held messages whose time has come, each with what waits behind it."""
         for entry in entries:
-            if entry.part in self._parts and entry.position not in self._known:
+            stale = entry.position in self._decided or entry.position in self._writing
+            if entry.part in self._parts and entry.position not in self._known and not stale:
                 self._queue(entry)
 
     def _queue(self, entry: Entry) -> None:
@@ -236,6 +239,7 @@ class Lanes:
     def _done(self, entry: Entry) -> None:
         self._touched.add(entry.part)
         if entry.held:
+            self._decided.add(entry.position)
             self._next.drop.append((entry.part, entry.position))
         else:
             self._parts[entry.part].finished.add(entry.position)
@@ -243,7 +247,9 @@ class Lanes:
     def _hold(self, entry: Entry, held: Held) -> None:
         self._touched.add(entry.part)
         part = self._parts[entry.part]
-        if not entry.held:
+        if entry.held:
+            self._decided.add(entry.position)
+        else:
             part.finished.add(entry.position)
         self._next.hold.append(held)
         if held.key and held.state in BLOCKING:
@@ -256,13 +262,17 @@ class Lanes:
             self._not_busy(entry.position)
         for entry in [*of_batch, *self._lanes.pop(lane, ())]:
             self._known.discard(entry.position)
-            if not entry.held:
+            if entry.held:
+                self._decided.add(entry.position)
+            else:
                 self._hold(entry, _behind(entry))
 
     # ── how far ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def settlement(self, *, all_parts: bool = False) -> Settlement:
-        """What to write now; the caller writes it or drops all partitions. Falsy when there is nothing."""
+        """What to write now. The caller writes it and says `written`, or revokes all partitions. May be falsy: nothing."""
+        self._writing |= self._decided
+        self._decided = set()
         settlement, self._next = self._next, Settlement()
         settlement.publish, self._follow = [message for _, message in self._follow], []
         touched, self._touched = self._touched, set()
@@ -273,6 +283,10 @@ class Lanes:
                 if at > held.written:
                     held.written = settlement.cursors[part] = at
         return settlement
+
+    def written(self) -> None:
+        """The last settlement is durable: what the store shows from now on is true again."""
+        self._writing.clear()
 
 
 def _scheduled(entry: Entry) -> Held:
