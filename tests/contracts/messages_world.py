@@ -39,7 +39,7 @@ async def until(condition: Callable[[], object], what: str = "", timeout: float 
     """Wait for `condition`; fail with `what` after `timeout` seconds."""
     try:
         async with asyncio.timeout(timeout):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 (conditions of many kinds)
                 await asyncio.sleep(0.005)
     except TimeoutError:
         raise AssertionError(f"did not come about in {timeout} s: {what or condition}") from None

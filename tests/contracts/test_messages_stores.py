@@ -7,10 +7,18 @@ import sqlite3
 
 import msgspec
 import pytest
-from contracts.messages_world import QUICK, Placed, Recorder, Reserved, service, stored, until
 
+from contracts.messages_world import QUICK, Placed, Recorder, Reserved, service, stored, until
 from yaoki import effect
-from yaoki.errors import ConfigError, DeclinedError, DefinitionError, FencedError, NoReplyError, NoTransactionError, RefusedError
+from yaoki.errors import (
+    ConfigError,
+    DeclinedError,
+    DefinitionError,
+    FencedError,
+    NoReplyError,
+    NoTransactionError,
+    RefusedError,
+)
 from yaoki.messages import Message, Messages, Retries, event
 from yaoki.messages.boxes import discard, edit, find, redrive
 from yaoki.messages.envelope import PARTS
@@ -328,7 +336,7 @@ async def test_a_request_gets_its_answer_and_a_missing_one_is_said(url):
 
     async with app:
         assert await asyncio.gather(*(app.request(Placed(n)) for n in range(5))) == [{"n": 2 * n} for n in range(5)]
-        with pytest.raises(NoReplyError, match="stored and will be handled|no answer"):
+        with pytest.raises(NoReplyError, match="no answer"):
             await app.request(Reserved(1), timeout=0.05)
     async with stored(url) as store:
         assert not [lag.group for lag in await store.lag() if "reply" in lag.group]
