@@ -1,4 +1,4 @@
-"""Text on a terminal: how wide it is, cut to a width, and made harmless."""
+"""Text on a terminal: how wide it is, cut to a width, made harmless; and numbers that can be read."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def columns_of(text: str) -> int:
 def printable(text: str) -> str:
     """On one line and without control characters: what a user stored must not be able to drive the terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "␤" if c == "\n" else "�" for c in text)
+
+
+def grouped(number: float) -> str:
+    """A whole number with its thousands apart: 1 000 000 (ISO 80000-1 asks for a thin space; terminals have none)."""
+    return f"{number:,.0f}".replace(",", " ")

@@ -13,7 +13,7 @@
 
     @command.command("list")
     @setting("--db", "db")                    # flag > YAOKI_DB > yaoki.toml or pyproject.toml > default
-    def list_(db: str) -> Exit | None:
+    def list_(*, db: str) -> Exit | None:         # click passes everything by name
         \"\"\"List what could not be delivered.\"\"\"
         from yaoki.messages import ...        # whatever is heavy is imported inside: `yk --help` loads no noun at all
         out = output()

@@ -19,7 +19,7 @@ def command() -> None:
 @command.command()
 @click.option("--origin", is_flag=True, help="Say for each where it was set.")
 @click.argument("key", required=False)
-def show(origin: bool, key: str | None) -> None:  # noqa: FBT001
+def show(*, origin: bool, key: str | None) -> None:
     """Show all settings, or the value of one."""
     from yaoki.cli.frame.settings import known, resolve
     from yaoki.cli.frame.tables import Cell

@@ -10,10 +10,10 @@ from yaoki.cli.frame import output
 
 
 def version() -> str:
-    """Yaoki's own version, as installed."""
-    from importlib.metadata import version as installed
+    """Yaoki's own version."""
+    from yaoki import __version__
 
-    return installed("yaoki")
+    return __version__
 
 
 @click.command()

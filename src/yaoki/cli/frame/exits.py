@@ -16,3 +16,4 @@ class Exit(IntEnum):
     BUG = 70  # Yaoki's own mistake (EX_SOFTWARE of sysexits.h)
     INTERRUPTED = 130  # 128 + SIGINT, as shells say it
     PIPE_CLOSED = 141  # 128 + SIGPIPE: the reader (`head`) has seen enough
+    TERMINATED = 143  # 128 + SIGTERM

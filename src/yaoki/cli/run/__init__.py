@@ -1,0 +1,59 @@
+"""Run a saga for each line of a file; again after a crash, it goes on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from yaoki.cli.frame import Exit, output
+from yaoki.cli.frame.options import setting
+
+if TYPE_CHECKING:
+    from yaoki.cli.frame.output import Output
+    from yaoki.cli.run.batch import Outcome
+
+
+@click.command(epilog="\b\nExamples:\n  yk run trips:book_trip trips.jsonl\n  zcat trips.jsonl.gz | yk run trips:book_trip -\n"
+                      "  yk run trips:book_trip             only finish what is in the journal")
+@click.argument("target", metavar="MODULE:SAGA")
+@click.argument("file", required=False, type=click.Path(dir_okay=False, allow_dash=True))
+@setting("--db", "db", metavar="URL")
+@setting("--concurrency", "run.concurrency", metavar="N")
+@setting("--id-field", "run.id-field", metavar="FIELD")
+@setting("--grace", "run.grace", metavar="TIME")
+@click.option("--keep-going", is_flag=True, help="Start the good lines of a file that has bad ones too. Exit code 1 then.")
+@click.option("--no-brake", is_flag=True, help="Begin new runs also when nearly all of them have to be undone.")
+def command(*, target: str, file: str | None, db: str, concurrency: int, id_field: str, grace: float,
+            keep_going: bool, no_brake: bool) -> Exit:
+    r"""Run a saga for each line of a file of JSON Lines; `-` is standard input.
+
+    Every line is checked before the first run is started. A run's id comes from a field of its line, and starting an id
+    twice is one run: so after a crash, or kill -9, the same command goes on where it was. Unfinished runs that are in the
+    journal already are finished as well.
+
+    \b
+    Exit code 0: every run has ended, completed or undone.
+              1: a run is blocked and waits for a person, or a line was bad (--keep-going).
+              2: nothing was started.    4: the saga's brake is on.    130: interrupted; the same command goes on.
+    """
+    import asyncio
+
+    from yaoki.cli.frame.target import load_saga
+    from yaoki.cli.run.batch import Batch
+    from yaoki.cli.run.inputs import Lines
+
+    saga = load_saga(target)
+    lines = Lines.opened(file, saga, id_field, keep_going=keep_going) if file else None
+    with lines or Lines.none():
+        batch = Batch(saga, db, lines, concurrency=concurrency, grace_s=grace, brake=not no_brake)
+        outcome = asyncio.run(batch.run(quiet=output().json))
+    tell(output(), outcome)
+    return outcome.exit
+
+
+def tell(out: Output, outcome: Outcome) -> None:
+    """The figures, and what to do about what is not well."""
+    out.emit(outcome.as_data())
+    for line in outcome.as_text():
+        out.say(line)
