@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Sequence
 
 from yaoki.errors import JournalError, JournalLockedError
 from yaoki.saga.journal.group import GroupCommit
-from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request
+from yaoki.saga.journal.port import Append, Created, NewRun, OneOwner, Query, Request
 from yaoki.saga.records import Header, Record, RunState, Stored
 
 
-class MemoryJournal:
+class MemoryJournal(OneOwner):
     """Keeps what is written, as long as the object lives: closing and opening it again is how tests restart an engine."""
 
     def __init__(self) -> None:

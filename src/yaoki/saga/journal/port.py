@@ -9,16 +9,25 @@ An owner (an engine) calls `open`, then `take`, `create`, `append`. Everybody el
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from yaoki import runtime
 from yaoki.saga.records import Header, Record, RunState, Stored
+
+NORMAL = 5
 
 
 class NewRun(msgspec.Struct, frozen=True):
-    """A run to start. Attributes as in `Header`."""
+    """A run to start. Attributes as in `Header`, and:
+
+    Attributes:
+        keep: does its creator go on with it at once? Else it waits for whoever takes it.
+        due_at: not before then; seconds since 1970 by the journal's clock; 0.0: now.
+        queue, tenant: what it shares places and turns with. priority: 0 (first) to 9.
+    """
 
     id: str
     saga: str
@@ -27,6 +36,11 @@ class NewRun(msgspec.Struct, frozen=True):
     deadline_at: float = 0.0
     traceparent: str = ""
     at: float = 0.0
+    keep: bool = True
+    due_at: float = 0.0
+    queue: str = "default"
+    priority: int = NORMAL
+    tenant: str = ""
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -43,6 +57,8 @@ class Append(msgspec.Struct, frozen=True):
         run: the journal's number of the run.
         seq: number of the first of `records`; the journal refuses a number that it has already.
         state: the header's new state; None: unchanged. `result` and `reason` go with it.
+        due_at: the run is parked: its owner lets go of it, and it is taken again then (`inf`: when somebody asks something
+            of it); seconds since 1970 by the journal's clock. None: its owner keeps it.
     """
 
     run: int
@@ -52,6 +68,7 @@ class Append(msgspec.Struct, frozen=True):
     result: bytes = b""
     reason: str = ""
     at: float = 0.0
+    due_at: float | None = None
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -80,7 +97,27 @@ class Query(msgspec.Struct, frozen=True):
 
 
 class Journal(Protocol):
-    """The port. Raises JournalError, and the errors named under it, when it cannot keep its promise."""
+    """The port. Raises JournalError, and the errors named under it, when it cannot keep its promise.
+
+    Attributes:
+        shared: may several owners be at work on it? Then each drives what it took, and learns of the others' doings by asking.
+        bell: called by the journal when there may be something to take or to carry out.
+        fenced: called by a shared journal when this owner was declared dead; `open` makes it a new one.
+    """
+
+    shared: bool
+    bell: Callable[[], None]
+    fenced: Callable[[], None]
+
+    def now(self) -> float:
+        """Seconds since 1970 by the clock that all owners of this journal share."""
+        ...
+
+    async def hold(self) -> None:
+        """Wait until this owner is certainly not taken for dead. Awaited before each effect on a shared journal."""
+
+    async def serve(self, graphs: Sequence[str], queues: Sequence[str] | None = None) -> None:
+        """Take only runs of these definitions (hashes) and queues; None: of all queues."""
 
     async def open(self) -> None:
         """Become the owner. Raises JournalLockedError when another process is, JournalForeignError for a foreign store."""
@@ -115,6 +152,10 @@ class Journal(Protocol):
 
     async def read(self, run_id: str) -> Stored | None: ...
 
+    async def headers(self, run_ids: Sequence[str]) -> list[Header]:
+        """The headers of those of these runs that exist."""
+        ...
+
     async def search(self, query: Query) -> list[Header]: ...
 
     async def counts(self, saga: str = "") -> dict[RunState, int]: ...
@@ -135,3 +176,27 @@ class Journal(Protocol):
         """Keep a definition, so that its runs can be drawn without the program at hand."""
 
     async def load_graph(self, graph_hash: str) -> bytes | None: ...
+
+
+class OneOwner:
+    """What a journal with a single owner answers where a shared one has to ask the others."""
+
+    shared = False
+    bell: Callable[[], None] = staticmethod(lambda: None)
+    fenced: Callable[[], None] = staticmethod(lambda: None)
+
+    def now(self) -> float:
+        return runtime.unix_time()
+
+    async def hold(self) -> None:
+        """Always sure."""
+
+    async def serve(self, graphs: Sequence[str], queues: Sequence[str] | None = None) -> None:
+        """The engine leaves alone what it cannot run."""
+
+    async def read(self, run_id: str) -> Stored | None:
+        raise NotImplementedError
+
+    async def headers(self, run_ids: Sequence[str]) -> list[Header]:
+        found = [await self.read(run_id) for run_id in run_ids]
+        return [stored.header for stored in found if stored is not None]

@@ -19,7 +19,7 @@ from yaoki import runtime
 from yaoki.errors import JournalError, JournalForeignError, YaokiError
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.lock import OwnerLock
-from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request
+from yaoki.saga.journal.port import Append, Created, NewRun, OneOwner, Query, Request
 from yaoki.saga.journal.schema import HEADER_COLUMNS, prepare
 from yaoki.saga.records import Header, Kind, Record, RunState, Stored
 
@@ -36,7 +36,7 @@ KINDS = {kind.value: kind for kind in Kind}
 STATES = {state.value: state for state in RunState}
 
 
-class SqliteJournal:
+class SqliteJournal(OneOwner):
     """Runs in one SQLite file.
 
     Args:

@@ -1,0 +1,71 @@
+"""A batch of operations turned into columns, for `unnest`: one statement carries any number of rows."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from yaoki.saga.journal.port import Append, NewRun
+from yaoki.saga.records import RunState
+
+Lane = tuple[str, str, str, int, str]
+"""saga, graph, queue, priority, tenant: what may be claimed together."""
+
+
+def lane_of(run: NewRun) -> Lane:
+    return (run.saga, run.graph, run.queue, run.priority, run.tenant)
+
+
+class BatchColumns:
+    """One batch.
+
+    Attributes:
+        created: the runs to start, in the order given.
+        let_go: numbers of runs that their worker owns no more after this batch: ended, parked or blocked.
+    """
+
+    def __init__(self, batch: list[NewRun | Append]) -> None:
+        self.created: list[NewRun] = []
+        self.let_go: list[int] = []
+        self._records: tuple[list[Any], ...] = ([], [], [], [], [], [])
+        self._changed: dict[int, tuple[Any, ...]] = {}
+        self._parked: dict[int, tuple[Any, ...]] = {}
+        for each in batch:
+            if isinstance(each, NewRun):
+                self.created.append(each)
+            else:
+                self._add(each)
+
+    def _add(self, entry: Append) -> None:
+        runs, seqs, kinds, steps, data, ats = self._records
+        for i, record in enumerate(entry.records):
+            runs.append(entry.run)
+            seqs.append(entry.seq + i)
+            kinds.append(record.kind.value)
+            steps.append(record.step)
+            data.append(record.data)
+            ats.append(record.at)
+        state = entry.state
+        if state is RunState.BLOCKED or entry.due_at is not None:
+            due_at = inf if entry.due_at is None else entry.due_at
+            self._parked[entry.run] = ((state or RunState.RUNNING).value, entry.reason, entry.at, due_at)
+            self._changed.pop(entry.run, None)
+            self.let_go.append(entry.run)
+        elif state is not None:
+            self._parked.pop(entry.run, None)
+            self._changed[entry.run] = (state.value, entry.result, entry.reason, entry.at, entry.at if state.is_end else 0.0)
+            if state.is_end:
+                self.let_go.append(entry.run)
+
+    def values(self, lanes: dict[Lane, int]) -> list[Any]:
+        """Parameters $3 and following of the statement."""
+        changed = [list(column) for column in zip(*self._changed.values(), strict=True)] or [[] for _ in range(5)]
+        parked = [list(column) for column in zip(*self._parked.values(), strict=True)] or [[] for _ in range(4)]
+        found = [*self._records, list(self._changed), *changed, list(self._parked), *parked]
+        if self.created:
+            runs = self.created
+            found += [[run.id for run in runs], [run.saga for run in runs], [run.graph for run in runs],
+                      [run.input for run in runs], [run.traceparent for run in runs], [run.at for run in runs],
+                      [run.deadline_at for run in runs], [lanes[lane_of(run)] for run in runs],
+                      [run.keep for run in runs], [run.due_at for run in runs]]
+        return found

@@ -1,0 +1,168 @@
+"""One connection to the server, found again whenever it breaks.
+
+A broken connection leaves open whether its last statement was committed. Nothing here guesses: a statement is simply sent
+again, and those that write are made so that the second time does nothing (`statements.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import asyncpg
+import msgspec
+
+from yaoki import runtime
+from yaoki.errors import ConfigError, JournalError
+from yaoki.saga.retrying import Retrying
+
+T = TypeVar("T")
+Connection = Any  # asyncpg's own type has no parameters that help here
+
+# Classes and codes of SQLSTATE after which the same statement may be sent again: the connection is lost or refused, the
+# server stops, starts or became a standby, or the transaction was chosen to end a deadlock.
+# Source: PostgreSQL manual, appendix A.
+AGAIN = ("08", "57P", "53300", "40001", "40P01", "25006", "55P03", "57014")
+
+_BACKOFF = Retrying(attempts=1_000_000_000, first_s=0.05, cap_s=1.0)
+
+
+class Target(msgspec.Struct, frozen=True):
+    """Where the journal is, and how to speak to it.
+
+    Attributes:
+        dsn: libpq URI, without our own words.
+        lease_s: seconds without a sign of life after which a worker's runs are taken over.
+        bouncer: is PgBouncer in transaction mode between? Then nothing of a session is used, and waking is by polling.
+        relaxed: commits are not awaited on disk (`durability="process"`).
+    """
+
+    dsn: str
+    lease_s: float = 15.0
+    bouncer: bool = False
+    relaxed: bool = False
+
+    @staticmethod
+    def of(url: str, *, durability: str = "power") -> Target:
+        """`postgresql://...?lease=15&bouncer=yes`. Raises ConfigError."""
+        parts = urlsplit(url)
+        words = dict(parse_qsl(parts.query))
+        lease, bouncer = words.pop("lease", "15"), words.pop("bouncer", "no")
+        try:
+            lease_s = float(lease.removesuffix("s"))
+        except ValueError:
+            lease_s = 0.0
+        if lease_s < 1:
+            raise ConfigError(f"lease={lease} is not a number of seconds, at least 1", do="15 is the default")
+        if bouncer not in {"yes", "no"}:
+            raise ConfigError(f"bouncer={bouncer} is neither yes nor no", do="bouncer=yes with PgBouncer in transaction mode")
+        dsn = urlunsplit(parts._replace(query=urlencode(words)))
+        return Target(dsn, lease_s, bouncer == "yes", durability == "process")
+
+    async def connect(self, role: str) -> Connection:
+        """A new connection. Raises what asyncpg raises."""
+        settings = {"application_name": f"yaoki {role}", "plan_cache_mode": "force_generic_plan", "jit": "off"}
+        if self.relaxed:
+            settings["synchronous_commit"] = "off"
+        return await asyncpg.connect(self.dsn, timeout=10.0, command_timeout=max(5.0, self.lease_s),
+                                     statement_cache_size=0 if self.bouncer else 100,
+                                     server_settings=None if self.bouncer else settings)
+
+    @property
+    def shown(self) -> str:
+        """The address without a password."""
+        parts = urlsplit(self.dsn)
+        return f"{parts.hostname or ''}:{parts.port or 5432}{parts.path}"
+
+
+def is_lost(error: BaseException) -> bool:
+    """May the same statement be sent again, on a new connection if need be?"""
+    if isinstance(error, asyncpg.PostgresError):
+        return str(getattr(error, "sqlstate", "") or "").startswith(AGAIN)
+    return isinstance(error, (OSError, asyncpg.InterfaceError, TimeoutError, asyncio.IncompleteReadError))
+
+
+class Link:
+    """A connection for one purpose; one statement at a time.
+
+    Args:
+        target: where. role: what it is for, shown in `pg_stat_activity`.
+        patience_s: seconds to go on trying to reach the server; None: until closed.
+        connected: awaited with each new connection.
+    """
+
+    def __init__(self, target: Target, role: str, *, patience_s: float | None,
+                 connected: Callable[[Connection], Awaitable[None]] | None = None) -> None:
+        self._target = target
+        self._role = role
+        self._patience_s = patience_s
+        self._connected = connected
+        self._connection: Connection | None = None
+        self._lock = asyncio.Lock()
+        self._closed = False
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do `work` on the connection; again on a new one when it breaks. Raises JournalError when patience ends."""
+        async with self._lock:
+            began, failures = runtime.monotonic(), 0
+            while True:
+                try:
+                    return await work(self._connection or await self._connect())
+                except Exception as error:
+                    if not is_lost(error):
+                        if not isinstance(error, asyncpg.PostgresError):
+                            raise  # ours, or a bug
+                        raise _explained(error, self._target) from error
+                    if not isinstance(error, asyncpg.PostgresError) or self._connection is None or self._connection.is_closed():
+                        self._drop()
+                    failures += 1
+                    waited = runtime.monotonic() - began
+                    if self._closed or (self._patience_s is not None and waited > self._patience_s):
+                        raise JournalError(f"{self._target.shown} does not answer: {error}",
+                                           do="start the server, or check the address; nothing was lost") from error
+                await runtime.sleep(_BACKOFF.delay(failures, 0.0, runtime.rng()) or 0.0)
+
+    async def fetch(self, sql: str, *values: Any) -> list[Any]:
+        return await self.run(lambda c: c.fetch(sql, *values))
+
+    async def execute(self, sql: str, *values: Any) -> str:
+        return await self.run(lambda c: c.execute(sql, *values))
+
+    async def _connect(self) -> Connection:
+        connection = await self._target.connect(self._role)
+        self._connection = connection
+        if self._connected is not None:
+            await self._connected(connection)
+        return connection
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+    async def close(self) -> None:
+        self._closed = True
+        if self._connection is not None and not self._lock.locked():
+            try:
+                await self._connection.close(timeout=2.0)
+            except Exception:
+                self._drop()
+        self._drop()
+
+
+def _explained(error: asyncpg.PostgresError, target: Target) -> JournalError:
+    """The server's error as ours, with what to do."""
+    state = str(getattr(error, "sqlstate", "") or "")
+    if state in {"28P01", "28000"}:
+        return JournalError(f"{target.shown} refuses the user or password: {error}", do="correct the address (--db)")
+    if state == "3D000":
+        return JournalError(f"{target.shown}: {error}", do="create the database, then run `yk db upgrade`")
+    if state == "23505":
+        return JournalError(f"another worker has written this record already: {error}", do="this is a bug: report it")
+    if state in {"42501", "3F000", "42P01"}:
+        return JournalError(f"{target.shown}: {error}", do="run `yk db upgrade` as a user who may create schemas, and grant it")
+    if state.startswith("53"):
+        return JournalError(f"{target.shown} is out of space or memory: {error}", do="free some and start again: nothing was lost")
+    return JournalError(f"{target.shown}: {error}", do="see the server's log; nothing was acknowledged")

@@ -1,0 +1,114 @@
+"""The tables, version by version. A step that was released is never changed: a new one is added below it.
+
+    worker      one row an incarnation: a process from its start, or from its last fencing, to its end
+    lane        what may be claimed together: one row for each graph, queue, priority and tenant in use
+    run         live runs: header, owner, and when they are due; small rows, so that an end is one update in place
+    record      histories of live runs, append-only; keyed by the run's number, which only grows
+    past        ended runs with their histories as one row, in partitions by the day on which they ended
+    request     what people and other runs ask of a run
+    definition  graphs by hash
+
+Times are seconds since 1970 by the server's clock (double precision), the same as in the other journals.
+"""
+
+from __future__ import annotations
+
+FIRST = """
+CREATE TABLE yaoki.worker (
+    no          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name        text NOT NULL,
+    host        text NOT NULL,
+    pid         integer NOT NULL,
+    state       text NOT NULL DEFAULT 'alive' CHECK (state IN ('alive', 'draining', 'dead', 'gone')),
+    lease_s     double precision NOT NULL,
+    lease_until double precision NOT NULL,
+    started_at  double precision NOT NULL,
+    batch       bigint NOT NULL DEFAULT 0,
+    claim       bigint NOT NULL DEFAULT 0,
+    graphs      text[] NOT NULL DEFAULT '{}',
+    queues      text[] NOT NULL DEFAULT '{}'
+) WITH (fillfactor = 50);
+
+CREATE TABLE yaoki.lane (
+    no       integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    saga     text NOT NULL,
+    graph    text NOT NULL,
+    queue    text NOT NULL,
+    priority smallint NOT NULL,
+    tenant   text NOT NULL,
+    UNIQUE (graph, queue, priority, tenant, saga)
+);
+
+CREATE TABLE yaoki.run (
+    no          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    id          text NOT NULL UNIQUE,
+    saga        text NOT NULL,
+    graph       text NOT NULL,
+    state       text NOT NULL,
+    input       bytea NOT NULL,
+    result      bytea NOT NULL DEFAULT '',
+    reason      text NOT NULL DEFAULT '',
+    traceparent text NOT NULL DEFAULT '',
+    created_at  double precision NOT NULL,
+    updated_at  double precision NOT NULL,
+    finished_at double precision NOT NULL DEFAULT 0,
+    deadline_at double precision NOT NULL DEFAULT 0,
+    fence       integer NOT NULL DEFAULT 0,
+    lane        integer NOT NULL,
+    owner       bigint,
+    due_at      double precision NOT NULL
+) WITH (fillfactor = 75);
+-- `owner` and `due_at` do not change when a run ends, and nothing that changes then is indexed, so that the end is a
+-- heap-only update: it touches no index. That is why `finished_at` and `state` have none.
+CREATE INDEX run_waiting ON yaoki.run (lane, due_at, no) WHERE owner IS NULL;
+CREATE INDEX run_owned ON yaoki.run (owner) WHERE owner IS NOT NULL;
+
+CREATE TABLE yaoki.record (
+    run  bigint NOT NULL,
+    seq  integer NOT NULL,
+    kind text NOT NULL,
+    step text NOT NULL,
+    data bytea NOT NULL,
+    at   double precision NOT NULL,
+    PRIMARY KEY (run, seq)
+);
+
+CREATE TABLE yaoki.past (
+    no          bigint NOT NULL,
+    id          text NOT NULL,
+    saga        text NOT NULL,
+    graph       text NOT NULL,
+    state       text NOT NULL,
+    input       bytea NOT NULL,
+    result      bytea NOT NULL,
+    reason      text NOT NULL,
+    traceparent text NOT NULL,
+    created_at  double precision NOT NULL,
+    updated_at  double precision NOT NULL,
+    finished_at double precision NOT NULL,
+    deadline_at double precision NOT NULL,
+    fence       integer NOT NULL,
+    records     jsonb NOT NULL
+) PARTITION BY RANGE (finished_at);
+CREATE INDEX past_no ON yaoki.past (no);
+CREATE INDEX past_id ON yaoki.past (id);
+
+CREATE TABLE yaoki.request (
+    no   bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    run  text NOT NULL,
+    kind text NOT NULL,
+    data bytea NOT NULL,
+    at   double precision NOT NULL
+);
+CREATE INDEX request_run ON yaoki.request (run);
+
+CREATE TABLE yaoki.definition (
+    hash       text PRIMARY KEY,
+    saga       text NOT NULL,
+    graph      bytea NOT NULL,
+    first_seen double precision NOT NULL DEFAULT extract(epoch FROM now())
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (FIRST,)
+"""In order; the version of a schema is how many of them it has had."""

@@ -1,0 +1,188 @@
+"""What the journal says to the server, one statement a purpose; why each is as it is stands above it.
+
+Every write of a worker begins with the *fence*: it moves a counter in the worker's own row from n-1 to n, only if the
+worker is alive, and renews its lease with it. That one probe of one row does four things:
+
+- a worker that was declared dead writes nothing: the rest of the statement joins on the fence, so it is all or nothing;
+- whoever wants to declare it dead waits for the row, and then finds the lease renewed;
+- a statement that is sent again, because the connection broke before its answer came, finds the counter moved already and
+  does nothing, also when the first one arrives late: so "was it committed?" is answered by the row, never guessed;
+- a lease cannot run out while its worker commits.
+"""
+
+from __future__ import annotations
+
+NOW = "extract(epoch FROM clock_timestamp())::float8"
+
+# The order of `Header`'s fields.
+HEADER = ("no, id, saga, graph, state, input, result, reason, traceparent, created_at, updated_at, finished_at, deadline_at, "
+          "fence")
+
+# ── one batch ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+_FENCE = f"""
+WITH fence AS (
+    UPDATE yaoki.worker SET {{counter}} = $2, lease_until = {NOW} + lease_s
+    WHERE no = $1 AND {{counter}} = $2 - 1 AND state IN ('alive', 'draining') RETURNING no
+)"""
+
+_WRITTEN = """, written AS (
+    INSERT INTO yaoki.record (run, seq, kind, step, data, at)
+    SELECT r.* FROM fence, unnest($3::bigint[], $4::int[], $5::text[], $6::text[], $7::bytea[], $8::float8[]) AS r
+)"""
+
+# `owner` is left alone when a run ends (see migrations.py); it is given up when the run is parked or blocked ($14 says when
+# it is due again). A request that came meanwhile makes it due at once.
+_CHANGED = f"""
+, changed AS (
+    UPDATE yaoki.run SET state = c.state, result = c.result, reason = c.reason, updated_at = c.at, finished_at = c.ended
+    FROM fence, unnest($9::bigint[], $10::text[], $11::bytea[], $12::text[], $13::float8[], $14::float8[])
+        AS c(no, state, result, reason, at, ended)
+    WHERE run.no = c.no
+), parked AS (
+    UPDATE yaoki.run SET owner = NULL, state = p.state, reason = p.reason, updated_at = p.at, due_at = CASE
+        WHEN EXISTS (SELECT FROM yaoki.request q WHERE q.run = run.id) THEN {NOW} ELSE p.due_at END
+    FROM fence, unnest($15::bigint[], $16::text[], $17::text[], $18::float8[], $19::float8[])
+        AS p(no, state, reason, at, due_at)
+    WHERE run.no = p.no
+)"""
+
+# Sorted by id, so that two workers that start the same runs at once wait for each other in one order.
+_CREATED = f"""
+, created AS (
+    INSERT INTO yaoki.run (id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at, lane, owner, due_at)
+    SELECT n.id, n.saga, n.graph, 'running', n.input, n.traceparent, n.at, n.at, n.deadline_at, n.lane,
+        CASE WHEN n.mine THEN fence.no END, coalesce(nullif(n.due_at, 0), {NOW})
+    FROM fence, unnest($20::text[], $21::text[], $22::text[], $23::bytea[], $24::text[], $25::float8[], $26::float8[],
+        $27::int[], $28::bool[], $29::float8[]) AS n(id, saga, graph, input, traceparent, at, deadline_at, lane, mine, due_at)
+    ORDER BY n.id
+    ON CONFLICT (id) DO NOTHING RETURNING no, id
+)"""
+
+_APPEND_FENCE = _FENCE.format(counter="batch")
+APPEND = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED} SELECT no, {NOW} AS now FROM fence"
+CREATE = (f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED} "
+          f"SELECT fence.no, {NOW} AS now, created.no, created.id FROM fence LEFT JOIN created ON true")
+DID_COMMIT = "SELECT state, batch, claim FROM yaoki.worker WHERE no = $1 FOR UPDATE"
+
+BY_IDS = f"SELECT {HEADER}, owner FROM yaoki.run WHERE id = ANY($1)"
+PAST_BY_IDS = f"SELECT {HEADER}, NULL::bigint FROM yaoki.past WHERE id = ANY($1)"
+
+NEW_LANES = """
+INSERT INTO yaoki.lane (saga, graph, queue, priority, tenant)
+SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[]) AS l ORDER BY 2, 3, 4, 5, 1
+ON CONFLICT DO NOTHING"""
+LANES = "SELECT no, saga, graph, queue, priority, tenant FROM yaoki.lane"
+
+# ── claiming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# A lane at a time, urgent ones first, tenants in turn (a lane gives its share of $3, or $6 if that is more), each by one range of `run_waiting`:
+# what is not due yet, or is not for this worker, is never looked at, however much of it there is.
+CLAIM = f"""{_FENCE.format(counter="claim")}, lanes AS (
+    SELECT l.no FROM yaoki.lane l, fence
+    WHERE ($4::text[] IS NULL OR l.graph = ANY($4)) AND ($5::text[] IS NULL OR l.queue = ANY($5))
+    ORDER BY l.priority, random()
+), picked AS MATERIALIZED (
+    SELECT found.no FROM lanes CROSS JOIN LATERAL (
+        SELECT r.no FROM yaoki.run r
+        WHERE r.owner IS NULL AND r.lane = lanes.no AND r.due_at <= extract(epoch FROM now())::float8
+        ORDER BY r.due_at, r.no
+        LIMIT greatest($6::bigint, $3::bigint / (SELECT greatest(count(*), 1) FROM lanes)) FOR UPDATE SKIP LOCKED
+    ) AS found LIMIT $3::bigint
+), claimed AS (
+    UPDATE yaoki.run SET owner = $1, fence = run.fence + 1 FROM picked WHERE run.no = picked.no
+    RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}
+)
+SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
+
+CLAIM_ONE = f"""{_FENCE.format(counter="claim")}, claimed AS (
+    UPDATE yaoki.run SET owner = $1, fence = run.fence + 1 FROM fence
+    WHERE run.id = $3 AND run.finished_at = 0 AND (run.owner IS NULL OR run.owner = $1)
+    RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}
+)
+SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
+
+OWNED = f"SELECT {HEADER} FROM yaoki.run WHERE owner = $1 AND finished_at = 0"
+RELEASE = f"""{_FENCE.format(counter="claim")}, freed AS (
+    UPDATE yaoki.run SET owner = NULL FROM fence WHERE run.no = ANY($3::bigint[]) AND run.owner = $1
+) SELECT no FROM fence"""
+RECORDS = "SELECT run, kind, step, data, at FROM yaoki.record WHERE run = ANY($1) ORDER BY run, seq"
+
+# ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REGISTER = f"""
+INSERT INTO yaoki.worker (name, host, pid, lease_s, lease_until, started_at, graphs, queues)
+VALUES ($1, $2, $3, $4, {NOW} + $4, {NOW}, $5, $6) RETURNING no, {NOW} AS now"""
+RENEW = f"""
+UPDATE yaoki.worker SET lease_until = {NOW} + lease_s WHERE no = $1 AND state IN ('alive', 'draining')
+RETURNING {NOW} AS now, (SELECT min(lease_until) FROM yaoki.worker WHERE state IN ('alive', 'draining') AND no <> $1) AS next"""
+# Waits for a batch that its worker is committing, and then sees the lease renewed; so whoever is declared dead here has no
+# write under way, and all that it owns is seen.
+REAP = f"""
+WITH dead AS (
+    UPDATE yaoki.worker SET state = 'dead' WHERE state IN ('alive', 'draining') AND lease_until < {NOW} RETURNING no, name
+), freed AS (
+    UPDATE yaoki.run SET owner = NULL, due_at = least(due_at, {NOW}) FROM dead
+    WHERE owner = dead.no AND finished_at = 0 RETURNING dead.no
+)
+SELECT dead.name, (SELECT count(*) FROM freed WHERE freed.no = dead.no) AS runs FROM dead"""
+LEAVE = f"""
+WITH left_ AS (UPDATE yaoki.worker SET state = 'gone', lease_until = {NOW} WHERE no = $1 AND state IN ('alive', 'draining') RETURNING no)
+UPDATE yaoki.run SET owner = NULL FROM left_ WHERE owner = left_.no AND finished_at = 0"""
+DRAIN = "UPDATE yaoki.worker SET state = 'draining' WHERE no = $1 AND state = 'alive'"
+SERVE = "UPDATE yaoki.worker SET graphs = $2, queues = $3 WHERE no = $1"
+WORKERS = f"""
+SELECT no, name, host, pid, state, lease_until - {NOW} AS left_s, {NOW} - started_at AS age_s, graphs, queues,
+    (SELECT count(*) FROM yaoki.run r WHERE r.owner = w.no AND r.finished_at = 0) AS runs
+FROM yaoki.worker w WHERE state IN ('alive', 'draining') OR lease_until > {NOW} - $1::float8 ORDER BY no"""
+
+# ── requests ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+REQUEST = f"""
+WITH asked AS (INSERT INTO yaoki.request (run, kind, data, at) VALUES ($1, $2, $3, $4))
+UPDATE yaoki.run SET due_at = least(due_at, {NOW}) WHERE id = $1 AND owner IS NULL AND finished_at = 0"""
+# What this worker has to carry out: for runs that it owns, and for those that are gone or ended, where nothing is to be done.
+REQUESTS = """
+SELECT q.no, q.run, q.kind, q.data, q.at FROM yaoki.request q LEFT JOIN yaoki.run r ON r.id = q.run
+WHERE r.no IS NULL OR r.owner = $1 OR r.finished_at > 0 ORDER BY q.no LIMIT 1000"""
+# A request that came in the very moment in which its run was parked.
+MISSED = f"""
+UPDATE yaoki.run SET due_at = {NOW} FROM (SELECT DISTINCT run FROM yaoki.request LIMIT 1000) q
+WHERE run.id = q.run AND run.owner IS NULL AND run.finished_at = 0 AND run.due_at > {NOW}"""
+
+# ── the past ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# Ended runs become one row each, history included, in the partition of the day on which they ended. Their owners are
+# known, so no index on the end is needed.
+ARCHIVE = f"""
+WITH ended AS MATERIALIZED (
+    SELECT no FROM yaoki.run WHERE owner IN (SELECT no FROM yaoki.worker) AND finished_at > 0 AND finished_at < $1
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM yaoki.run USING ended WHERE run.no = ended.no RETURNING run.*
+), records AS (
+    DELETE FROM yaoki.record USING ended WHERE record.run = ended.no RETURNING record.*
+), told AS (
+    SELECT run, jsonb_agg(jsonb_build_array(kind, step, encode(data, 'base64'), at) ORDER BY seq) AS records FROM records GROUP BY run
+)
+INSERT INTO yaoki.past ({HEADER}, records)
+SELECT {", ".join(f"gone.{each.strip()}" for each in HEADER.split(","))}, coalesce(told.records, '[]')
+FROM gone LEFT JOIN told ON told.run = gone.no"""
+OLDEST_ENDED = """
+SELECT min(finished_at) FROM yaoki.run WHERE owner IN (SELECT no FROM yaoki.worker) AND finished_at > 0 AND finished_at < $1"""
+PURGE = """
+WITH ended AS MATERIALIZED (
+    SELECT no FROM yaoki.run WHERE owner IN (SELECT no FROM yaoki.worker) AND finished_at > 0 AND finished_at < $1
+    ORDER BY no LIMIT $2 FOR UPDATE SKIP LOCKED
+), records AS (DELETE FROM yaoki.record USING ended WHERE record.run = ended.no)
+DELETE FROM yaoki.run USING ended WHERE run.no = ended.no"""
+PURGE_PAST = "DELETE FROM yaoki.past WHERE (no, finished_at) IN (SELECT no, finished_at FROM yaoki.past WHERE finished_at < $1 LIMIT $2)"
+PARTITIONS = """
+SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'yaoki.past'::regclass ORDER BY 1"""
+READ = f"SELECT {HEADER} FROM yaoki.run WHERE id = $1"
+READ_PAST = f"SELECT {HEADER}, records FROM yaoki.past WHERE id = $1 ORDER BY no DESC LIMIT 1"
+HEADERS = f"SELECT {HEADER} FROM yaoki.run WHERE id = ANY($1) UNION ALL SELECT {HEADER} FROM yaoki.past WHERE id = ANY($1)"
+COUNTS = """
+SELECT state, sum(n)::bigint FROM (
+    SELECT state, count(*) AS n FROM yaoki.run WHERE $1 IN ('', saga) GROUP BY state
+    UNION ALL SELECT state, count(*) FROM yaoki.past WHERE $1 IN ('', saga) GROUP BY state) AS both_ GROUP BY state"""
