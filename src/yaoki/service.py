@@ -158,7 +158,7 @@ class _FaultPoint(Policy):
                 AWAIT $before($fault)
             CALL
             if $fault is not None:
-                result = AWAIT $after($fault, result, fn, args, kwargs)
+                result = AWAIT $after($fault, result, fn, ARGS)
         """
 
     def bind(self, site: Site) -> dict[str, object]:
@@ -177,7 +177,7 @@ async def _before(fault: Fault) -> None:
         raise fault.refuse()
 
 
-async def _after(fault: Fault, result: Any, fn: Any, args: Any, kwargs: Any) -> Any:
+async def _after(fault: Fault, result: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
     for _ in range(fault.deliveries - 1):
         with contextlib.suppress(Exception):  # nobody sees the reply to a duplicate
             await fn(*args, **kwargs)
@@ -195,7 +195,7 @@ def _before_sync(fault: Fault) -> None:
         raise fault.refuse()
 
 
-def _after_sync(fault: Fault, result: Any, fn: Any, args: Any, kwargs: Any) -> Any:
+def _after_sync(fault: Fault, result: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
     for _ in range(fault.deliveries - 1):
         with contextlib.suppress(Exception):
             fn(*args, **kwargs)

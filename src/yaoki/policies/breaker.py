@@ -34,6 +34,7 @@ class Breaker(Policy):
     """See `breaker`. `circuit` is its decider, and `name` what events call it when no service does."""
 
     kind = "breaker"
+    keeps_deadline = True
 
     def __init__(self, circuit: Circuit, *, on: On | None = None, name: str = "") -> None:
         self.circuit = circuit
@@ -41,6 +42,19 @@ class Breaker(Policy):
         self.name = name
 
     def shell(self, site: Site) -> str:  # noqa: ARG002
+        # A success in the slice of the window that is being filled is counted right here; see `TimeWindow.ok`.
+        fast = """
+            if $permit == $circuit.epoch and now < $window.slice_end:
+                $ok[$window.index] += 1
+            elif ($change := $succeeded($permit, now, 0.0, rt.rng)) is not None:
+                $tell($change)
+        """
+        exact = """
+            $end = clock()
+            if ($change := $succeeded($permit, $end, $end - now, rt.rng)) is not None:
+                $tell($change)
+        """
+        counted = isinstance(self.circuit.window, TimeWindow) and self.circuit.slow_s == inf
         return """
             $permit = $admit(now) if $circuit.gate else $circuit.epoch
             try:
@@ -51,16 +65,14 @@ class Breaker(Policy):
             except BaseException:
                 $dropped($permit, clock(), now, scope, rt.rng)
                 raise
-            $end = clock()
-            if ($change := $succeeded($permit, $end, $end - now, rt.rng)) is not None:
-                $tell($change)
-        """
+        """ + (fast if counted else exact)
 
     def bind(self, site: Site) -> dict[str, object]:
         self.name = self.name or site.service
         watch = _Watch(self, site)
         return {"circuit": self.circuit, "admit": watch.admit, "failed": watch.failed, "dropped": watch.dropped,
-                "succeeded": self.circuit.succeeded, "tell": watch.tell}
+                "succeeded": self.circuit.succeeded, "tell": watch.tell, "window": self.circuit.window,
+                "ok": getattr(self.circuit.window, "ok", None)}
 
     def describe(self) -> str:
         circuit, window = self.circuit, self.circuit.window

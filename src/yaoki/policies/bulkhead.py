@@ -31,6 +31,7 @@ class Bulkhead(Policy):
     """See `bulkhead`. `places` is its decider."""
 
     kind = "bulkhead"
+    keeps_deadline = True
 
     def __init__(self, limit: int, *, queue: int = 0, max_wait: float | timedelta = 1.0, priority: Priority | None = None) -> None:
         for name, value, least in (("limit", limit, 1), ("queue", queue, 0)):
@@ -51,21 +52,32 @@ class Bulkhead(Policy):
         return len(self.places.waiting)
 
     def shell(self, site: Site) -> str:
-        priority = "$priority(*args, **kwargs)" if self.priority and site.shape != "block" else "0"
+        priority = "$priority(ARGS)" if self.priority and site.shape != "block" else "0"
+        # `Places.enter` and `leave`, spelled out: they are two atomic operations, and half the cost would be the calls.
         return f"""
-            if not $enter():
-                AWAIT $wait({priority}, scope[0] - now)
+            $full = True
+            if not $waiting:
+                try:
+                    del $free[-1]
+                    $full = False
+                except IndexError:
+                    pass
+            if $full:
+                AWAIT $wait({priority}, scope[0] - clock())
                 now = clock()
             try:
                 CALL
             finally:
-                $leave()
+                $free.append(None)
+                if $waiting:
+                    $hand_over()
         """
 
     def bind(self, site: Site) -> dict[str, object]:
         queue = _Queue(self, site)
-        return {"enter": self.places.enter, "leave": self.places.leave, "priority": self.priority,
-                "wait": queue.wait if site.is_async else queue.wait_blocking}
+        places = self.places
+        return {"free": places.free, "waiting": places.waiting, "hand_over": places.hand_over,
+                "priority": self.priority, "wait": queue.wait if site.is_async else queue.wait_blocking}
 
     def describe(self) -> str:
         queue = f", queue={self.places.queue}, max_wait={self.max_wait_s:g}" if self.places.queue else ""

@@ -119,10 +119,23 @@ def nothing_happened(error: BaseException) -> bool:
 
 def mark_attempts(error: BaseException, attempts: int, *, in_doubt: bool) -> None:
     """Leave on `error` how many attempts were made, and whether an earlier one may have happened."""
+    earlier = getattr(error, MARK, (1, False))
     try:
-        setattr(error, MARK, (attempts, in_doubt))
+        setattr(error, MARK, (attempts, in_doubt or earlier[1]))
     except (AttributeError, TypeError):
         pass  # an exception with __slots__ and no room: its note still tells
+
+
+def has_mark(error: BaseException) -> bool:
+    """Has a retry nearer to the call already dealt with `error`, or with the error that it was raised from?"""
+    seen: BaseException | None = error
+    for _ in range(8):  # a chain longer than this is not one that a person wrote
+        if seen is None:
+            return False
+        if hasattr(seen, MARK):
+            return True
+        seen = seen.__cause__
+    return False
 
 
 def attempts_made(error: BaseException) -> int:

@@ -39,7 +39,7 @@ HEAD = """
 """
 
 ASYNC = HEAD + """
-    $timer = $enter() if scope[0] is $limit else $enter_early(scope[0] - now)
+    $timer = $enter($limit) if scope[0] is $limit else $enter_early(scope[0] - now)
     try:
         CALL
     except CancelledError as $error:
@@ -61,13 +61,14 @@ class Deadline(Policy):
     """See `deadline`."""
 
     kind = "deadline"
+    keeps_deadline = True
 
     def __init__(self, length: float | timedelta) -> None:
         self.deadline_s = seconds("deadline", length)
         self._timers = Timers(self.deadline_s)
 
     def shell(self, site: Site) -> str:
-        return ASYNC if site.is_async else SYNC
+        return ASYNC if site.is_async and not _kept(site) else SYNC
 
     def bind(self, site: Site) -> dict[str, object]:
         names: dict[str, object] = {"seconds": self.deadline_s, "useful": USEFUL_S,
@@ -79,6 +80,18 @@ class Deadline(Policy):
 
     def longest_s(self, inner_s: float) -> float:
         return min(self.deadline_s, inner_s)
+
+
+def _kept(site: Site) -> bool:
+    """Is the deadline kept without a timer of ours? Yes, if an attempt timeout further in, which ends at the deadline at the
+    latest, is reached through policies that do not wait longer either.
+    """
+    for policy in site.inner:
+        if policy.kind == "timeout":
+            return True
+        if not policy.keeps_deadline:
+            return False
+    return False
 
 
 def deadline(length: float | timedelta) -> Deadline:

@@ -13,8 +13,10 @@ when a function is decorated: `retry > breaker > bulkhead` becomes
         ...
         return result
 
-The text consists of the library's own constants only; settings and user functions come in as closure variables, never
-as text. Equal shapes share one code object. Tracebacks show the lines, and `source(...)` prints them.
+A plain function's parameters are repeated (`def call(date, *, seats=...)`), because `*args, **kwargs` alone costs as much as
+two policies. The text consists of the library's own constants and of such parameter names; settings, defaults and user
+functions come in as closure variables. Equal shapes share one code object. Tracebacks show the lines; `source(...)`
+prints them.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import re
 import textwrap
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any, NamedTuple, cast
 
 from yaoki import events, runtime
@@ -44,13 +47,17 @@ _GLOBALS: dict[str, Any] = {
     "wanted": events.wanted,
 }
 
-_SIGNATURE = {"function": "*args, **kwargs", "call": "fn, /, *args, **kwargs", "block": ""}
-_INNERMOST = {
-    "function": "result = AWAIT fn(*args, **kwargs)",
-    "call": "result = AWAIT fn(*args, **kwargs)",
-    "inner": "result = AWAIT inner(fn, *args, **kwargs)",
-    "block": "result = yield",
-}
+
+
+class Parameters(NamedTuple):
+    """How the fused function takes its arguments, and how it hands them on (`ARGS` in a shell). `defaults`: by name."""
+
+    taken: str = "*args, **kwargs"
+    given: str = "*args, **kwargs"
+    defaults: dict[str, object] = {}  # noqa: RUF012 - never changed
+
+
+ANY = Parameters()
 
 
 # ── what kind of callable is it? ─────────────────────────────────────────────────────────────────────────────────────
@@ -114,7 +121,12 @@ def block(policies: Sequence[Policy], site: Site) -> Code:
 
 def source(policies: Sequence[Policy], site: Site) -> str:
     """The text that a decorated function runs, for the curious and for debugging."""
-    return _text([(policy, shell) for policy in policies if (shell := policy.shell(site))], site, nested=False)[0]
+    run = []
+    for index, policy in enumerate(policies):
+        here = site._replace(outer=tuple(policies[:index][::-1]), inner=tuple(policies[index + 1:]))
+        if shell := policy.shell(here):
+            run.append(_Part(policy, shell, here))
+    return _text(run, site, ANY, nested=False)[0]
 
 
 # ── fusing ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -122,22 +134,31 @@ def source(policies: Sequence[Policy], site: Site) -> str:
 
 def fuse(policies: Sequence[Policy], fn: Code | None, site: Site) -> Code:
     """One callable for `policies` around `fn`; for shapes other than "function" `fn` is None and comes with the call."""
-    run: list[tuple[Policy, str]] = []
+    run: list[_Part] = []
     inner = fn
-    for policy in reversed(policies):
-        shell = policy.shell(site)
+    parameters = _parameters(fn)
+    for index, policy in reversed(list(enumerate(policies))):
+        here = site._replace(outer=tuple(policies[:index][::-1]), inner=tuple(policies[index + 1:]))
+        shell = policy.shell(here)
         if shell is not None:
-            run.insert(0, (policy, shell))
+            run.insert(0, _Part(policy, shell, here))
             continue
         if run or inner is None:
-            inner, run = _compile(run, inner, site), []
-        inner = policy.wrap(inner, site)
+            inner, run = _compile(run, inner, site, parameters), []
+        inner = policy.wrap(inner, here)
+        parameters = ANY
     # Always a new function in the end: what is decorated must not be changed by taking on a name and a docstring.
-    return _compile(run, inner, site)
+    return _compile(run, inner, site, parameters)
 
 
-def _compile(run: list[tuple[Policy, str]], inner: Code | None, site: Site) -> Code:
-    text, bound = _text(run, site, nested=site.shape == "call" and inner is not None)
+class _Part(NamedTuple):
+    policy: Policy
+    shell: str
+    site: Site
+
+
+def _compile(run: list[_Part], inner: Code | None, site: Site, parameters: Parameters) -> Code:
+    text, bound = _text(run, site, parameters, nested=site.shape == "call" and inner is not None)
     return cast("Code", _maker(text)(inner, **bound))
 
 
@@ -147,49 +168,99 @@ def _maker(text: str) -> Code:
     filename = f"<yaoki fused {hash(text) & 0xFFFF_FFFF:08x}>"
     linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
     namespace: dict[str, Any] = {}
-    exec(compile(text, filename, "exec", dont_inherit=True), _GLOBALS, namespace)  # noqa: S102 - the library's own constants alone
+    exec(compile(text, filename, "exec", dont_inherit=True), _GLOBALS, namespace)  # noqa: S102 - see the module: no foreign text
     return cast("Code", namespace["make"])
 
 
-def _text(run: list[tuple[Policy, str]], site: Site, *, nested: bool) -> tuple[str, dict[str, object]]:
+def _text(run: list[_Part], site: Site, parameters: Parameters, *, nested: bool) -> tuple[str, dict[str, object]]:
     """The module's text, and the closure variables that it wants."""
     bound: dict[str, object] = {}
-    shells = [_private(shell, index) for index, (_, shell) in enumerate(run)]
-    for index, (policy, _) in enumerate(run):
-        bound.update({f"{name}_{index}": value for name, value in policy.bind(site).items()})
-    body = _INNERMOST["inner" if nested else site.shape]
-    everything = "\n".join(shells)
-    if re.search(r"^\s*scope = ", everything, re.MULTILINE):
-        # Somebody changes the scope: the callee must see it. Set at the innermost place, it costs one write a call.
-        body = f"token = scope_set(scope)\ntry:\n    {body}\nfinally:\n    scope_reset(token)"
-    for shell in reversed(shells):
-        body = _nest(shell, body)
-    body = _prologue(everything) + body
+    for index, part in enumerate(run):
+        bound.update({f"{name}_{index}": value for name, value in part.policy.bind(part.site).items()})
+    shells = [_private(part.shell, index) for index, part in enumerate(run)]
+    if _clashes(parameters, shells):
+        parameters = ANY
+    bound.update(parameters.defaults)
+    body = _shared(shells, _call(site, nested=nested))
     if site.shape != "block":
         body += "\nreturn result"
-    is_async = "async " if site.is_async else ""
-    parameters = ", ".join(["fn" if site.shape == "function" else "inner", *bound])
-    text = (f"def make({parameters}):\n    {is_async}def call({_SIGNATURE[site.shape]}):\n"
+    taken = {"function": parameters.taken, "call": f"fn, /, {parameters.taken}", "block": ""}[site.shape]
+    head = ", ".join(["inner" if nested else "fn" if site.shape == "function" else "_", *bound])
+    text = (f"def make({head}):\n    {'async ' if site.is_async else ''}def call({taken}):\n"
             f"{textwrap.indent(body, ' ' * 8)}\n    return call\n")
-    return text.replace("AWAIT ", "await " if site.is_async else ""), bound
+    return text.replace("AWAIT ", "await " if site.is_async else "").replace("ARGS", parameters.given), bound
 
 
-def _prologue(everything: str) -> str:
-    """The shared names that at least one shell uses."""
-    lines = []
-    uses_now = re.search(r"\bnow\b", everything)
-    uses_clock = uses_now or re.search(r"\bclock\b", everything)
-    if uses_clock or re.search(r"\brt\b", everything):
-        lines.append("rt = current_runtime()")
-    if uses_clock:
-        lines.append("clock = rt.monotonic")
-    if uses_now:
-        lines.append("now = clock()")
-    if re.search(r"\bscope\b", everything):
-        lines.append("scope = scope_get()")
-    if re.search(r"\battempts\b", everything):
-        lines.append("attempts = 1")
-    return "".join(f"{line}\n" for line in lines)
+def _call(site: Site, *, nested: bool) -> str:
+    """The innermost line."""
+    if site.shape == "block":
+        return "result = yield"
+    return "result = AWAIT inner(fn, ARGS)" if nested else "result = AWAIT fn(ARGS)"
+
+
+def _shared(shells: list[str], call: str) -> str:
+    """Nest the shells around `call`, and give them the shared names that they use (`now`, `clock`, `rt`, `scope`, `attempts`)."""
+    everything = "\n".join(shells)
+    reads_now = re.search(r"\bnow\b(?! = )", everything)
+    assigns_scope = re.search(r"\bscope = ", everything)
+    if assigns_scope:
+        # The callee must see a scope that was changed. Written at the innermost place it is written once an attempt.
+        call = (f"if scope is ambient:\n    {call}\nelse:\n    token = scope_set(scope)\n    try:\n        {call}\n"
+                "    finally:\n        scope_reset(token)")
+    body = call
+    for shell in reversed(shells):
+        body = _nest(shell, body)
+    head = ""
+    if reads_now:
+        head = "rt = current_runtime()\nnow = rt.monotonic()\n"
+        body = re.sub(r"\bclock\(\)", "rt.monotonic()", body)
+    else:
+        # Only rare lines ask for the time: they may as well ask the runtime themselves.
+        body = re.sub(r"^ *now = clock\(\)\n", "", body, flags=re.MULTILINE)
+        body = re.sub(r"\bclock\(\)", "rt.monotonic()", body)
+        body = re.sub(r"\brt\b", "current_runtime()", body)
+    if assigns_scope:
+        head += "scope = ambient = scope_get()\n"
+    else:
+        body = re.sub(r"\bscope\b", "scope_get()", body)
+    if re.search(r"\battempts\b(?! = )", everything):
+        head += "attempts = 1\n"
+    return head + body
+
+
+# ── parameters ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _parameters(fn: Any) -> Parameters:
+    """The parameters of a plain function, from its own code (not from what it claims to wrap)."""
+    if type(fn) is not FunctionType:
+        return ANY
+    code = fn.__code__
+    if code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+        return ANY
+    positional = code.co_varnames[:code.co_argcount]
+    keywords = code.co_varnames[code.co_argcount:code.co_argcount + code.co_kwonlyargcount]
+    values = dict(zip(positional[len(positional) - len(fn.__defaults__ or ()):], fn.__defaults__ or (), strict=True))
+    values.update(fn.__kwdefaults__ or {})
+    if not all(name.isidentifier() for name in (*positional, *keywords)):
+        return ANY
+    taken = [f"{name}=default_{name}" if name in values else name for name in positional]
+    if code.co_posonlyargcount:
+        taken.insert(code.co_posonlyargcount, "/")
+    if keywords:
+        taken += ["*", *(f"{name}=default_{name}" if name in values else name for name in keywords)]
+    given = [*positional, *(f"{name}={name}" for name in keywords)]
+    return Parameters(", ".join(taken), ", ".join(given), {f"default_{name}": value for name, value in values.items()})
+
+
+_SHARED = {"now", "clock", "rt", "scope", "ambient", "attempts", "result", "fn", "inner", "token", "call", "make", "_", *_GLOBALS}
+
+
+def _clashes(parameters: Parameters, shells: list[str]) -> bool:
+    """Would a parameter's name mean something else in the text?"""
+    names = set(re.findall(r"\w+", parameters.given)) - {"args", "kwargs"}
+    used = {name for shell in shells for name in re.findall(r"\b[a-z_]\w*", shell)}
+    return bool(names & (used | _SHARED))
 
 
 def _private(shell: str, index: int) -> str:

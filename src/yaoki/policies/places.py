@@ -4,8 +4,8 @@
       └────────────────queue──────────▶ waiting ──granted──▶ in
                                            └──gave up: cancelled, or waited too long──▶ out
 
-The free places are the elements of a deque, because its `pop` and `append` are atomic: entering and leaving take no lock
-while nobody waits. Nobody is missed: who joins the queue looks once more for a free place *afterwards*, and who leaves puts
+The free places are the elements of a list, because deleting its last and appending one are atomic: entering and leaving
+take no lock while nobody waits. Nobody is missed: who joins the queue looks once more for a free place *afterwards*, and who leaves puts
 the place back *before* looking at the queue, so at least one of the two sees the other (Dekker's argument).
 
 First come, first served within a priority; smaller numbers go first.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable
 
 
@@ -38,32 +37,32 @@ class Places:
         queue: how many may wait, at least 0.
     """
 
-    __slots__ = ("_free", "_lock", "limit", "queue", "waiting")
+    __slots__ = ("_lock", "free", "limit", "queue", "waiting")
 
     def __init__(self, limit: int, queue: int) -> None:
         self.limit = limit
         self.queue = queue
         self.waiting: list[Ticket] = []  # the next to be served last, so that it is popped cheaply
-        self._free = deque([None] * limit)
+        self.free = [None] * limit  # never replaced: the fused functions hold it
         self._lock = threading.Lock()
 
     @property
     def in_use(self) -> int:
-        return self.limit - len(self._free)
+        return self.limit - len(self.free)
 
     def enter(self) -> bool:
         """Take a free place, if there is one and nobody is waiting for it."""
         if self.waiting:
             return False
         try:
-            self._free.pop()
+            del self.free[-1]
         except IndexError:
             return False
         return True
 
     def leave(self) -> None:
         """Give a place back."""
-        self._free.append(None)
+        self.free.append(None)
         if self.waiting:
             self.hand_over()
 
@@ -84,7 +83,7 @@ class Places:
         with self._lock:
             while self.waiting:
                 try:
-                    self._free.pop()
+                    del self.free[-1]
                 except IndexError:
                     break
                 ticket = self.waiting.pop()

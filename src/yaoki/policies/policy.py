@@ -46,11 +46,11 @@ In a shell
     AWAIT           `await` in the async function, nothing in the sync one: `AWAIT $sleep($delay)`.
     $name           private to this policy: a local variable, or what `bind` gave under that name.
     result          the call's value. A shell may look at it after CALL and may replace it.
-    now             monotonic seconds when control reaches this shell. Who waits before CALL refreshes it: `now = clock()`.
-                    After CALL it is stale: read `clock()`.
+    now             monotonic seconds when control reaches this shell. Who waits before CALL refreshes it: `now = clock()`;
+                    so after CALL it says when the (last) call began, waiting taken out. What time it is says `clock()`.
     scope           `(deadline, attempt)`, see `scope.py`. A shell may assign it before CALL; the user's function sees it
                     as ambient. Who needs the old one after CALL copies it first.
-    fn, args, kwargs  the callee and what it is called with.
+    fn, ARGS        the callee and what it is called with: `$priority(ARGS)`.
     attempts        how many attempts the call took; a retry sets it, a shell further out may read it after CALL.
     rt              the runtime in force: `rt.rng`, `rt.sleep(...)`.
   Hot lines are in the shell; everything rare is a method behind `bind`. An event is built only `if wanted():`.
@@ -98,6 +98,7 @@ class Site(NamedTuple):
         idempotent: is repeating the call harmless? None: nobody said.
         shape: "function" (decorator), "call" (the callee is the first argument) or "block" (`with`).
         name: the callee's name, for messages.
+        outer, inner: the other policies of the pipeline, nearest first.
     """
 
     service: str = ""
@@ -105,6 +106,8 @@ class Site(NamedTuple):
     idempotent: bool | None = None
     shape: str = "function"
     name: str = ""
+    outer: tuple[Policy, ...] = ()
+    inner: tuple[Policy, ...] = ()
 
 
 class Finding(NamedTuple):
@@ -124,6 +127,9 @@ class Policy:
     kind: ClassVar[str] = ""
     once: ClassVar[bool] = True
     """Is the callee called exactly once? Only then can the policy guard a `with` block."""
+
+    keeps_deadline: ClassVar[bool] = False
+    """Does it either not wait at all, or never longer than until `scope[0]`? Then a deadline further out needs no timer of its own."""
 
     # ── what a policy writes ─────────────────────────────────────────────────────────────────────────────────────────
 

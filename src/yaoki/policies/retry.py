@@ -11,7 +11,9 @@
   on the call; the HTTP integrations know it from the method or the idempotency key. An error of a kind that no table knows
   is taken at your word when `on=` names it.
 - A service's Retry-After is honoured; if it asks for more than what remains of the deadline, the call fails at once.
-- A retry inside a retry makes one attempt: three layers of three attempts would be 27 calls.
+- Of retries inside each other the nearest to the call does it: three layers of three attempts would be 27 calls. Those
+  further out see the mark that it leaves on the error; and while one of them is at its second attempt or later (`scope.py`),
+  those inside make one attempt.
 - The budget bounds the extra calls of the whole process (`budget.py`).
 - Cancellation is never retried.
 
@@ -22,13 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from math import inf
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from yaoki import events, runtime
 from yaoki.errors import ConfigError, RefusedError
 from yaoki.policies.backoff import Backoff, exponential
 from yaoki.policies.budget import Budget, for_service
-from yaoki.policies.classify import Failure, attempts_made, classify, mark_attempts
+from yaoki.policies.classify import Failure, attempts_made, classify, has_mark, mark_attempts
 from yaoki.policies.policy import Finding, Policy, Site
 from yaoki.policies.scope import Scope
 from yaoki.runtime import Random
@@ -94,7 +96,7 @@ class RetryDecider:
             return "permanent"
         if past.made >= self.attempts:
             return "attempts"
-        if scope[1] and not self.nested:
+        if (scope[1] or has_mark(error)) and not self.nested:
             return "nested"
         if not self.harmless(failure):
             return "not_idempotent"
@@ -119,7 +121,7 @@ class RetryDecider:
 
 
 _TOLD = {
-    "nested": "a retry around this one makes the attempts",
+    "nested": "a retry inside or around this one makes the attempts",
     "not_idempotent": "it may have happened, and nobody said that repeating it is harmless; pass idempotent=True if it is",
     "deadline": "the next attempt would come after the deadline",
     "retry_after": "the service asked for a longer wait than what remains",
@@ -132,6 +134,7 @@ class Retry(Policy):
 
     kind = "retry"
     once = False
+    keeps_deadline = True
 
     def __init__(self, attempts: int = 3, backoff: Backoff | None = None, *, on: On | None = None,
                  on_result: Callable[[Any], bool] | None = None, budget: Budget | float | Literal[False] | None = None,
@@ -158,39 +161,32 @@ class Retry(Policy):
             return for_service(site.service, self._ratio) if self._ratio else for_service(site.service)
         return self._budget
 
-    _HEAD: ClassVar[str] = """
-        $outer = scope
-        $past = None
-        scope = ($outer[0], 1)
-        while True:
-            try:
-                CALL
-            except Exception as $error:
-                if ($past := $failed($error, $past, $outer, clock(), rt.rng)) is None:
-                    raise
-    """
-    _RESULT: ClassVar[str] = """
-            else:
-                if not $bad(result) or ($past := $unwanted(result, $past, $outer, clock(), rt.rng)) is None:
-                    break
-    """
-    _TAIL: ClassVar[str] = """
-            attempts = $past.made + 1
-            AWAIT $sleep($past.delay_s)
-            now = clock()
-            scope = ($outer[0], attempts)
-    """
-
     def shell(self, site: Site) -> str:
         if self.attempts == 1:
             return "CALL"
-        shell = self._HEAD.rstrip() + (self._RESULT.rstrip() if self.on_result else """
-            else:
-                break""") + self._TAIL
-        return shell + """
-        if $budget.tokens < $cap:
-            $budget.deposit()
-    """ if self.budget(site) is not None else shell
+        enough = ""
+        if self.on_result is not None:
+            enough = "if not $bad(result) or ($past := $unwanted(result, $past, $outer, clock(), rt.rng)) is None: "
+        shell = f"""
+            $outer = scope
+            $past = None
+            while True:
+                try:
+                    CALL
+                except Exception as $error:
+                    if ($past := $failed($error, $past, $outer, clock(), rt.rng)) is None:
+                        raise
+                else:
+                    {enough}break
+                attempts = $past.made + 1
+                AWAIT $sleep($past.delay_s)
+                now = clock()
+                scope = ($outer[0], attempts)
+        """
+        return shell if self.budget(site) is None else shell + """
+            if $budget.tokens < $cap:
+                $budget.deposit()
+        """
 
     def bind(self, site: Site) -> dict[str, object]:
         budget = self.budget(site)
@@ -302,7 +298,7 @@ class _Guard:
     def _sign(error: Exception, past: Attempts, verdict: Verdict, now: float) -> None:
         if past.made == 1 and verdict not in _TOLD:
             return
-        mark_attempts(error, past.made, in_doubt=past.in_doubt)
+        mark_attempts(error, max(past.made, attempts_made(error)), in_doubt=past.in_doubt)
         note = f"yaoki: {past.made} attempt{'s' if past.made > 1 else ''}"
         if past.made > 1:
             note += f" ({', '.join(past.history)}), {now - past.began:.2f} s from the first failure to the last"

@@ -1,11 +1,12 @@
-"""What a call inherits from the calls around it: one absolute deadline, and whether somebody already retries.
-
-Both live in one ContextVar as `(deadline, attempt)`, so that a pipeline publishes them with one write:
+"""What a call inherits from the calls around it: one absolute deadline, and whether somebody already repeats it.
 
     deadline   monotonic seconds after which nobody waits any more; only ever shortened. `inf` when there is none.
-    attempt    number of the attempt of the innermost retry around us, from 1; 0 when nobody retries.
+    attempt    number of the attempt of the innermost retry around us, from 2; 0 during a first attempt, which is nearly
+               always: a call that succeeds at once does not pay for publishing that it would have been repeated.
 
-Tasks and threads started with the caller's context inherit it, as they should: a deadline of the caller bounds them too.
+Both live in one ContextVar as a pair, so that a pipeline publishes them with one write. Tasks and threads started with the
+caller's context inherit them, as they should: a deadline of the caller bounds them too. For work that shall outlive the
+call that starts it there is `detached()`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from math import inf
 from yaoki import runtime
 
 Scope = tuple[float, int]
+"""(deadline, attempt)."""
 
 NOTHING: Scope = (inf, 0)
 current: ContextVar[Scope] = ContextVar("yaoki_scope", default=NOTHING)
@@ -33,13 +35,24 @@ def remaining() -> float:
 
 
 def attempt() -> int:
-    """Number of the attempt under way, from 1; 0 outside any retry."""
-    return current.get()[1]
+    """Number of the attempt under way, from 1."""
+    return max(1, current.get()[1])
+
+
+@contextlib.contextmanager
+def until(deadline: float) -> Iterator[None]:
+    """Everything in the block has at most until `deadline` (on `runtime.monotonic()`), or less if the caller has less."""
+    outer = current.get()
+    token = current.set((min(deadline, outer[0]), outer[1]))
+    try:
+        yield
+    finally:
+        current.reset(token)
 
 
 @contextlib.contextmanager
 def detached() -> Iterator[None]:
-    """Forget the caller's deadline and retries inside the block: for work that outlives the call that started it."""
+    """Forget the caller's deadline and retries inside the block: for work that shall not end with the call that starts it."""
     token = current.set(NOTHING)
     try:
         yield

@@ -53,19 +53,21 @@ def in_thread(inner: Callable[..., Any], timeout_s: float, expired: Callable[[fl
     @functools.wraps(inner)
     def call(*args: Any, **kwargs: Any) -> Any:
         now = runtime.monotonic()
-        outer = scope.current.get()
-        allowed_s = min(timeout_s, outer[0] - now)
+        allowed_s = min(timeout_s, scope.current.get()[0] - now)
         if allowed_s <= 0:
             raise late()
-        context = copy_context()
-        context.run(scope.current.set, (now + allowed_s, outer[1]))
-        future = _threads().submit(context.run, inner, *args, **kwargs)
-        try:
-            return future.result(allowed_s)
-        except WaitTimeoutError:
-            if future.done():
-                return future.result()  # finished this instant, or the TimeoutError is the function's own
-            future.cancel()  # if it has not begun, it never will
-        raise expired(allowed_s, "timeout" if allowed_s == timeout_s else "deadline")
+        with scope.until(now + allowed_s):
+            future = _threads().submit(copy_context().run, inner, *args, **kwargs)
+            return _wait(future, timeout_s, allowed_s, expired)
 
     return call
+
+
+def _wait(future: Future[Any], timeout_s: float, allowed_s: float, expired: Callable[[float, str], Exception]) -> Any:
+    try:
+        return future.result(allowed_s)
+    except WaitTimeoutError:
+        if future.done():
+            return future.result()  # finished this instant, or the TimeoutError is the function's own
+        future.cancel()  # if it has not begun, it never will
+    raise expired(allowed_s, "timeout" if allowed_s == timeout_s else "deadline")

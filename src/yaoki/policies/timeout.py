@@ -19,14 +19,14 @@ from typing import Any
 
 from yaoki.errors import AttemptTimeoutError, DeadlineError
 from yaoki.policies import sync
-from yaoki.policies.aio import Record, Timers
+from yaoki.policies.aio import HANDLE, Record, Timers
 from yaoki.policies.policy import Finding, Policy, Site, seconds
 
 ASYNC = """
     $limit = now + $seconds
     if $limit < scope[0]:
         scope = ($limit, scope[1])
-        $timer = $enter()
+        $timer = $enter($limit)
     elif scope[0] <= now:
         raise $late()
     else:
@@ -57,6 +57,7 @@ class Timeout(Policy):
     """See `timeout`."""
 
     kind = "timeout"
+    keeps_deadline = True
 
     def __init__(self, length: float | timedelta, *, thread: bool = False) -> None:
         self.timeout_s = seconds("timeout", length)
@@ -92,7 +93,7 @@ class Timeout(Policy):
 def timer_names(timers: Timers, timeout_s: float, site: Site, *, by: str) -> dict[str, object]:
     """What the async shells of timeout and deadline need."""
     def cut_off(record: Record) -> AttemptTimeoutError:
-        return expired(site, timeout_s, by if record.handle is None else "deadline")
+        return expired(site, timeout_s, by if record[HANDLE] is None else "deadline")
 
     return {"enter": timers.enter, "enter_early": timers.enter_early, "leave": timers.leave, "expired": cut_off}
 

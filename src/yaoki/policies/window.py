@@ -12,9 +12,12 @@ OK, SLOW, FAILED = 0, 1, 2
 class Window(Protocol):
     """Counts calls, failures and slow calls; forgets the old ones."""
 
-    total: int
     failed: int
     slow: int
+
+    @property
+    def total(self) -> int:
+        """Calls in the window."""
 
     def add(self, outcome: int, now: float) -> None:
         """Count a call that ended at `now` (monotonic seconds) as OK, SLOW or FAILED."""
@@ -26,46 +29,54 @@ class Window(Protocol):
 class TimeWindow:
     """The last `length_s` seconds, in ten slices that are dropped whole.
 
-    Slices are rotated lazily, when a call is counted: nothing runs while nothing is called.
+    Slices are rotated lazily, when a call is counted: nothing runs while nothing is called. `ok` counts the successes of
+    each slice, and may be added to from outside (`ok[index] += 1` while `now < slice_end`) without the owner's lock:
+    CPython with its global lock never interrupts such a line, and without that lock two threads that hit the same instant
+    lose one success of a statistic. Failures, which decide, always go through `add`.
     """
 
-    __slots__ = ("_counts", "_index", "_slice_end", "_slice_s", "failed", "length_s", "slow", "total")
+    __slots__ = ("_failed", "_slice_s", "_slow", "failed", "index", "length_s", "ok", "slice_end", "slow")
 
     def __init__(self, length_s: float) -> None:
         self.length_s = length_s
         self._slice_s = length_s / SLICES
+        self.ok = [0] * SLICES
         self.clear(0.0)
 
     def clear(self, now: float) -> None:
-        self._counts = [[0] * SLICES, [0] * SLICES, [0] * SLICES]
-        self._index = 0
-        self._slice_end = now + self._slice_s
-        self.total = self.failed = self.slow = 0
+        self.ok[:] = [0] * SLICES  # the same list for ever: the fused functions hold it
+        self._slow, self._failed = [0] * SLICES, [0] * SLICES
+        self.slow = self.failed = 0
+        self.index = 0
+        self.slice_end = now + self._slice_s
+
+    @property
+    def total(self) -> int:
+        return sum(self.ok) + self.slow + self.failed
 
     def add(self, outcome: int, now: float) -> None:
-        if now >= self._slice_end:
+        if now >= self.slice_end:
             self._rotate(now)
-        self._counts[outcome][self._index] += 1
-        self.total += 1
-        if outcome:
-            if outcome == FAILED:
-                self.failed += 1
-            else:
-                self.slow += 1
+        if outcome == OK:
+            self.ok[self.index] += 1
+        elif outcome == FAILED:
+            self._failed[self.index] += 1
+            self.failed += 1
+        else:
+            self._slow[self.index] += 1
+            self.slow += 1
 
     def _rotate(self, now: float) -> None:
-        steps = int((now - self._slice_end) / self._slice_s) + 1
+        steps = int((now - self.slice_end) / self._slice_s) + 1
         if steps >= SLICES:
             self.clear(now)
             return
-        self._slice_end += steps * self._slice_s
-        ok, slow, failed = self._counts
+        self.slice_end += steps * self._slice_s
         for _ in range(steps):
-            self._index = index = (self._index + 1) % SLICES
-            self.total -= ok[index] + slow[index] + failed[index]
-            self.failed -= failed[index]
-            self.slow -= slow[index]
-            ok[index] = slow[index] = failed[index] = 0
+            self.index = index = (self.index + 1) % SLICES
+            self.failed -= self._failed[index]
+            self.slow -= self._slow[index]
+            self.ok[index] = self._slow[index] = self._failed[index] = 0
 
 
 class CountWindow:
