@@ -25,6 +25,11 @@ NOTHING: Scope = (inf, 0)
 current: ContextVar[Scope] = ContextVar("yaoki_scope", default=NOTHING)
 
 
+def ambient() -> Scope:
+    """The scope in force here."""
+    return current.get()
+
+
 def remaining() -> float:
     """Seconds until the ambient deadline: `inf` when there is none, 0.0 when it has passed.
 
