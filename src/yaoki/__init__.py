@@ -20,7 +20,18 @@ if TYPE_CHECKING:
         RunUndoneError,
         YaokiError,
     )
+    from yaoki.policies import backoff
+    from yaoki.policies.breaker import breaker
+    from yaoki.policies.budget import budget
+    from yaoki.policies.bulkhead import bulkhead
+    from yaoki.policies.classify import classify
+    from yaoki.policies.deadline import deadline
+    from yaoki.policies.pipeline import pipeline
+    from yaoki.policies.retry import retry
+    from yaoki.policies.scope import remaining
+    from yaoki.policies.timeout import timeout
     from yaoki.saga import Saga
+    from yaoki.service import Service
 
 __version__ = "0.1.0"
 
@@ -28,13 +39,17 @@ _HOMES = {
     "App": "yaoki.app", "Run": "yaoki.app", "open": "yaoki.app",
     "Effect": "yaoki.effect",
     "Saga": "yaoki.saga",
+    "Service": "yaoki.service",
+    **dict.fromkeys(("backoff", "breaker", "budget", "bulkhead", "classify", "deadline", "pipeline", "remaining", "retry",
+                     "timeout"), "yaoki.policies"),
     **dict.fromkeys(("DeclinedError", "ExhaustedError", "InDoubtError", "RefusedError", "RunBlockedError", "RunUndoneError",
                      "YaokiError"), "yaoki.errors"),
 }
 
 __all__ = [
     "App", "DeclinedError", "Effect", "ExhaustedError", "InDoubtError", "RefusedError", "Run", "RunBlockedError",
-    "RunUndoneError", "Saga", "YaokiError", "open",
+    "RunUndoneError", "Saga", "Service", "YaokiError", "backoff", "breaker", "budget", "bulkhead", "classify", "deadline", "open",
+    "pipeline", "remaining", "retry", "timeout",
 ]
 
 

@@ -31,7 +31,7 @@ _encode = msgspec.json.encode
 class Attempts:
     """The attempts of one step of one run. Used once."""
 
-    __slots__ = ("_began", "_doubt", "_driver", "_forward", "_made", "_retrying", "_step", "_undo")
+    __slots__ = ("_began", "_doubt", "_driver", "_forward", "_made", "_retrying", "_step", "_undo", "_waited")
 
     def __init__(self, driver: Driver, step: Step[..., Any], *, undo: bool) -> None:
         self._driver = driver
@@ -45,7 +45,7 @@ class Attempts:
         self._made = 0
         # An earlier process may have begun this step, and nobody knows how far it came.
         self._doubt = driver.machine.is_doubtful(step.name) if undo else step.name in driver.perhaps_started
-        self._began = 0.0
+        self._began = self._waited = 0.0
 
     async def run(self) -> Record | None:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
@@ -148,7 +148,9 @@ class Attempts:
     def _delay(self, verdict: Verdict) -> float | None:
         if not verdict.repeat or (verdict.retried > 1 and not self._retrying.again):
             return None
-        return self._retrying.delay(self._made, verdict.retry_after_s, runtime.rng())
+        delay = self._retrying.delay(self._made, self._waited, verdict.retry_after_s, runtime.rng())
+        self._waited = delay or 0.0
+        return delay
 
     def _is_late(self, delay_s: float) -> bool:
         deadline = self._step.deadline

@@ -3,10 +3,6 @@
 A step's retries are of another kind than a call's. The policy of a `Service` repeats one request within a second or two;
 a step is driven, for hours if need be, always with the same idempotency key. So an error that a call's policy has
 retried already is not retried again by a step's default; and after the pivot a step is driven until it succeeds.
-
-    wait before attempt n+1 = U(0, min(cap_s, first_s * 2**(n-1)))        full jitter, the cap first
-
-Source of the formula: AWS Architecture Blog, Exponential Backoff and Jitter, 2015.
 """
 
 from __future__ import annotations
@@ -17,6 +13,9 @@ from typing import Any
 import msgspec
 
 from yaoki.errors import ConfigError
+from yaoki.policies import backoff
+from yaoki.policies.backoff import Backoff
+from yaoki.policies.retry import Retry
 
 FOREVER = 1_000_000_000
 
@@ -26,29 +25,30 @@ class Retrying(msgspec.Struct, frozen=True):
 
     Attributes:
         attempts: total, the first included.
-        first_s, cap_s: the longest first wait, and the longest wait of all.
+        backoff: how long to wait between.
         again: retry also what a call's own policy gave up on.
     """
 
     attempts: int = 3
-    first_s: float = 0.05
-    cap_s: float = 2.0
+    backoff: Backoff = backoff.exponential(0.05, cap=2.0)
     again: bool = False
 
     @property
     def repeats(self) -> bool:
         return self.attempts > 1
 
-    def delay(self, attempt: int, retry_after_s: float, rng: Random) -> float | None:
-        """Seconds to wait after failed attempt number `attempt` (from 1), or None to give up."""
+    def delay(self, attempt: int, previous_s: float, retry_after_s: float, rng: Random) -> float | None:
+        """Seconds to wait after failed attempt number `attempt` (from 1), or None to give up.
+
+        previous_s: the last wait, 0 before the first. retry_after_s: what the service asked for at least.
+        """
         if attempt >= self.attempts:
             return None
-        # 2**30 doublings are past every cap, and keep the power from growing without bound.
-        return max(retry_after_s, rng.uniform(0.0, min(self.cap_s, self.first_s * 2.0 ** min(attempt - 1, 30))))
+        return max(retry_after_s, self.backoff.delay(attempt, previous_s, rng))
 
     @staticmethod
     def of(setting: Any) -> Retrying:
-        """What `retry=` may be: None (the default), a number of attempts, False (one), or a `Retrying`."""
+        """What `retry=` may be: None (the default), a number of attempts, False (one), or a retry policy."""
         if setting is None:
             return DEFAULT
         if isinstance(setting, Retrying):
@@ -57,17 +57,16 @@ class Retrying(msgspec.Struct, frozen=True):
             return Retrying(attempts=1)
         if isinstance(setting, int) and setting >= 1:
             return Retrying(attempts=int(setting), again=True)
-        attempts = getattr(setting, "attempts", None)  # a retry policy: its attempts, with a step's waits
-        if isinstance(attempts, int):
-            return Retrying(attempts=attempts, again=True)
+        if isinstance(setting, Retry):
+            return Retrying(setting.attempts, setting.backoff, again=True)
         raise ConfigError(f"retry= of a step is a number of attempts, False, or a retry policy, not {setting!r}",
-                          do="retry=5, say; the waits between are a Retrying(attempts=5, first_s=0.05, cap_s=2.0)")
+                          do="retry=5, say, or retry=retry(5, backoff.exponential(0.1, cap=10.0))")
 
 
 DEFAULT = Retrying()
 
 # After the pivot: never give up, but do not knock more often than twice a minute.
-FORWARD = Retrying(attempts=FOREVER, first_s=0.1, cap_s=30.0, again=True)
+FORWARD = Retrying(FOREVER, backoff.exponential(0.1, cap=30.0), again=True)
 
 # An undo: about half an hour of trying (the waits average half of the cap), then a person is told.
-UNDO = Retrying(attempts=120, first_s=0.1, cap_s=30.0, again=True)
+UNDO = Retrying(120, backoff.exponential(0.1, cap=30.0), again=True)
