@@ -32,6 +32,7 @@ class AdaptiveLimit(Policy):
     """
 
     kind = "limit"
+    keeps_deadline = True
 
     def __init__(self, algorithm: Algorithm | None = None, *, window: float | timedelta = 1.0, minimum: int = 10) -> None:
         self.algorithm = algorithm if algorithm is not None else Gradient2()

@@ -33,8 +33,8 @@ E = TypeVar("E", bound=Hashable)
 class Endpoint(Generic[E]):
     """What is known of one endpoint. Latencies in seconds, instants on the caller's monotonic clock."""
 
-    __slots__ = ("back_at", "ejections", "failures", "health", "in_flight", "latency_at", "latency_s", "out", "probe_at",
-                 "target", "weight", "zone")
+    __slots__ = ("back_at", "chosen_at", "ejections", "failures", "health", "in_flight", "latency_at", "latency_s", "out",
+                 "probe_at", "target", "weight", "zone")
 
     def __init__(self, target: E, zone: str = "", weight: float = 1.0) -> None:
         self.target = target
@@ -51,6 +51,7 @@ class Endpoint(Generic[E]):
         """Ejected: it gets nothing but a probe now and then, until one succeeds."""
         self.probe_at = float("-inf")
         """When the next probe may go there. A probe under way moves it on, so one that hangs is not the last."""
+        self.chosen_at = float("-inf")
         self.back_at = float("-inf")
         """When it came back into use; its share grows from then on."""
 
@@ -81,23 +82,21 @@ class Endpoints(Generic[E]):
         eject_s: seconds of the first ejection; doubled each time, up to `eject_cap_s`.
         most_ejected: largest share of endpoints out at once, in [0, 1).
         recover_s: seconds in which a returned endpoint grows back to its full share.
-        decay_s: time constant of the latency average.
+        decay_s: time constant of what is known: latencies sink and health recovers so fast while nothing is heard.
+        warm_s: an endpoint in use that was not chosen for this long is chosen next, so that none is ever cold.
     """
 
     __slots__ = ("crossing", "decay_s", "eject_cap_s", "eject_s", "endpoints", "failures", "most_ejected", "recover_s",
-                 "worse_by", "zone")
+                 "warm_s", "worse_by", "zone")
 
     def __init__(self, endpoints: Sequence[Endpoint[E]], *, zone: str = "", crossing: float = 0.05, failures: int = 5,
                  worse_by: float = 0.3, eject_s: float = 10.0, eject_cap_s: float = 300.0, most_ejected: float = 0.5,
-                 recover_s: float = 10.0, decay_s: float = 10.0) -> None:
-        if not endpoints:
-            raise ConfigError("no endpoints to choose from", do="give at least one, better three")
-        if len({each.target for each in endpoints}) != len(endpoints):
-            raise ConfigError("an endpoint is named twice", do="name each once, and give weight= to those that bear more")
+                 recover_s: float = 10.0, decay_s: float = 10.0, warm_s: float = 10.0) -> None:
         for name, share in (("crossing", crossing), ("most_ejected", most_ejected)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name}={share!r} is not a share in [0, 1]", do="give a share, such as 0.05")
-        self.endpoints = list(endpoints)
+        self.endpoints: list[Endpoint[E]] = []
+        self.replace(endpoints)
         self.zone = zone
         self.crossing = crossing
         self.failures = failures
@@ -107,6 +106,15 @@ class Endpoints(Generic[E]):
         self.most_ejected = most_ejected
         self.recover_s = recover_s
         self.decay_s = decay_s
+        self.warm_s = warm_s
+
+    def replace(self, endpoints: Sequence[Endpoint[E]]) -> None:
+        """Choose among these from now on. Raises ConfigError when there are none, or one is named twice."""
+        if not endpoints:
+            raise ConfigError("no endpoints to choose from", do="give at least one, better three")
+        if len({each.target for each in endpoints}) != len(endpoints):
+            raise ConfigError("an endpoint is named twice", do="name each once, and give weight= to those that bear more")
+        self.endpoints = list(endpoints)
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -122,6 +130,9 @@ class Endpoints(Generic[E]):
             able = [each for each in self.endpoints if each.target not in but]
         if not able:
             raise RefusedError("every endpoint was tried", do="look at the errors of each attempt, in the notes", tried=len(but))
+        coldest = min(able, key=lambda each: each.chosen_at)
+        if now - coldest.chosen_at >= self.warm_s:
+            return self._lease(coldest, now, probe=False)
         near = self._near(able, rng)
         first = near[int(rng.random() * len(near))]
         if len(near) > 1:
@@ -155,15 +166,16 @@ class Endpoints(Generic[E]):
 
     def _lease(self, endpoint: Endpoint[E], now: float, *, probe: bool) -> Lease[E]:
         endpoint.in_flight += 1
+        endpoint.chosen_at = now
         return Lease(endpoint, now, probe=probe)
 
     def cost(self, endpoint: Endpoint[E], now: float) -> float:
         """What sending one more call there costs; only the comparison of two means anything."""
-        latency_s = endpoint.latency_s
-        if latency_s:
-            latency_s *= exp(-max(0.0, now - endpoint.latency_at) / self.decay_s)
+        fades = exp(-max(0.0, now - endpoint.latency_at) / self.decay_s)
+        latency_s = endpoint.latency_s * fades + 1e-3
+        health = max(0.05, 1.0 - (1.0 - endpoint.health) * fades)
         grown = min(1.0, max(0.05, (now - endpoint.back_at) / self.recover_s))
-        return (latency_s + 1e-3) * (endpoint.in_flight + 1) / (endpoint.weight * grown * max(0.05, endpoint.health) ** 2)
+        return latency_s * (endpoint.in_flight + 1) / (endpoint.weight * grown * health ** 2)
 
     # ── learning ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

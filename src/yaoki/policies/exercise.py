@@ -48,7 +48,7 @@ class Exercise:
         self._credit += self.share
         # Rare calls alone would not fill the window: halfway through it, do not wait for the share to come round.
         late = now - max(self.proven_at, self._tried_at, self.began_at) > self.window_s / 2
-        if self._credit < 1.0 and not late:
+        if self._credit < 1.0 - 1e-9 and not late:
             return False
         self._credit = max(0.0, self._credit - 1.0)
         self._tried_at = now

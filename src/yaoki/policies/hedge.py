@@ -114,7 +114,7 @@ class Hedge(Policy):
 class Told:
     """A policy's rules at one site."""
 
-    __slots__ = ("accept", "discard_late", "most", "purse", "service")
+    __slots__ = ("accept", "deposits", "discard_late", "most", "purse", "service")
 
     def __init__(self, policy: Hedge, site: Site) -> None:
         self.most = policy.most
@@ -122,6 +122,7 @@ class Told:
         self.discard_late = policy.discard
         self.purse = policy.budget(site)
         self.service = site.service or site.name
+        self.deposits = not any(outer.kind == "retry" for outer in site.outer)
 
     def may_send(self) -> bool:
         return self.purse.withdraw()
@@ -151,8 +152,8 @@ class Told:
                 events.log.exception("discard= of a hedge failed")
 
     def deposit(self) -> None:
-        """A call succeeded. Inside a retry, the retry has put the token in already."""
-        if not scope.attempt():
+        """A call succeeded. Inside a retry, the retry puts the token in."""
+        if self.deposits:
             self.purse.deposit()
 
 

@@ -32,6 +32,7 @@ class RateLimit(Policy):
     """
 
     kind = "rate"
+    keeps_deadline = True
 
     def __init__(self, calls: float, *, per: float | timedelta = 1.0, burst: float | None = None,
                  max_wait: float | timedelta = 0.0, key: Key | None = None, max_keys: int = 1_000_000) -> None:
@@ -48,7 +49,7 @@ class RateLimit(Policy):
         if self.key is not None and site.shape == "block":
             raise UsageError("rate_limit(key=...) cannot guard a block, because a block has no arguments to take a key from.",
                              do="Decorate a function, or use a limit for each key without key=.")
-        key = "None" if self.key is None else "$key(*args, **kwargs)"
+        key = "None" if self.key is None else "$key(ARGS)"
         return f"""
             $which = {key}
             $place = $reserve($which, now, scope)

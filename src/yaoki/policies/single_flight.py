@@ -70,8 +70,7 @@ class Flights(Generic[V]):
         flight = flights.get(key)
         if flight is not None:
             return flight
-        with scope.detached():
-            task = runtime.spawn(_fly(work), name="yaoki-flight")
+        task = runtime.spawn(_fly(work), name="yaoki-flight")
         flight = flights[key] = _Flight(task, kept=kept)
         task.add_done_callback(lambda _: flights.pop(key, None) if flights.get(key) is flight else None)
         return flight
@@ -112,17 +111,18 @@ class Flights(Generic[V]):
 
 
 async def _fly(work: Callable[[], Awaitable[V]]) -> Landed[V]:
-    try:
-        return Landed(await work())
-    except Exception as error:
-        return Landed(None, error, error.__traceback__)
+    with scope.detached():
+        try:
+            return Landed(await work())
+        except Exception as error:
+            return Landed(None, error, error.__traceback__)
 
 
 class _Turn(Generic[V]):
     __slots__ = ("deadline", "landed", "ready", "thread")
 
     def __init__(self) -> None:
-        self.deadline = scope.current.get()[0]
+        self.deadline = scope.ambient()[0]
         self.thread = threading.get_ident()
         self.ready = threading.Event()
         self.landed: Landed[V] | None = None
@@ -157,7 +157,7 @@ class ThreadFlights(Generic[V]):
                                           do="Give more time, or shorten the timeout of the call itself.", timeout=limit_s)
             landed = turn.landed
             short_of_time = landed is not None and isinstance(landed.error, AttemptTimeoutError | DeadlineError)
-            if landed is not None and not (short_of_time and turn.deadline < scope.current.get()[0]):
+            if landed is not None and not (short_of_time and turn.deadline < scope.ambient()[0]):
                 return landed.get()
 
     def _fly(self, key: Hashable, turn: _Turn[V], work: Callable[[], V]) -> V:

@@ -28,6 +28,7 @@ class ThrottlePolicy(Policy):
     """
 
     kind = "throttle"
+    keeps_deadline = True
 
     def __init__(self, *, k: float = 2.0, window: float | timedelta = 60.0, most: float = 0.9) -> None:
         self.decider = Throttle(k=k, window_s=seconds("window", window), most=most)

@@ -126,8 +126,7 @@ def test_every_caller_waits_no_longer_than_its_own_deadline():
     ask = single_flight()(source)
 
     async def hurried():
-        scope.current.set((runtime.monotonic() + 0.3, 0))
-        with pytest.raises(AttemptTimeoutError):
+        with scope.until(runtime.monotonic() + 0.3), pytest.raises(AttemptTimeoutError):
             await ask(1)
         return "gave up"
 

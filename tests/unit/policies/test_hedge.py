@@ -322,10 +322,6 @@ def test_plain_functions_fail_over_and_keep_the_first_error():
 
 def test_a_plain_caller_waits_no_longer_than_its_deadline():
     release = threading.Event()
-    token = scope.current.set((runtime.monotonic() + 0.03, 0))
-    try:
-        with pytest.raises(AttemptTimeoutError):
-            hedge(0.005, idempotent=True, budget=rich())(lambda: release.wait(10))()
-    finally:
-        scope.current.reset(token)
-        release.set()
+    with scope.until(runtime.monotonic() + 0.03), pytest.raises(AttemptTimeoutError):
+        hedge(0.005, idempotent=True, budget=rich())(lambda: release.wait(10))()
+    release.set()

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from virtual_time import Clock, run
 from yaoki import events, runtime
 from yaoki.errors import ConfigError, RateLimitedError, UsageError
+from yaoki.policies import scope
 from yaoki.policies.gcra import Gcra, KeyedGcra, Rate
 from yaoki.policies.limiter import rate_limit
-from yaoki.policies.scope import current
 
 # ── the decider ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,12 +201,8 @@ def test_a_wait_beyond_the_ambient_deadline_is_refused_at_once():
     clock, limit = Clock(), rate_limit(1, burst=1, max_wait=100.0)
     with runtime.use(clock):
         limit.call(lambda: None)
-        token = current.set((clock.now + 0.5, 0))
-        try:
-            with pytest.raises(RateLimitedError) as refused:
-                limit.call(lambda: None)
-        finally:
-            current.reset(token)
+        with scope.until(clock.now + 0.5), pytest.raises(RateLimitedError) as refused:
+            limit.call(lambda: None)
         assert clock.slept == []
         assert refused.value.retry_after == pytest.approx(1.0)
 
