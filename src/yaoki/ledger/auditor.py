@@ -45,7 +45,7 @@ class Auditor:
         self.book = Book(sink, rules, findings)
         self.verdicts: dict[str, Verdict] = {}
         self._part_of = part_of
-        self._settled: dict[str, int] = {}  # part: beats up to this number are accounted for
+        self.settled: dict[str, int] = {}  # part: beats up to this number are accounted for
 
     def due_until(self, now: float) -> float:
         """What was written before this must be at rest by now."""
@@ -143,7 +143,7 @@ class Auditor:
 
     def judge(self, look: Look) -> Verdict:
         """Decide about a partition; open and close the findings about standstills."""
-        settled = self._settled.get(look.part, -1)
+        settled = self.settled.get(look.part, -1)
         if settled >= 0:
             waved = frozenset(beat.number for beat in look.beats if beat.number <= settled)
             look = _with_arrived(look, look.arrived | waved)
@@ -161,7 +161,12 @@ class Auditor:
 
     def settle(self, part: str, number: int) -> None:
         """Account for beats up to `number` that never arrived: all that was written among them was compared, by name."""
-        self._settled[part] = max(self._settled.get(part, -1), number)
+        self.settled[part] = max(self.settled.get(part, -1), number)
+
+    def adopt(self, other: Auditor) -> None:
+        """Take over which beats another auditor of this sink had accounted for."""
+        for part, number in other.settled.items():
+            self.settle(part, number)
 
     def worst(self) -> str:
         """The verdict that asks for attention first."""

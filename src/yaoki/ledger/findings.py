@@ -23,8 +23,6 @@ MISSING, EXTRA, DUPLICATE, CORRUPT = "missing", "extra", "duplicate", "corrupt"
 LATE, REORDERED = "late", "reordered"
 OPEN, ACKNOWLEDGED, CLOSED, LOST = "open", "acknowledged", "closed", "lost"
 
-REPAIRABLE_KINDS = (MISSING, CORRUPT)
-
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that is not as it should be.

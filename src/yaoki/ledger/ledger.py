@@ -183,14 +183,15 @@ class Ledger:
         """Erase the contents of `key` for good (or of some versions of it) and return how many.
 
         Versions stay numbered and counted, and the chain of hashes stays whole; salt and digest go with the content, so
-        that nobody can guess a content and check the guess. Copies in sinks are yours to delete; the audit names those
-        that are left, as corrupt.
+        that nobody can guess a content and check the guess. Copies in sinks are yours to delete; an audit that reads the
+        whole sink names those that are left, as extra.
         """
         if is_beat(key):
             raise InputError("a heartbeat holds nothing to erase", do="name the key of a person or thing")
         chosen = versions if versions is not None else [each.version for each in await self.history(key)]
         erased = 0
         async with self.store.transaction() as tx:
+            await tx.execute("INSERT INTO yaoki_ledger_note (name, body) VALUES ('erased', 'yes') ON CONFLICT (name) DO NOTHING")
             for version in chosen:
                 erased += len(await tx.fetch(
                     "UPDATE yaoki_ledger_version SET content = NULL, salt = NULL, digest = NULL "
@@ -254,7 +255,7 @@ class Ledger:
         return await self.store.between(epoch.part, since, epoch.until, content=content)
 
     async def sealed(self, *, parts: Sequence[int] | None = None) -> AsyncIterator[Batch]:
-        """Every sealed version that is not a beat, with the time at which it was sealed: what sinks should hold."""
+        """Every sealed version that is neither a beat nor erased, with the time at which it was sealed: what sinks should hold."""
         for part in range(self.partitions) if parts is None else parts:
             first, since = 0, (0, 0)
             while found := await self.epochs(part, first=first, limit=100):
@@ -299,7 +300,7 @@ def _epoch(row: SqlRow) -> Epoch:
 
 
 def _batch(rows: list[Row], sealed_at: float) -> Batch:
-    kept = [row for row in rows if not is_beat(row.key)]
+    kept = [row for row in rows if row.digest and not is_beat(row.key)]  # without a digest: erased
     return Batch([row.key for row in kept], [row.version for row in kept], [row.digest for row in kept],
                  [sealed_at] * len(kept))
 

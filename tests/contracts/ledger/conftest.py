@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
-import asyncpg
+import psycopg
 import pytest
 
 numbers = itertools.count()
@@ -26,11 +26,10 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-async def postgres(postgres_server: str) -> AsyncIterator[str]:
+def postgres(postgres_server: str) -> str:
     """The URL of an empty database."""
     name = f"ledger{next(numbers)}"
-    admin = await asyncpg.connect(postgres_server)
-    await admin.execute(f"CREATE DATABASE {name}")
-    await admin.close()
-    yield postgres_server.replace("/postgres?", f"/{name}?") if "?" in postgres_server else \
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    return postgres_server.replace("/postgres?", f"/{name}?") if "?" in postgres_server else \
         postgres_server.rsplit("/", 1)[0] + f"/{name}"

@@ -80,6 +80,10 @@ class Store(Protocol):
         """(key, version, content, schema, written_at, traceparent) of these versions, oldest first."""
         ...
 
+    async def position(self, key: str, version: int) -> Position:
+        """Where this version stands in commit order; (0, 0) if there is none."""
+        ...
+
     async def now(self) -> float: ...
 
     async def held(self) -> tuple[float, str]:

@@ -180,6 +180,11 @@ class PostgresStore:
     async def versions(self, key: str, first: int, last: int) -> list[SqlRow]:
         return await self.fetch(VERSIONS, key, first, last)
 
+    async def position(self, key: str, version: int) -> Position:
+        rows = await self.fetch(
+            "SELECT eff_xid, pos FROM yaoki_ledger_version WHERE key = ?1 AND version = ?2", key, version)
+        return (rows[0][0], rows[0][1]) if rows else (0, 0)
+
     async def now(self) -> float:
         return float(await self._open().fetchval(NOW))
 

@@ -162,6 +162,11 @@ class SqliteStore:
     async def versions(self, key: str, first: int, last: int) -> list[SqlRow]:
         return await self.fetch(VERSIONS, key, first, last)
 
+    async def position(self, key: str, version: int) -> Position:
+        rows = await self.fetch(
+            "SELECT 0, pos FROM yaoki_ledger_version WHERE key = ?1 AND version = ?2", key, version)
+        return (rows[0][0], rows[0][1]) if rows else (0, 0)
+
     async def now(self) -> float:
         return runtime.unix_time()
 

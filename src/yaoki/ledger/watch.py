@@ -1,0 +1,212 @@
+"""Audit one sink against one source, once or for ever.
+
+    look:  source, refreshed ──▶ what is recent, by name (or all of it, by listing) ──▶ differences ──▶ read again ──▶ findings
+           open findings ──▶ read again ──▶ closed, with evidence
+           beats ──▶ a verdict for each partition
+
+Everything a look found is stored in one transaction with how far it came. A look that fails stores nothing, and the next
+one covers its time too. Only one auditor of a sink runs at a time, by lease.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+
+from yaoki import events, runtime
+from yaoki.errors import AuditError
+from yaoki.events import AuditAdvanced, FindingClosed, FindingOpened, VerdictReached
+from yaoki.ledger import findings as kinds
+from yaoki.ledger.auditor import Auditor
+from yaoki.ledger.compare import compare_records, differences
+from yaoki.ledger.findings import Finding
+from yaoki.ledger.leases import prove, take
+from yaoki.ledger.notes import Progress, load_findings, load_progress, save_look
+from yaoki.ledger.records import Batch, Naming, Record, is_beat
+from yaoki.ledger.rules import Rules
+from yaoki.ledger.sinks.port import Sink
+from yaoki.ledger.sources.port import Lane, Source
+from yaoki.ledger.store.port import Store
+from yaoki.ledger.verdicts import Look, Verdict
+
+READ_AT_ONCE = 1000
+
+
+class Watch:
+    """The audit of `sink` against `source`.
+
+    Args:
+        store: where findings and progress are kept: the ledger's own database, or a file beside it.
+        list_every_s: how often the whole sink is read; between, only what is recent is asked for, by name.
+        lint: reads the settings of the pipeline and says what is dangerous about them: (name, sentence) pairs.
+    """
+
+    def __init__(self, store: Store, source: Source, sink: Sink, rules: Rules, *, owner: str = "auditor",
+                 list_every_s: float = 3600.0, lint: Callable[[], Sequence[tuple[str, str]]] | None = None) -> None:
+        self.store = store
+        self.source = source
+        self.sink = sink
+        self.rules = rules
+        self._owner = owner
+        self._list_every_s = list_every_s
+        self._lint = lint
+        self.progress = Progress(sink=sink.name)
+        self.auditor = Auditor(sink.name, rules, part_of=source.part_of)
+        self.by_name_only = not (source.knows_digests and sink.knows_digests)
+
+    async def look(self, *, whole: bool = False, repaired: Sequence[Naming] = ()) -> list[Verdict]:
+        """Look once and store what was found. Returns the verdict for each partition.
+
+        Args:
+            whole: read the whole sink, whatever was read before.
+            repaired: names that were just delivered again.
+
+        Raises:
+            AuditError: another auditor of this sink is at work, or a side cannot be read.
+        """
+        lease = await take(self.store, f"audit/{self.sink.name}", self._owner)
+        if lease is None:
+            raise AuditError(f"another auditor is at work on {self.sink.name}",
+                             do="let it work, or wait until its lease has ended")
+        began = runtime.monotonic()
+        await self._recall()
+        await self.source.refresh()
+        now = await self.source.now()
+        whole = whole or now - self.progress.listed_at > self._list_every_s
+        changed = await self._compare(now, whole=whole)
+        await self._recheck(now, repaired)
+        verdicts = [await self._judge(lane, now, changed) for lane in await self.source.lanes()]
+        if self._lint is not None:
+            self._note_lint(await runtime.run_blocking(self._lint), now)
+        changes = self.auditor.book.take_changed()
+        before = {verdict.part: verdict.kind for verdict in self.progress.verdicts}
+        self._advance(now, verdicts, changes, whole=whole)
+        async with self.store.transaction() as tx:
+            await prove(tx, lease)
+            await save_look(tx, self.progress, changes)
+        self._tell(changes, verdicts, before, runtime.monotonic() - began)
+        return verdicts
+
+    async def run(self, *, looks: int | None = None) -> None:
+        """Look every `rules.audit_every_s` until cancelled, or so many times."""
+        done = 0
+        while looks is None or done < looks:
+            await self.look()
+            done += 1
+            if done != looks:
+                await runtime.sleep(self.rules.audit_every_s)
+
+    # ── the steps of a look ──────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _recall(self) -> None:
+        """Start from what is stored: this may be a new process, or a person closed a finding meanwhile."""
+        settled = self.auditor
+        self.progress = await load_progress(self.store, self.sink.name)
+        stored = await load_findings(self.store, self.sink.name, everything=True)
+        self.auditor = Auditor(self.sink.name, self.rules, stored, self.source.part_of)
+        self.auditor.adopt(settled)
+
+    async def _compare(self, now: float, *, whole: bool) -> Counter[str]:
+        """Name what differs; returns how many versions came due, by partition."""
+        due = self.auditor.due_until(now)
+        recent = await self.source.recent(self.progress.audited_through, due)
+        if recent is None or whole:
+            known = None if self.by_name_only else await self.source.known()
+            summary = await differences(self._expected, self._found, known=known)
+            found_differences = summary.differences
+            # A source that cannot vouch for every name says nothing about a name that only the sink has.
+            if not self.source.vouches:
+                found_differences = [each for each in found_differences if each.kind != kinds.EXTRA]
+        else:
+            there = await self._read(self.sink.read, [(each.key, each.version) for each in recent])
+            found_differences = compare_records(self._stripped(recent), there)
+            self.auditor.arrived(recent, there, now)
+        names = self.auditor.screen(found_differences, now)
+        found = await self._read(self.sink.read, names)
+        self.auditor.confirm(await self._read(self.source.read, names), found, now)
+        return Counter(self.source.part_of(each.key) for each in recent or ())
+
+    async def _recheck(self, now: float, repaired: Sequence[Naming]) -> None:
+        names = self.auditor.to_recheck()
+        found = await self._read(self.sink.read, names)
+        expected = await self._read(self.source.read, names)
+        self.auditor.recheck(expected, found, now, repaired=repaired)
+        missing = [each for each in self.auditor.book.open_ones() if each.kind == kinds.MISSING]
+        copies = await self.source.has_copies([(each.key, each.version) for each in missing]) if missing else set()
+        for each in missing:
+            if (each.key, each.version) not in copies:
+                self.auditor.book.lose(each, "no copy is left at the source or in what was recorded of the stream")
+
+    async def _judge(self, lane: Lane, now: float, changed: Counter[str]) -> Verdict:
+        there = {(each.key, each.version) for each in await self._read(self.sink.read, lane.names)}
+        arrived = frozenset(beat.number for beat, name in zip(lane.beats, lane.names, strict=True) if name in there)
+        open_ones = [each for each in self.auditor.book.open_ones() if each.part == lane.part and each.version >= 0]
+        if self.source.complete and not open_ones and arrived:
+            # Everything written among the beats that never came was compared by name and is there.
+            self.auditor.settle(lane.part, self._settled_until(lane, arrived))
+        return self.auditor.judge(Look(
+            part=lane.part, now=now, beats=lane.beats, arrived=arrived, transported=lane.transported,
+            changed=changed[lane.part], differing=len(open_ones), held_s=lane.held_s, holder=lane.holder))
+
+    def _settled_until(self, lane: Lane, arrived: frozenset[int]) -> int:
+        """The newest beat written before what has been audited: skipped ones below it are accounted for."""
+        newest = max(arrived)
+        through = self.progress.audited_through
+        return max((beat.number for beat in lane.beats if beat.number < newest and beat.at <= through), default=-1)
+
+    def _note_lint(self, dangers: Sequence[tuple[str, str]], now: float) -> None:
+        present = {f"lint:{name}": sentence for name, sentence in dangers}
+        for kind, sentence in present.items():
+            self.auditor.book.open(kind, now, note=sentence)
+        for each in self.auditor.book.open_ones():
+            if each.kind.startswith("lint:") and each.kind not in present:
+                self.auditor.book.close(each, now, "the setting was put right")
+
+    def _advance(self, now: float, verdicts: list[Verdict], changes: list[Finding], *, whole: bool) -> None:
+        progress = self.progress
+        delays = [each.delay_s for each in changes if each.state == kinds.OPEN and each.version >= 0]
+        progress.longest_delay_s = max([progress.longest_delay_s, *delays])
+        progress.audited_through = max(progress.audited_through, self.auditor.due_until(now))
+        progress.looked_at = now
+        progress.listed_at = now if whole else progress.listed_at
+        progress.bound_s = self.rules.loss_bound_s
+        progress.silent_after_s = 3 * self.rules.audit_every_s + self.rules.listing_s + 2 * self.rules.clock_error_s
+        progress.verdicts = verdicts
+
+    def _tell(self, changes: list[Finding], verdicts: list[Verdict], before: dict[str, str], duration_s: float) -> None:
+        if not events.wanted():
+            return
+        for each in changes:
+            if each.state == kinds.OPEN:
+                events.emit(FindingOpened(finding=each.id, kind=each.kind, sink=each.sink, key=each.key, version=each.version,
+                                          part=each.part, delay_s=each.delay_s, bound_s=each.bound_s))
+            else:
+                events.emit(FindingClosed(finding=each.id, kind=each.kind, sink=each.sink, state=each.state, note=each.note))
+        for verdict in verdicts:
+            if before.get(verdict.part) != verdict.kind:
+                events.emit(VerdictReached(sink=self.sink.name, part=verdict.part, kind=verdict.kind,
+                                           before=before.get(verdict.part, ""), reason=verdict.reason))
+        events.emit(AuditAdvanced(
+            sink=self.sink.name, audited_through=self.progress.audited_through, duration_s=duration_s,
+            open_findings=len(self.auditor.book.open_ones()), loss_bound_s=self.rules.loss_bound_s,
+            stuck_bound_s=self.rules.stuck_bound_s))
+
+    # ── reading both sides alike ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def _expected(self) -> AsyncIterator[Batch]:
+        async for batch in self.source.expected():
+            yield batch.without_digests() if self.by_name_only else batch
+
+    async def _found(self) -> AsyncIterator[Batch]:
+        async for batch in self.sink.listing():
+            kept = batch.select([at for at, key in enumerate(batch.keys) if not is_beat(key)])
+            yield kept.without_digests() if self.by_name_only else kept
+
+    async def _read(self, read: Callable[[Sequence[Naming]], object], names: Sequence[Naming]) -> list[Record]:
+        found: list[Record] = []
+        for start in range(0, len(names), READ_AT_ONCE):
+            found += await read(names[start:start + READ_AT_ONCE])  # type: ignore[misc]
+        return self._stripped(found)
+
+    def _stripped(self, records: list[Record]) -> list[Record]:
+        return [Record(each.key, each.version, b"", each.at) for each in records] if self.by_name_only else records
