@@ -3,6 +3,7 @@
     YaokiError
     ├── RefusedError         no: nothing was sent; try elsewhere or again
     │   ├── BreakerOpenError · BulkheadFullError · DeadlineError · RateLimitedError · ThrottledError · SuspendedError · InProgressError
+    │   ├── StaleDataError
     ├── InDoubtError         nobody knows: it was sent, and no answer came back
     │   └── AttemptTimeoutError
     ├── DeclinedError        yes, it arrived, and the answer was no: nothing was done
@@ -150,6 +151,13 @@ class InProgressError(RefusedError):
 
     code = "YK-1107"
     why = "Two requests with one key are one effect; the second waits for the first one's answer, and may not overtake it."
+
+
+class StaleDataError(RefusedError):
+    """The local copy of pushed data is too old to be read, or was never fetched. `age_s` is seconds, or None."""
+
+    code = "YK-1108"
+    why = "Data is pushed ahead of need and good for hours; its source has not been reached for longer than that."
 
 
 # ── did it happen? nobody knows ──────────────────────────────────────────────────────────────────────────────────────
