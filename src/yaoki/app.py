@@ -203,7 +203,9 @@ def open(url: str, *, sagas: Iterable[Saga[Any]], concurrency: int = DEFAULT_CON
     """Sagas on the journal at `url`.
 
     Args:
-        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, or `memory:` (gone with the process).
+        url: `sqlite:///relative.db`, `sqlite:////absolute.db`, `postgresql://user@host/database` (any number of workers
+            share it; `?lease=15` is the seconds after which a silent one's runs are taken over), or `memory:` (gone with
+            the process).
         sagas: the definitions whose runs are started and taken up again here.
         concurrency: runs in memory at once; the rest wait in the journal.
         grace: seconds that steps under way get to end when the app is closed.
@@ -242,6 +244,16 @@ def _sqlite(rest: str, durability: str) -> Journal:
     return SqliteJournal(path, durability=durability)
 
 
-JOURNALS: Mapping[str, Callable[[str, str], Journal]] = {"sqlite": _sqlite, "memory": _memory}
+def _postgres(rest: str, durability: str) -> Journal:
+    try:
+        from yaoki.saga.journal.postgres import PostgresJournal  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"a journal on PostgreSQL needs {error.name}, which is not installed",
+                          do="pip install 'yaoki[postgres]'") from error
+    return PostgresJournal(f"postgresql:{rest}", durability=durability)
+
+
+JOURNALS: Mapping[str, Callable[[str, str], Journal]] = {"sqlite": _sqlite, "memory": _memory, "postgresql": _postgres,
+                                                         "postgres": _postgres}
 
 __all__ = ["App", "Run", "SyncApp", "SyncRun", "journal_at", "open"]

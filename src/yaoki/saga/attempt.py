@@ -52,6 +52,8 @@ class Attempts:
         driver, header = self._driver, self._driver.header
         self._began = driver.clock()
         while True:
+            if driver.hold is not None:
+                await driver.hold()
             self._made += 1
             under_way = Effect(header.id, header.saga, self._step.name, self._undo, self._made, header.fence, header.traceparent)
             if events.wanted():

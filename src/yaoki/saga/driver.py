@@ -55,6 +55,9 @@ class Driver:
         self.waiting_for = ""
         self.is_stopping = is_stopping
         self._journal = journal
+        self.hold = journal.hold if journal.shared else None  # awaited before each effect
+        self._now = journal.now if journal.shared else rt.unix_time
+        self._let_go = False  # did the last entry give the run back to the journal?
         self._answered = answered
         self._seq = 0
         self._running: dict[str, asyncio.Task[Record | None]] = {}
@@ -93,6 +96,8 @@ class Driver:
                         running[name] = runtime.spawn(attempts.run(), name=f"yaoki-{self.header.id}-{name}")
                     await self._next_result()
                 else:
+                    if machine.state is RunState.BLOCKED and not self._let_go and not self.is_stopping():
+                        await self._write_blocked()
                     return machine.state
         finally:
             if self._deadline is not None:
@@ -187,15 +192,21 @@ class Driver:
         return (*records, *more)
 
     def _entry(self, records: tuple[Record, ...]) -> Append:
-        state, now = self.machine.state, self._rt.unix_time()
+        state, now = self.machine.state, self._now()
         seq = self._seq - len(records)
         if state is self.header.state:
             return Append(self.header.no, seq, records, at=now)
         result = self.last_result if state is RunState.COMPLETED else b""
         return Append(self.header.no, seq, records, state, result, self._reason(state), now)
 
+    async def _write_blocked(self) -> None:
+        """Taken up for a request that changed nothing: give it back as it was."""
+        state = RunState.BLOCKED
+        await self._journal.append(Append(self.header.no, self._seq, (), state, b"", self._reason(state), self._now()))
+
     def _written(self, entry: Append) -> None:
         header = self.header
+        self._let_go = entry.state is RunState.BLOCKED
         if entry.state is not None:
             header.state, header.reason = entry.state, entry.reason
             if entry.state.is_end:
@@ -268,7 +279,7 @@ class Driver:
 
     def _set_deadline(self) -> None:
         if self.header.deadline_at and not self.machine.abort:
-            left = max(0.0, self.header.deadline_at - runtime.unix_time())
+            left = max(0.0, self.header.deadline_at - self._now())
             late = Abort(f"the run's deadline passed ({self.saga.deadline:g} s)" if self.saga.deadline else "deadline passed")
             self._deadline = asyncio.get_running_loop().call_later(left, self.ask, "cancel", late)
 

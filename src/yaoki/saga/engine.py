@@ -17,12 +17,20 @@ from typing import Any, TypeVar
 import msgspec
 
 from yaoki import events, runtime
-from yaoki.errors import DefinitionError, InputError, JournalError, RunConflictError, RunNotFoundError, UsageError
+from yaoki.errors import (
+    DefinitionError,
+    FencedError,
+    InputError,
+    JournalError,
+    RunConflictError,
+    RunNotFoundError,
+    UsageError,
+)
 from yaoki.saga import codec
 from yaoki.saga.brake import Brake
 from yaoki.saga.define import Saga
 from yaoki.saga.driver import Driver
-from yaoki.saga.journal.port import Journal, NewRun, Request
+from yaoki.saga.journal.port import Created, Journal, NewRun, Request
 from yaoki.saga.machine import HistoryError
 from yaoki.saga.records import Abort, Header, Resolution, RunState, Stored
 
@@ -30,6 +38,15 @@ I = TypeVar("I")  # noqa: E741  a saga's input
 
 # How often requests of people (`yk runs cancel`) are looked for, and runs without progress.
 POLL_S = 0.5
+
+# The same on a shared journal, which rings when there is something, so that looking is the safety net; each look is a query.
+SHARED_POLL_S = 1.0
+
+# How often somebody who waits for a run that another worker drives has its state looked up.
+REMOTE_POLL_S = 0.2
+
+# Many bells at once are one.
+COALESCE_S = 0.01
 
 # Runs taken from the journal at once: enough to fill commits, few enough that memory stays flat.
 PAGE = 256
@@ -68,24 +85,33 @@ class Engine:
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
         self._broken: Exception | None = None
+        self._fencing: asyncio.Task[None] | None = None  # under way while this worker drops its runs and starts again
+        self._rung: asyncio.Future[None] | None = None
+        self._starting = 0  # runs that will be kept, being made durable
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def open(self) -> None:
-        """Own the journal, and take up every unfinished run."""
-        await self.journal.open()
-        for saga in self.sagas.values():
-            await self.journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
+        """Own the journal, or join its owners, and take up unfinished runs."""
+        self.journal.bell = self._ring
+        self.journal.fenced = self._fence
+        await self._join()
         self._backlog = True
         self._watching = runtime.spawn(self._watch(), name="yaoki-watch")
         self._feed()
+
+    async def _join(self) -> None:
+        await self.journal.open()
+        for saga in self.sagas.values():
+            await self.journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
+        await self.journal.serve([saga.graph.hash for saga in self.sagas.values()])
 
     async def close(self, *, grace_s: float = 10.0) -> None:
         """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
         self._stopping = True
         for driver in self._drivers.values():
             driver.wake()
-        for task in (self._watching, self._feeding):
+        for task in (self._watching, self._feeding, self._fencing):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -117,24 +143,45 @@ class Engine:
         if self.sagas.get(saga.name) is not saga:
             raise UsageError(f"saga {saga.name!r} was not given to this engine", do=f"open it with sagas=[..., {saga.name}]")
         data = _encoded(saga, input)
-        now = runtime.unix_time()
+        now = self.journal.now()
+        braked = self._brakes[saga.name].is_on
+        # On a shared journal whoever has room takes what is not kept; alone, that is decided once the run is durable.
+        keep = not self.journal.shared or (not braked and self._has_room(self._starting))
         new = NewRun(id or runtime.new_id(), saga.name, saga.graph.hash, data, now + saga.deadline if saga.deadline else 0.0,
-                     traceparent, now)
-        created = await self.journal.create(new)
+                     traceparent, now, keep)
+        self._starting += keep
+        try:
+            created = await self._create(new)
+        finally:
+            self._starting -= keep
         header = created.header
         if not created.new:
             _same(header, new)
-        elif self._brakes[saga.name].is_on:
+        elif braked and keep:
             self._held.setdefault(saga.name, []).append(header.id)
-        elif len(self._drivers) < self.concurrency and not self._backlog:
+        elif keep and (self.journal.shared or self._has_room()):
             self._begin(Stored(header, []), is_new=True)
         else:
-            self.journal.release(header.no)
+            if keep:
+                self.journal.release(header.no)
             self._backlog = True
             self._feed()
         if created.new and events.wanted():
             events.emit(events.RunStarted(run=header.id, saga=header.saga))
         return header
+
+    def _has_room(self, coming: int = 0) -> bool:
+        return len(self._drivers) + coming < self.concurrency and not self._backlog and self._fencing is None
+
+    async def _create(self, new: NewRun) -> Created:
+        while True:
+            try:
+                return await self.journal.create(new)
+            except FencedError:  # nothing was written, and this worker starts again
+                self._fence()
+                if self._fencing is None:
+                    raise
+                await asyncio.wait([self._fencing])
 
     async def wait(self, run_id: str) -> Header:
         """Wait until the run has ended or is blocked. Raises RunNotFoundError."""
@@ -207,7 +254,7 @@ class Engine:
         return driver
 
     def _is_stopping(self) -> bool:
-        return self._stopping
+        return self._stopping or self._fencing is not None
 
     async def _drive(self, driver: Driver) -> None:
         run_id = driver.header.id
@@ -215,6 +262,8 @@ class Engine:
             state = await driver.drive()
         except asyncio.CancelledError:
             raise
+        except FencedError:
+            self._fence()
         except Exception as error:
             self._break(error)
         else:
@@ -228,12 +277,15 @@ class Engine:
     def _ended(self, driver: Driver, state: RunState) -> None:
         if not (state.is_end or state is RunState.BLOCKED):
             return  # handed over
-        for waiter in self._waiters.pop(driver.header.id, ()):
-            if not waiter.done():
-                waiter.set_result(driver.header)
+        self._answer_waiters(driver.header)
         brake = self._brakes[driver.saga.name]
         if state.is_end and brake.ended(state is RunState.UNDONE) and events.wanted():
             events.emit(events.SagaPaused(saga=driver.saga.name, aborted=brake.undone, finished=brake.ended_runs))
+
+    def _answer_waiters(self, header: Header) -> None:
+        for waiter in self._waiters.pop(header.id, ()):
+            if not waiter.done():
+                waiter.set_result(header)
 
     def _break(self, error: Exception) -> None:
         """A record could not be made durable: begin nothing more, and tell everybody who waits."""
@@ -246,27 +298,58 @@ class Engine:
             for waiter in waiters:
                 _fail(waiter, error)
 
+    def _fence(self) -> None:
+        """This worker was declared dead: others have its runs, or soon will. Drop them all, and join again as a new one."""
+        if self._fencing is None and not self._stopping:
+            self._fencing = runtime.spawn(self._start_again(), name="yaoki-fenced")
+
+    async def _start_again(self) -> None:
+        dropped = list(self._tasks.values())
+        if events.wanted():
+            events.emit(events.WorkerFenced(worker=getattr(self.journal, "name", ""), runs=len(dropped)))
+        for task in dropped:
+            task.cancel()
+        if dropped:
+            await asyncio.wait(dropped)
+        self._handed.clear()
+        self._answered.clear()
+        while True:
+            try:
+                await self._join()
+                break
+            except JournalError:  # the server is away: without it there is nothing to do
+                await runtime.sleep(SHARED_POLL_S)
+        self._fencing = None
+        self._backlog = True
+        self._feed()
+
     # ── taking up what waits ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _feed(self) -> None:
-        if self._feeding is None and not self._stopping:
+        if self._feeding is None and not self._is_stopping():
             self._feeding = runtime.spawn(self._take_up(), name="yaoki-feed")
 
     async def _take_up(self) -> None:
         try:
-            while self._backlog and not self._stopping and (room := self.concurrency - len(self._drivers)) > 0:
+            while self._backlog and not self._is_stopping() and (room := self.concurrency - len(self._drivers)) > 0:
                 # Cleared before looking: whoever leaves a run in the journal meanwhile sets it again.
                 self._backlog = False
                 wanted = min(room, PAGE)
                 page = await self._next_page(wanted)
-                self._backlog = self._backlog or len(page) == wanted
+                self._backlog = self._backlog or (bool(page) if self.journal.shared else len(page) == wanted)
+                asked = await self.journal.requests() if page and self.journal.shared else []
                 for stored in page:
                     if not stored.records and self._brakes_hold(stored.header.saga):
                         self._held.setdefault(stored.header.saga, []).append(stored.header.id)
                     else:
-                        self._begin(stored)
+                        self._begin(stored, is_new=self.journal.shared and stored.header.fence == 1)
+                for request in asked:  # before the drivers' first turn: a blocked run was taken for nothing else
+                    self._hand_out(request)
+        except FencedError:
+            self._fence()
         except JournalError as error:
-            self._break(error)
+            if not self.journal.shared:
+                self._break(error)  # else the server is away for a while: the next look tries again
         finally:
             self._feeding = None
 
@@ -287,11 +370,47 @@ class Engine:
     async def _watch(self) -> None:
         told: dict[str, float] = {}
         while True:
-            await runtime.sleep(POLL_S)
+            await self._next_look()
+            if self._fencing is not None:
+                continue
             with contextlib.suppress(JournalError):
-                await self._carry_out_requests()
+                await self._look()
             if events.wanted():
                 self._tell_stuck(told)
+
+    async def _next_look(self) -> None:
+        """Wait for the bell, or for the time of the next look."""
+        loop = asyncio.get_running_loop()
+        if not self.journal.shared:
+            await runtime.sleep(POLL_S)
+            return
+        remote = any(run_id not in self._drivers for run_id in self._waiters)
+        self._rung = loop.create_future()
+        timer = loop.call_later(REMOTE_POLL_S if remote else SHARED_POLL_S, _release, self._rung)
+        try:
+            await self._rung
+        finally:
+            timer.cancel()
+        await runtime.sleep(COALESCE_S)
+
+    def _ring(self) -> None:
+        if self._rung is not None:
+            _release(self._rung)
+
+    async def _look(self) -> None:
+        if not self.journal.shared:
+            await self._carry_out_requests()
+            return
+        due, asked = await self.journal.peek()
+        if due and len(self._drivers) < self.concurrency:
+            self._backlog = True
+            self._feed()
+        if asked:
+            await self._carry_out_requests()
+        if remote := [run_id for run_id in self._waiters if run_id not in self._drivers]:
+            for header in await self.journal.headers(remote):
+                if (header.state.is_end or header.state is RunState.BLOCKED) and header.id not in self._drivers:
+                    self._answer_waiters(header)
 
     def _tell_stuck(self, told: dict[str, float]) -> None:
         now = runtime.monotonic()
@@ -303,6 +422,14 @@ class Engine:
         for run_id in [run_id for run_id in told if run_id not in self._drivers]:
             del told[run_id]
 
+    def _hand_out(self, request: Request) -> bool:
+        """Hand a request to its run's driver. False when it is not in memory."""
+        driver = self._drivers.get(request.run)
+        if driver is not None and request.no not in self._handed:
+            self._handed.add(request.no)
+            _hand(driver, request)
+        return driver is not None
+
     async def _carry_out_requests(self) -> None:
         """Hand requests to the runs they are for. One is removed only when its run has recorded what came of it."""
         for request in await self.journal.requests():
@@ -312,19 +439,21 @@ class Engine:
                 self.release_brake(msgspec.json.decode(request.data)["saga"])
                 self._answered.append(request.no)
                 continue
-            driver = self._drivers.get(request.run)
-            if driver is None:
+            if request.run not in self._drivers:
                 stored = await self.journal.take_one(request.run)
-                driver = self._drivers.get(request.run) or (self._begin(stored) if stored is not None else None)
-            if driver is None:
+                if stored is not None and request.run not in self._drivers:
+                    self._begin(stored)
+            if not self._hand_out(request):
                 self._answered.append(request.no)  # no such run, or it has ended
-            else:
-                self._handed.add(request.no)
-                _hand(driver, request)
-        if self._answered:
+        if self._answered:  # what came of them is durable
             answered, self._answered[:] = list(self._answered), []
             await self.journal.carried_out(answered)
             self._handed.difference_update(answered)
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _hand(driver: Driver, request: Request) -> None:

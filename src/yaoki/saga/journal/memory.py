@@ -64,7 +64,8 @@ class MemoryJournal(OneOwner):
         self._headers[header.no] = header
         self._records[header.no] = []
         self._numbers[run.id] = header.no
-        self._taken.add(header.no)
+        if run.keep:
+            self._taken.add(header.no)
         return Created(_copy(header), new=True)
 
     def _append(self, entry: Append) -> None:

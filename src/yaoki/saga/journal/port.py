@@ -113,6 +113,10 @@ class Journal(Protocol):
         """Seconds since 1970 by the clock that all owners of this journal share."""
         ...
 
+    async def peek(self) -> tuple[bool, bool]:
+        """On a shared journal: may there be something to take, and something to carry out? Cheap."""
+        ...
+
     async def hold(self) -> None:
         """Wait until this owner is certainly not taken for dead. Awaited before each effect on a shared journal."""
 
@@ -187,6 +191,9 @@ class OneOwner:
 
     def now(self) -> float:
         return runtime.unix_time()
+
+    async def peek(self) -> tuple[bool, bool]:
+        return True, True
 
     async def hold(self) -> None:
         """Always sure."""

@@ -116,8 +116,10 @@ class SqliteJournal(OneOwner):
         answers, created, highest = await self._call(lambda c: self._write(c, batch))
         self._next = max(self._next, highest + 1)
         self._created.update(created)
-        for each in batch:
-            if isinstance(each, Append) and each.state is not None and each.state.is_end:
+        for each, answer in zip(batch, answers, strict=True):
+            if answer is not None and not each.keep:  # type: ignore[union-attr]
+                self._created.discard(answer.header.no)
+            elif isinstance(each, Append) and each.state is not None and each.state.is_end:
                 self._created.discard(each.run)
         return answers
 

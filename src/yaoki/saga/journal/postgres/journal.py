@@ -245,6 +245,10 @@ class PostgresJournal:
             numbers, self._released = self._released, []
             await self._fenced_claim(sql.RELEASE, numbers)
 
+    async def peek(self) -> tuple[bool, bool]:
+        (row,) = await self._side.fetch(sql.PEEK, self._graphs, self._queues)
+        return row["due"], row["asked"]
+
     async def _claimed(self, statement: str, *values: Any) -> list[Any]:
         await self.flush()
         rows = await self._fenced_claim(statement, *values)
@@ -367,7 +371,8 @@ def _header(row: Any) -> Header:
 
 def _made(run: NewRun, no: int) -> Header:
     return Header(no=no, id=run.id, saga=run.saga, graph=run.graph, state=RunState.RUNNING, input=run.input,
-                  traceparent=run.traceparent, created_at=run.at, updated_at=run.at, deadline_at=run.deadline_at)
+                  traceparent=run.traceparent, created_at=run.at, updated_at=run.at, deadline_at=run.deadline_at,
+                  fence=int(run.keep))
 
 
 def _where(query: Query) -> tuple[str, tuple[Any, ...]]:

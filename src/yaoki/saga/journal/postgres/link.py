@@ -16,6 +16,7 @@ import msgspec
 
 from yaoki import runtime
 from yaoki.errors import ConfigError, JournalError
+from yaoki.policies import backoff
 from yaoki.saga.retrying import Retrying
 
 T = TypeVar("T")
@@ -26,7 +27,7 @@ Connection = Any  # asyncpg's own type has no parameters that help here
 # Source: PostgreSQL manual, appendix A.
 AGAIN = ("08", "57P", "53300", "40001", "40P01", "25006", "55P03", "57014")
 
-_BACKOFF = Retrying(attempts=1_000_000_000, first_s=0.05, cap_s=1.0)
+_BACKOFF = Retrying(1_000_000_000, backoff.exponential(0.05, cap=1.0))
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -122,7 +123,7 @@ class Link:
                     if self._closed or (self._patience_s is not None and waited > self._patience_s):
                         raise JournalError(f"{self._target.shown} does not answer: {error}",
                                            do="start the server, or check the address; nothing was lost") from error
-                await runtime.sleep(_BACKOFF.delay(failures, 0.0, runtime.rng()) or 0.0)
+                await runtime.sleep(_BACKOFF.delay(failures, 0.0, 0.0, runtime.rng()) or 0.0)
 
     async def fetch(self, sql: str, *values: Any) -> list[Any]:
         return await self.run(lambda c: c.fetch(sql, *values))

@@ -50,9 +50,10 @@ _CHANGED = f"""
 # Sorted by id, so that two workers that start the same runs at once wait for each other in one order.
 _CREATED = f"""
 , created AS (
-    INSERT INTO yaoki.run (id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at, lane, owner, due_at)
+    INSERT INTO yaoki.run (id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at, lane, owner, fence,
+        due_at)
     SELECT n.id, n.saga, n.graph, 'running', n.input, n.traceparent, n.at, n.at, n.deadline_at, n.lane,
-        CASE WHEN n.mine THEN fence.no END, coalesce(nullif(n.due_at, 0), {NOW})
+        CASE WHEN n.mine THEN fence.no END, n.mine::int, coalesce(nullif(n.due_at, 0), {NOW})
     FROM fence, unnest($20::text[], $21::text[], $22::text[], $23::bytea[], $24::text[], $25::float8[], $26::float8[],
         $27::int[], $28::bool[], $29::float8[]) AS n(id, saga, graph, input, traceparent, at, deadline_at, lane, mine, due_at)
     ORDER BY n.id
@@ -107,6 +108,14 @@ RELEASE = f"""{_FENCE.format(counter="claim")}, freed AS (
     UPDATE yaoki.run SET owner = NULL FROM fence WHERE run.no = ANY($3::bigint[]) AND run.owner = $1
 ) SELECT no FROM fence"""
 RECORDS = "SELECT run, kind, step, data, at FROM yaoki.record WHERE run = ANY($1) ORDER BY run, seq"
+
+# What an idle worker asks once a second: reads only, so it costs no commit.
+PEEK = """
+SELECT EXISTS (
+    SELECT FROM yaoki.lane l CROSS JOIN LATERAL (
+        SELECT FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no AND r.due_at <= extract(epoch FROM now())::float8 LIMIT 1
+    ) AS due WHERE ($1::text[] IS NULL OR l.graph = ANY($1)) AND ($2::text[] IS NULL OR l.queue = ANY($2))
+) AS due, EXISTS (SELECT FROM yaoki.request) AS asked"""
 
 # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
