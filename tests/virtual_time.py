@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any, TypeVar
 
@@ -37,17 +36,19 @@ class Clock(RealRuntime):
         self.slept.append(delay_s)
         self.now += delay_s
 
+    async def run_blocking(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return fn(*args, **kwargs)
+
 
 class _JumpingSelector(selectors.DefaultSelector):
     clock: Clock
-    jump: Callable[[], bool]
 
     def select(self, timeout: float | None = None) -> Any:
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
-        if timeout is None or not self.jump():
-            return super().select(0.05 if timeout is None else min(timeout, 0.05))
+        if timeout is None:
+            return super().select(0.05)  # only another thread can wake this loop
         self.clock.now += timeout
         return ready
 
@@ -58,21 +59,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, clock: Clock) -> None:
         selector = _JumpingSelector()
         selector.clock = clock
-        selector.jump = lambda: self.threads == 0
         self.clock = clock
-        self.threads = 0
         super().__init__(selector)
         self._clock_resolution = 1e-9
 
     def time(self) -> float:
         return self.clock.now
-
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
-        # While a real thread works, virtual time stands still.
-        future = super().run_in_executor(executor or ThreadPoolExecutor(4), func, *args)
-        self.threads += 1
-        future.add_done_callback(lambda _: setattr(self, "threads", self.threads - 1))
-        return future
 
 
 def run(main: Coroutine[Any, Any, T], *, clock: Clock | None = None) -> T:
