@@ -13,7 +13,7 @@ import msgspec
 
 from yaoki import effect, events, runtime
 from yaoki.effect import Effect
-from yaoki.errors import AttemptTimeoutError
+from yaoki.errors import AttemptTimeoutError, DeclinedError
 from yaoki.saga import codec
 from yaoki.saga.records import Kind, Record
 from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
@@ -62,7 +62,7 @@ class Attempts:
             try:
                 return self._succeeded(await self._begin(under_way))
             except Exception as error:
-                delay_or_record = self._failed(error)
+                delay_or_record = self._failed(error, under_way.sent)
             finally:
                 effect.current.reset(token)
             if isinstance(delay_or_record, Record):
@@ -123,9 +123,13 @@ class Attempts:
                                             duration_s=self._driver.clock() - self._began, attempts=self._made, undo=self._undo))
         return record
 
-    def _failed(self, error: Exception) -> float | Record:
-        """How long to wait before the next attempt, or the record that ends them."""
+    def _failed(self, error: Exception, sent: int) -> float | Record:
+        """How long to wait before the next attempt, or the record that ends them. `sent`: requests that it made."""
         verdict = judge(error)
+        if sent > 1 and not (isinstance(error, DeclinedError) and self._step.undo_fn is None):
+            # The last request certainly did nothing, but the ones before it may have: an authorised card, and then a
+            # capture that was refused.
+            verdict = msgspec.structs.replace(verdict, in_doubt=True)
         if not self._undo:
             self._weigh(verdict)
         delay = None if verdict.bug else self._delay(verdict)

@@ -337,6 +337,27 @@ def test_a_pivot_in_doubt_without_undo_is_repeated_until_its_answer_is_known():
     assert declined.log[-1] == "undo hotel"
 
 
+@pytest.mark.parametrize("last", [DeclinedError("no"), ConnectionRefusedError()])
+def test_a_step_whose_last_request_did_nothing_is_undone_for_the_ones_before_it(last: Exception):
+    """A card is authorised, the capture is refused: the hold on the card must not stay."""
+    saga = Saga("pay", input=Trip)
+    world = World(capture=[last] * 3)
+
+    @saga.step(pivot=True)
+    async def payment(effect: Effect) -> str:
+        for request in ("authorise", "capture"):
+            effect.next_key()
+            await world.act(request)
+        return "paid"
+
+    @payment.undo
+    async def refund(payment: str | None) -> None:
+        await world.act("refund" if payment else "refund?")
+
+    assert outcome(world, saga)[0] == "RunUndoneError"
+    assert world.log[-1] == "refund?"
+
+
 def test_a_decline_after_the_pivot_is_for_a_person():
     world = World(ticket=[DeclinedError("printer on fire")])
     assert outcome(world, pivoted(world))[0] == "RunBlockedError"
