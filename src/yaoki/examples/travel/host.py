@@ -29,7 +29,7 @@ from urllib.parse import quote
 
 import uvicorn
 import uvicorn.loops.asyncio
-import uvicorn.protocols.http.h11_impl  # noqa: F401  here, so that a fork does not have to
+import uvicorn.protocols.http.h11_impl  # here, so that a fork does not have to
 
 from yaoki.errors import ConfigError, YaokiError
 from yaoki.examples.travel import services

@@ -1,0 +1,85 @@
+"""The agency's way to its services: one client each, with a policy, the step's key on every request, and typed answers.
+
+Addresses are read from `TRAVEL_HOTEL`, `TRAVEL_FLIGHT`, ... when a desk is first used; the defaults are those of
+`python -m yaoki.examples.travel.host --port 8101`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import cache
+from typing import Any, TypeVar
+
+import httpx
+import msgspec
+
+from yaoki import DeclinedError, effect
+from yaoki.examples.travel.catalogue import SERVICES
+from yaoki.policies import backoff, bulkhead, pipeline, retry, timeout
+from yaoki.service import Service
+
+T = TypeVar("T")
+
+ATTEMPT_S = 0.5
+DECLINED = frozenset({402, 404, 409})
+FIRST_PORT = 8101
+CONNECTIONS = 16
+
+
+class Desk:
+    """One service, as the agency calls it. It belongs to one event loop, whose `aclose_all` closes it."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.service = Service(name, idempotent=True, policy=pipeline(
+            # Half of the calls may be repetitions: a demo in which every fifth fails needs more than the usual tenth.
+            retry(6, backoff.exponential(0.02, cap=0.5), budget=0.5),
+            # httpx 0.28 loses a connection of its pool for good when a request is cancelled, or waits for the pool in vain
+            # (docs/decisions/0002). So requests wait here, and httpx's own timeout comes before the policy's.
+            bulkhead(CONNECTIONS, queue=1000, max_wait=30.0),
+            timeout(2 * ATTEMPT_S),
+        ))
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS)
+        self.client = httpx.AsyncClient(base_url=url, limits=limits, timeout=httpx.Timeout(ATTEMPT_S, pool=None))
+
+    async def do(self, path: str, body: dict[str, Any], answer: type[T]) -> T:
+        """Make an effect under the key of the step under way. Raises `DeclinedError` when the service says no."""
+        reply = await self._send("POST", path, body)
+        return msgspec.json.decode(reply.content, type=answer)
+
+    async def undo(self, path: str, key: str) -> None:
+        """Undo what was done under `key`, whether it ever was or not."""
+        await self._send("DELETE", f"{path}?{httpx.QueryParams(key=key)}", None)
+
+    async def _send(self, method: str, path: str, body: Any) -> httpx.Response:
+        under_way = effect.current.get()
+        headers = {"Idempotency-Key": under_way.next_key()} if under_way else {}
+
+        async def attempt() -> httpx.Response:
+            reply = await self.client.request(method, path, json=body, headers=headers)
+            if reply.status_code in DECLINED:
+                _raise_if_declined(reply)
+            return reply.raise_for_status()
+
+        return await self.service.call(attempt, operation=f"{method} {path.partition('?')[0]}")
+
+
+def _raise_if_declined(reply: httpx.Response) -> None:
+    problem = msgspec.json.decode(reply.content)
+    if problem.get("code") == DeclinedError.code:
+        raise DeclinedError(problem["title"], do=problem.get("do", ""), status=reply.status_code)
+
+
+def url_of(name: str) -> str:
+    return os.environ.get(f"TRAVEL_{name.upper()}", f"http://127.0.0.1:{FIRST_PORT + SERVICES.index(name)}")
+
+
+@cache
+def _desk(name: str, loop: asyncio.AbstractEventLoop) -> Desk:  # noqa: ARG001  a client's connections belong to its loop
+    return Desk(name, url_of(name))
+
+
+def desk(name: str) -> Desk:
+    """The desk of this service, on the running event loop."""
+    return _desk(name, asyncio.get_running_loop())
