@@ -281,7 +281,10 @@ class Driver:
         if self.header.deadline_at and not self.machine.abort:
             left = max(0.0, self.header.deadline_at - self._now())
             late = Abort(f"the run's deadline passed ({self.saga.deadline:g} s)" if self.saga.deadline else "deadline passed")
-            self._deadline = asyncio.get_running_loop().call_later(left, self.ask, "cancel", late)
+            if left:
+                self._deadline = asyncio.get_running_loop().call_later(left, self.ask, "cancel", late)
+            else:
+                self.ask("cancel", late)
 
     # ── telling ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

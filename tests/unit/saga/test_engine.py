@@ -538,6 +538,40 @@ def test_a_graceful_close_lets_steps_end_and_hands_over_the_rest():
     assert world.log == ["hotel", "flight", "payment"]
 
 
+def test_a_close_does_not_wait_for_a_step_between_attempts():
+    world = World(payment=[InDoubtError("lost")] * 2)
+    saga, journal = trip_saga(world), MemoryJournal()
+
+    async def main() -> float:
+        app = App(journal, [saga], concurrency=10, grace=1000.0)
+        async with app:
+            await app.start(saga, Trip(), id="t")
+            while "payment" not in world.log:
+                await runtime.sleep(0.001)
+            began = runtime.monotonic()
+        return runtime.monotonic() - began
+
+    assert run(main()) < 0.01
+    stored = asyncio.run(journal.read("t"))
+    assert stored is not None
+    assert [record.kind for record in stored.records] == [Kind.DONE, Kind.DONE]
+    assert resumed(saga, journal) is RunState.COMPLETED
+
+
+def test_a_run_taken_up_after_its_deadline_starts_nothing_and_undoes_what_may_have_been_started():
+    world = World(hotel=[50.0], flight=[50.0])
+    saga, journal = trip_saga(world, deadline=30.0), MemoryJournal()
+    killed(saga, journal, 1.0)
+
+    async def main() -> RunState:
+        await runtime.sleep(100.0)
+        async with App(journal, [saga], concurrency=10, grace=0.0) as app:
+            return await app.run(saga, "t").wait()
+
+    assert run(main()) is RunState.UNDONE
+    assert sorted(world.log) == ["flight", "hotel", "undo flight?", "undo hotel?"]
+
+
 def test_a_run_that_the_code_does_not_fit_any_more_is_left_alone_and_told():
     world = World(payment=[50.0])
     saga, journal = trip_saga(world), MemoryJournal()
