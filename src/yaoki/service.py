@@ -65,7 +65,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         name: id of the fault, for the `FaultInjected` event.
         delay_before_s: wait before anything is sent.
         refuse: makes the error to raise instead of sending. The effect does not happen.
-        deliveries: how often the request is delivered; the first reply counts, as when a network duplicates a message.
+        deliveries: how often the request is delivered; one reply of several is seen, the last that is not an error.
         delay_after_s: wait after the effect has happened, before its reply is seen.
         lose: makes the error to raise instead of the reply. The effect has happened.
         replace: changes the reply.
@@ -179,8 +179,8 @@ async def _before(fault: Fault) -> None:
 
 async def _after(fault: Fault, result: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
     for _ in range(fault.deliveries - 1):
-        with contextlib.suppress(Exception):  # nobody sees the reply to a duplicate
-            await fn(*args, **kwargs)
+        with contextlib.suppress(Exception):
+            result = await fn(*args, **kwargs)
     if fault.delay_after_s > 0:
         await runtime.sleep(fault.delay_after_s)
     if fault.lose is not None:
@@ -198,12 +198,30 @@ def _before_sync(fault: Fault) -> None:
 def _after_sync(fault: Fault, result: Any, fn: Any, /, *args: Any, **kwargs: Any) -> Any:
     for _ in range(fault.deliveries - 1):
         with contextlib.suppress(Exception):
-            fn(*args, **kwargs)
+            result = fn(*args, **kwargs)
     if fault.delay_after_s > 0:
         runtime.sleep_blocking(fault.delay_after_s)
     if fault.lose is not None:
         raise fault.lose()
     return fault.replace(result) if fault.replace is not None else result
+
+
+class _Check(Policy):
+    """Between policy and fault point: turns a reply that says "no" into the error that the policy understands."""
+
+    kind = "check"
+
+    def __init__(self, check: Callable[[Any], object]) -> None:
+        self._check = check
+
+    def shell(self, site: Site) -> str:  # noqa: ARG002
+        return """
+            CALL
+            $check(result)
+        """
+
+    def bind(self, site: Site) -> dict[str, object]:  # noqa: ARG002
+        return {"check": self._check}
 
 
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -334,18 +352,21 @@ class Service:
         self.downstream = tuple(downstream)
         self._meter = _Meter(name)
         self._policies = (self._meter, *self.policy.policies, _FaultPoint(name))
-        self._callers: dict[tuple[bool, bool | None], Callable[..., Any]] = {}
+        self._callers: dict[tuple[bool, bool | None, object], Callable[..., Any]] = {}
         _services[name] = self
 
-    def call(self, fn: Callable[P, T], /, *args: Any, idempotent: bool | None = None, operation: str = "", **kwargs: Any) -> T:
+    def call(self, fn: Callable[P, T], /, *args: Any, idempotent: bool | None = None, operation: str = "",
+             check: Callable[[Any], object] | None = None, **kwargs: Any) -> T:
         """Call `fn(*args, **kwargs)` as one call to this service; awaitable if `fn` is a coroutine function.
 
         Args:
             idempotent: is repeating this call harmless? Only then is it retried when nobody knows whether it happened.
             operation: what is called, for events and faults; the function's name if left out.
+            check: looks at each attempt's reply, and raises if it is a failure (a status, say) that the policy shall see.
+                Pass the same function each time: one way of calling is prepared for each.
         """
         is_async = fuse.kind_of(fn).is_async
-        call = self._caller(is_async=is_async, idempotent=idempotent)
+        call = self._caller(is_async=is_async, idempotent=idempotent, check=check)
         if not operation:
             return cast("T", call(fn, *args, **kwargs))
         if is_async:
@@ -357,9 +378,9 @@ class Service:
             _operation.reset(token)
 
     async def acall(self, fn: Callable[..., Any], /, *args: Any, idempotent: bool | None = None, operation: str = "",
-                    **kwargs: Any) -> Any:
-        """Call and await `fn`, which may be any callable that returns an awaitable."""
-        call = self._caller(is_async=True, idempotent=idempotent)
+                    check: Callable[[Any], object] | None = None, **kwargs: Any) -> Any:
+        """Call and await `fn`, which may be any callable that returns an awaitable. Otherwise like `call`."""
+        call = self._caller(is_async=True, idempotent=idempotent, check=check)
         return await (self._named(call, operation, fn, args, kwargs) if operation else call(fn, *args, **kwargs))
 
     @staticmethod
@@ -392,12 +413,14 @@ class Service:
     def _site(self, *, idempotent: bool | None = None) -> Site:
         return Site(service=self.name, idempotent=self.idempotent if idempotent is None else idempotent)
 
-    def _caller(self, *, is_async: bool, idempotent: bool | None) -> Callable[..., Any]:
-        key = (is_async, idempotent)
+    def _caller(self, *, is_async: bool, idempotent: bool | None, check: Callable[[Any], object] | None) -> Callable[..., Any]:
+        key = (is_async, idempotent, check)
         made = self._callers.get(key)
         if made is None:
             site = self._site(idempotent=idempotent)._replace(is_async=is_async)
-            made = self._callers[key] = fuse.caller(self._policies, site)
+            *policies, fault_point = self._policies
+            checks = () if check is None else (_Check(check),)
+            made = self._callers[key] = fuse.caller((*policies, *checks, fault_point), site)
         return made
 
     def __repr__(self) -> str:

@@ -209,7 +209,9 @@ def _of_http_client(error: Any) -> Failure | None:
     status = getattr(response, "status_code", None) or getattr(error, "status", None)
     headers = getattr(response, "headers", None) or getattr(error, "headers", None) or {}
     if isinstance(status, int) and not isinstance(status, bool) and status >= 100:
-        return classify.http(status, headers)
+        failure = classify.http(status, headers)
+        in_doubt = getattr(response, "extensions", None) or {}
+        return failure._replace(happened=None) if in_doubt.get("yaoki_in_doubt") else failure
     reason = getattr(error, "reason", None)  # urllib3.MaxRetryError: what its last attempt died of
     if isinstance(reason, BaseException):
         return _of_http_client(reason)

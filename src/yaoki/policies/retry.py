@@ -262,7 +262,7 @@ class _Guard:
         failure = classify(error)
         past.made += 1
         verdict = self._decider.after(past, error, failure, now=now, scope=scope, budget=self._budget, rng=rng)
-        name = type(error).__name__
+        name = getattr(error, "short", None) or type(error).__name__
         if len(past.history) < NOTES_KEPT:
             past.history.append(name)
         if events.wanted():

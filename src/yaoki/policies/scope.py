@@ -63,3 +63,14 @@ def detached() -> Iterator[None]:
         yield
     finally:
         current.reset(token)
+
+
+@contextlib.contextmanager
+def repeated(yes: bool = True) -> Iterator[None]:  # noqa: FBT001, FBT002
+    """Retries inside the block make one attempt (if `yes`): somebody else repeats the work, or it cannot be repeated at all."""
+    outer = current.get()
+    token = current.set((outer[0], max(2, outer[1]) if yes else outer[1]))
+    try:
+        yield
+    finally:
+        current.reset(token)
