@@ -15,11 +15,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yaoki.explore.explore import explore, replay
+    from yaoki.explore.exploring import explore, replay
     from yaoki.explore.fake import Booking, FakeService
     from yaoki.explore.loop import DeadlockError, EscapeError, LivelockError
     from yaoki.explore.report import Report
-    from yaoki.explore.scenario import Scenario, scenario
+    from yaoki.explore.scenarios import Scenario, scenario
     from yaoki.explore.search import Explorer
     from yaoki.explore.store import ConflictError, FakeQueue, FakeStore
     from yaoki.explore.world import World
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Booking": "fake", "ConflictError": "store", "DeadlockError": "loop", "EscapeError": "loop", "Explorer": "search",
     "FakeQueue": "store", "FakeService": "fake", "FakeStore": "store", "LivelockError": "loop", "Report": "report",
-    "Scenario": "scenario", "World": "world", "explore": "explore", "replay": "explore", "scenario": "scenario",
+    "Scenario": "scenarios", "World": "world", "explore": "exploring", "replay": "exploring", "scenario": "scenarios",
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from yaoki.app import App
 from yaoki.errors import ConfigError, JournalError
 from yaoki.explore.journal import Platter, SimJournal
-from yaoki.explore.scenario import Scenario
+from yaoki.explore.scenarios import Scenario
 from yaoki.explore.world import World
 from yaoki.saga.define import Saga
 from yaoki.saga.records import RunState

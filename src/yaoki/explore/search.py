@@ -29,7 +29,8 @@ from yaoki.chaos.faults import At, Fault, Tier
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import PLAIN, Plan, Planned, Settings
 from yaoki.explore.report import Report
-from yaoki.explore.scenario import Scenario
+from yaoki.explore.scenarios import Scenario
+from yaoki.explore.seal import sealed
 from yaoki.explore.shrink import shrink
 from yaoki.explore.strike import simulated
 from yaoki.explore.tidy import tidy
@@ -91,7 +92,7 @@ class Explorer:
     def run(self) -> Report:
         """Explore, and report."""
         self._began = runtime.REAL.monotonic()
-        with tidy() as collect:
+        with sealed(self.scenario.seal), tidy() as collect:
             self._collect = collect
             self._search()
         self.report.seconds = runtime.REAL.monotonic() - self._began
@@ -111,7 +112,7 @@ class Explorer:
             return
         for plan in self.first:
             self._try(plan)
-        parents = self._one_level([base], 1)
+        parents = self._one_level([base], 1) if self.depth else []
         for depth in range(2, self.depth + 1):
             parents = self._one_level(self._again(parents), depth)
         report.exhausted = report.stopped == ""

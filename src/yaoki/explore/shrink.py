@@ -10,7 +10,7 @@ from yaoki.explore.plan import Plan, Planned
 
 if TYPE_CHECKING:
     from yaoki.explore.outcome import Execution
-    from yaoki.explore.scenario import Scenario
+    from yaoki.explore.scenarios import Scenario
 
 # Executions spent on one counterexample: shrinking must not cost more than finding.
 MOST_TRIES = 400
@@ -40,10 +40,16 @@ def _smaller(run: Execution) -> Iterator[Plan]:
     plan = run.plan
     if len(plan) > 1:
         for index in range(len(plan)):
-            yield (*plan[:index], *plan[index + 1:])
+            rest = (*plan[:index], *plan[index + 1:])
+            yield rest
+            # Without a fault there is no retry after it, so what came later at this site comes one visit earlier.
+            gone = plan[index]
+            yield tuple(Planned(each.site, each.nth - 1, each.fault) if each.site == gone.site and each.nth > gone.nth else each for each in rest)
     for index, planned in enumerate(plan):
         for simpler in _simpler(planned):
-            yield (*plan[:index], simpler, *plan[index + 1:])
+            smaller = (*plan[:index], simpler, *plan[index + 1:])
+            if len({(each.site, each.nth) for each in smaller}) == len(smaller):
+                yield smaller
 
 
 def _simpler(planned: Planned) -> Iterator[Planned]:

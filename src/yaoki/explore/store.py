@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from yaoki.chaos.faults import At
-from yaoki.errors import DeclinedError
+from yaoki.errors import DeclinedError, FencedError
 from yaoki.explore import world as worlds
 
 
@@ -30,6 +30,7 @@ class Table:
         self.rows: dict[str, Any] = {}
         self.before: dict[str, Any] = {}
         self.writes = 0
+        self.fence = 0
 
     def write(self, rows: Mapping[str, Any]) -> None:
         for key, value in rows.items():
@@ -41,7 +42,7 @@ class Table:
         """A database keeps what it acknowledged."""
 
     def digest(self) -> Any:
-        return msgspec.json.encode((self.rows, self.before), order="sorted", enc_hook=repr)
+        return msgspec.json.encode((self.rows, self.before, self.fence), order="sorted", enc_hook=repr)
 
 
 class FakeStore:
@@ -77,10 +78,25 @@ class FakeStore:
     async def put(self, key: str, value: Any) -> None:
         await self.put_all({key: value})
 
-    async def put_all(self, rows: Mapping[str, Any]) -> None:
-        """Write several keys, all or none."""
+    async def put_all(self, rows: Mapping[str, Any], *, fence: int | None = None) -> None:
+        """Write several keys, all or none.
+
+        Args:
+            fence: the writer's epoch. The store remembers the highest that it has seen, and refuses lower ones.
+
+        Raises:
+            FencedError: somebody with a higher epoch was here; nothing was written.
+        """
         table, rows = self.table, _copy(dict(rows))
-        await self._ask("put", lambda: table.write(rows))
+
+        def write() -> None:
+            if fence is not None:
+                if fence < table.fence:
+                    raise FencedError(f"{self.name}: epoch {fence} is over, {table.fence} was here", do="stop: somebody took over")
+                table.fence = fence
+            table.write(rows)
+
+        await self._ask("put", write)
 
     async def put_if(self, key: str, expected: Any, value: Any) -> None:
         """Write if the value is still `expected`.

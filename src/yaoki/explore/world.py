@@ -99,7 +99,8 @@ class World:
         self.journals: list[Any] = []
         self.escapes: list[str] = []
         self.digests: list[Key] | None = None  # at each point; only while somebody asks
-        self.under_way = 0
+        self.under_way: list[tuple[str, str]] = []  # (process, site) of calls not answered yet
+        self.timed = False
         self._first_run = ""
         self.base: Context = copy_context()
         self.base.run(_enter, self)
@@ -178,7 +179,7 @@ class World:
             value = effect()
             self.watch()
             if self.digests is not None:
-                self.under_way += 1
+                self.under_way.append((life.name if life is not None else "", site))
                 self.heard(life, site, value)
             return value
         return strike_blocking(self, fault, effect, life, service, site, dialect, timeout_s, variants)
@@ -210,7 +211,8 @@ class World:
     def _digest(self) -> Key:
         durable = self.durable()
         volatile = repr([(process.name, process.done, process.life.born, sorted(process.life.heard.items())) for process in self.processes])
-        return Key(_hash(durable + volatile.encode()), durable, self.under_way > 0)
+        clock = f"{self.loop.time():.6f}" if self.timed else ""
+        return Key(_hash(durable + f"{volatile}{sorted(self.under_way)}{clock}".encode()), durable, bool(self.under_way))
 
     def durable(self) -> bytes:
         """Digest of everything that outlives every process, and of the faults that still rule."""
@@ -220,13 +222,13 @@ class World:
 
     def heard(self, life: Life | None, site: str, answer: object) -> None:
         """Keep in mind what a process was told: that and what was durable at its start make it what it is."""
-        self.under_way -= 1
+        self.under_way.remove((life.name if life is not None else "", site))
         if life is not None:
             step = site.partition(">")[0] if ">" in site else ""
             life.heard[step] = _hash(life.heard.get(step, b"") + f"{site}:{answer!r}".encode())
 
     def _listen(self, future: asyncio.Future[Any], life: Life | None, site: str) -> None:
-        self.under_way += 1
+        self.under_way.append((life.name if life is not None else "", site))
 
         def hear(done: asyncio.Future[Any]) -> None:
             answer = "cancelled" if done.cancelled() else done.exception() or done.result()

@@ -9,7 +9,8 @@ from yaoki.errors import ConfigError
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import Settings, parse
 from yaoki.explore.report import Report
-from yaoki.explore.scenario import Scenario
+from yaoki.explore.scenarios import Scenario
+from yaoki.explore.seal import sealed
 from yaoki.explore.search import Explorer
 from yaoki.explore.story import Story
 
@@ -48,9 +49,10 @@ def replay(target: Any, token: str, **settings: Any) -> tuple[Execution, Story]:
     """
     plan, given = parse(token)
     scenario = as_scenario(target, **settings)
-    scenario.baseline = None
-    scenario.baseline = scenario.execute((), given)
-    run = scenario.execute(plan, given, story=True)
+    with sealed(scenario.seal):
+        scenario.baseline = None
+        scenario.baseline = scenario.execute((), given)
+        run = scenario.execute(plan, given, story=True)
     if run.unfired:
         raise ConfigError(f"the plan does not apply any more: {', '.join(run.unfired)} is never reached",
                           do="explore again; the code has changed since the token was printed")

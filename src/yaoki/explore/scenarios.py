@@ -11,6 +11,7 @@ services, stores, queues, `world.disk`). One execution of it under one plan is a
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
 from typing import Any, overload
@@ -42,13 +43,15 @@ class Scenario:
         most_per_site: visits of one site, likewise.
         limit: virtual seconds an execution may take.
         outage_calls: calls that an outage lasts.
-        blocked_ok: may a run end blocked, waiting for a person, under any fault? By default only under an outage.
+        blocked_ok: may a run end blocked, waiting for a person? By default never: faults here end.
+        timed: does it matter when things happen (leases, expiry)? Then states at different times are different states.
+        seal: "patch" makes clocks and randomness virtual wherever they are read; "strict" makes them errors; "off".
     """
 
     def __init__(self, main: Callable[..., Any], *, name: str = "", setup: Callable[[World], object] | None = None,
                  invariants: Iterable[Check] = (), always: Iterable[Check] = (), steady: Callable[..., Any] | None = None,
                  atomic: bool = False, same_answer: bool = True, faults: Sequence[str] | None = None, most_calls: int = 400,
-                 most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False) -> None:
+                 most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False, timed: bool = False, seal: str = "patch") -> None:
         self.main = main
         self.name = name or getattr(main, "__name__", "scenario")
         self.setup = setup
@@ -63,6 +66,8 @@ class Scenario:
         self.limit = limit
         self.outage_calls = outage_calls
         self.blocked_ok = blocked_ok
+        self.timed = timed
+        self.seal = seal
         self.baseline: Execution | None = None
         self._takes_world = bool(inspect.signature(main).parameters)
         # Seeding is cheaper than making one, and an execution is short.
@@ -88,7 +93,9 @@ class Scenario:
             world.notes = []
         if keys:
             world.digests = []
+            world.timed = self.timed
         run = Execution(plan, settings)
+        random.seed(settings.seed)
         try:
             self._run(world, run)
             self._judge(world, run)
