@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 import threading
 import time
@@ -185,7 +186,8 @@ def test_failures_open_the_breaker_and_not_founds_do_not(script: Script, call: C
 
 
 def test_a_refused_connection_certainly_did_not_happen(call: Caller, script: Script) -> None:
-    script.server.socket.close()  # nobody listens any more
+    with socket.create_server(("127.0.0.1", 0)) as once:
+        script.url = f"http://127.0.0.1:{once.getsockname()[1]}"
     with pytest.raises(httpx.ConnectError) as failure:
         call(Service("hotel", policy=retry(2, QUICK, budget=False)), "POST")
     assert nothing_happened(failure.value)
