@@ -72,6 +72,17 @@ def test_undo_goes_in_reverse_order_of_the_graph_branches_side_by_side():
     assert machine.state is RunState.UNDONE
 
 
+def test_a_step_is_undone_only_after_all_that_follow_it():
+    fan = Graph("fan", (Node("root", undo=True), Node("a", ("root",), undo=True), Node("b", ("root",), undo=True),
+                        Node("end", ("a", "b"), undo=True)))
+    machine = decide(fan, [done("root"), done("a"), done("b"), failed("end"), abort()])
+    assert set(machine.undo) == {"a", "b"}
+    machine.apply(undone("a"))
+    assert machine.undo == ["b"]
+    machine.apply(undone("b"))
+    assert machine.undo == ["root"]
+
+
 def test_a_started_sibling_is_awaited_before_any_undo():
     machine = decide(TRIP, [done("flight"), failed("hotel"), abort("points")])
     assert machine.awaited == ["points"]
