@@ -131,7 +131,10 @@ class Shedder(Generic[W]):
         return self._fill(now, limit, Verdicts([], []))
 
     def next_tick(self) -> float | None:
-        """When the first waiter will have waited too long, or None while none waits."""
+        """When the first of a queue is due to be refused, or None while none waits.
+
+        One further back whose deadline passes is refused at its turn: by then its caller has gone, and no answer is missed.
+        """
         dues = [min(each[0].at + self.max_wait_s, each[0].deadline) for each in self._queues if each]
         return min(dues) if dues else None
 
