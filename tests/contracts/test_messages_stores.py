@@ -526,3 +526,35 @@ def test_mistakes_are_said_before_anything_is_sent():
         Retries(poison="ignore")
     with pytest.raises(ConfigError, match="name of a service"):
         Messages("a.b", "sqlite:///unused.db")
+
+
+async def test_a_message_held_beyond_the_cursor_is_not_read_again_by_the_next_owner(url):
+    app, first, gate = service(url), asyncio.Event(), asyncio.Event()
+    calls: list[int] = []
+
+    @app.on(Placed, retries=Retries(attempts=9, first_s=0.2))
+    async def take(placed: Placed):
+        calls.append(placed.n)
+        if placed.n == 2 and calls.count(2) == 1:
+            first.set()
+            raise OSError("once")
+        if placed.n == 1:
+            await gate.wait()
+
+    async with stored(url) as store:
+        app._given = store
+        key = next(key for key in map(str, range(99)) if made(1, key).part == made(2, "other").part)
+        await store.append([made(1, key), made(2, "other")])
+        await app.__aenter__()
+        await first.wait()
+        await until_held(app, "retry")
+        for task in app._tasks:  # as if killed: nothing is drained, the first message is still under way
+            task.cancel()
+        await asyncio.gather(*app._tasks, return_exceptions=True)
+        again = service(store)
+        again.on(Placed, name="take")(take)
+        gate.set()
+        async with again:
+            await until(lambda: calls.count(2) == 2 and calls.count(1) == 2)
+            await until_nothing(again, "retry")
+        assert calls.count(2) == 2

@@ -154,6 +154,8 @@ class Consumer:
         elif self._draining:
             self._balance_at = min(self._balance_at, runtime.monotonic() + 0.05)
         if new:
+            places = await self.store.held_beyond(self.group, {part: share.leases[part].position for part in new})
+            self.lanes.skip(places)
             self._more = True
             self._look_at = 0.0
         if before != self.lanes.parts and events.wanted():

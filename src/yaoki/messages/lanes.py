@@ -32,6 +32,7 @@ class _Part:
         self.order: deque[Position] = deque()
         self.finished: set[Position] = set()
         self.blocked: set[str] = set()
+        self.skip: set[Position] = set()
 
     def cursor(self) -> Position:
         """Everything up to here is finished."""
@@ -106,6 +107,12 @@ class Lanes:
             pending = {row.key for row in self._next.hold if row.part == part and row.state in BLOCKING}
             held.blocked = {*keys, *pending}
 
+    def skip(self, places: Iterable[tuple[int, Position]]) -> None:
+        """Held messages that lie beyond their partition's cursor: they are not read from the log a second time."""
+        for part, position in places:
+            if part in self._parts:
+                self._parts[part].skip.add(position)
+
     def is_idle(self, part: int) -> bool:
         """Is nothing of this partition in memory?"""
         held = self._parts.get(part)
@@ -141,7 +148,10 @@ class Lanes:
             if held is None:
                 continue
             held.order.append(entry.position)
-            if entry.message.due > now:
+            if entry.position in held.skip:
+                held.skip.remove(entry.position)
+                held.finished.add(entry.position)
+            elif entry.message.due > now:
                 self._hold(entry, _scheduled(entry))
             elif entry.message.key in held.blocked:
                 self._hold(entry, _behind(entry))
@@ -180,18 +190,25 @@ class Lanes:
         return entry
 
     def take_batch(self, limit: int) -> list[Entry]:
-        """Messages to be handled one after the other in this order, several of a key among them."""
-        batch: list[Entry] = []
-        while self._ready and len(batch) < limit:
-            lane = self._ready.popleft()
-            waiting = self._lanes.pop(lane)
-            while waiting and len(batch) < limit:
-                entry = waiting.popleft()
-                self._now_busy(entry, lane)
-                batch.append(entry)
-            if waiting:
-                self._lanes[lane] = waiting
-        return sorted(batch, key=lambda entry: entry.position)
+        """Messages to be handled one after the other in this order, several of a key among them.
+
+        They are the first of the log that are left, so that the cursors can say all of them are done. What commits with
+        its mark is then marked exactly: nothing that is done lies behind something that is not.
+        """
+        waiting = [entry for lane in self._ready for entry in self._lanes[lane]]
+        batch = sorted(waiting, key=_held_first)[:limit]
+        chosen = {entry.position for entry in batch}
+        lanes, self._ready = self._ready, deque()
+        for lane in lanes:
+            left = deque(entry for entry in self._lanes[lane] if entry.position not in chosen)
+            for entry in self._lanes.pop(lane):
+                if entry.position in chosen:
+                    self._now_busy(entry, lane)
+            if left:
+                self._lanes[lane] = left
+                if lane not in self._busy_lanes:
+                    self._ready.append(lane)
+        return batch
 
     def is_under_way(self, entry: Entry) -> bool:
         """Is it still ours to handle? Not when its partition went, or an earlier one of its batch and key failed."""
@@ -287,6 +304,10 @@ class Lanes:
     def written(self) -> None:
         """The last settlement is durable: what the store shows from now on is true again."""
         self._writing.clear()
+
+
+def _held_first(entry: Entry) -> tuple[bool, Position]:
+    return not entry.held, entry.position
 
 
 def _scheduled(entry: Entry) -> Held:

@@ -212,6 +212,10 @@ class Store(Protocol):
         """The keys with held messages in a blocking state, by partition. Orphans are put back on their way first."""
         ...
 
+    async def held_beyond(self, group: str, after: Mapping[int, Position]) -> list[tuple[int, Position]]:
+        """Where held messages lie after these positions: a message may be held while an earlier one is under way."""
+        ...
+
     async def due(self, group: str, parts: Collection[int], *, now: float, limit: int) -> list[tuple[Entry, Held]]:
         """Held messages whose time has come, each with what waits behind it, in the order of the log."""
         ...

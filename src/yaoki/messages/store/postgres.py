@@ -126,6 +126,11 @@ class PostgresStore:
         end = (int(rows[0]["w"]) - 1, END_OF_XID)
         return [_entry(row) for row in rows if row["pos"] is not None], end
 
+    async def held_beyond(self, group: str, after: Mapping[int, Position]) -> list[tuple[int, Position]]:
+        rows = await self._fetch(sql.HELD_BEYOND, group, list(after), [str(x) for x, _ in after.values()],
+                                 [pos for _, pos in after.values()])
+        return [(row["part"], (int(row["x"]), row["pos"])) for row in rows]
+
     async def due(self, group: str, parts: Collection[int], *, now: float, limit: int) -> list[tuple[Entry, Held]]:
         return [_pair(row) for row in await self._fetch(sql.DUE, group, list(parts), now, limit)]
 

@@ -111,6 +111,12 @@ UPDATE yaoki_held SET state = 'retry', due = $4 WHERE grp = $1 AND part = $2 AND
     AND h.pos <> $3 AND h.state IN ('retry', 'quarantined', 'behind') ORDER BY h.x, h.pos LIMIT 1)
 """
 
+HELD_BEYOND = """
+SELECT h.part, h.x::text AS x, h.pos FROM yaoki_held h
+JOIN unnest($2::smallint[], $3::text[], $4::bigint[]) AS a (part, x, pos)
+ON h.part = a.part AND (h.x, h.pos) > (a.x::xid8, a.pos) WHERE h.grp = $1
+"""
+
 DUE = f"""
 WITH heads AS (SELECT part, pos, x, key, state FROM yaoki_held WHERE grp = $1 AND state IN ('retry', 'scheduled')
                AND due <= $3 AND part = ANY ($2::smallint[]) ORDER BY x, pos LIMIT $4)

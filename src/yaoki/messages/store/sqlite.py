@@ -136,6 +136,9 @@ class SqliteStore:
     async def read(self, types: Collection[str] | None, after: Mapping[int, Position], limit: int) -> Page:
         return await self._look_up(reads.read, types, dict(after), limit)
 
+    async def held_beyond(self, group: str, after: Mapping[int, Position]) -> list[tuple[int, Position]]:
+        return await self._look_up(reads.held_beyond, group, dict(after))
+
     async def due(self, group: str, parts: Collection[int], *, now: float, limit: int) -> list[tuple[Entry, Held]]:
         return await self._look_up(reads.due, group, tuple(parts), now, limit)
 

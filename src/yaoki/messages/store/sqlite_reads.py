@@ -80,6 +80,13 @@ def _pair(row: tuple[Any, ...]) -> tuple[Entry, Held]:
     return entry_of(row[11:], attempts=held_row.attempts, held=True, data=held_row.data), held_row
 
 
+def held_beyond(connection: sqlite3.Connection, group: str, after: Mapping[int, Position]) -> list[tuple[int, Position]]:
+    rows = connection.execute(
+        """SELECT h.part, h.pos FROM yaoki_held h JOIN json_each(?) a ON h.part = a.value ->> 0 AND h.pos > a.value ->> 1
+           WHERE h.grp = ?""", (msgspec.json.encode([(part, pos) for part, (_, pos) in after.items()]).decode(), group))
+    return [(part, (0, pos)) for part, pos in rows]
+
+
 def due(connection: sqlite3.Connection, group: str, parts: Sequence[int], now: float, limit: int) -> list[tuple[Entry, Held]]:
     rows = connection.execute(
         f"""WITH heads AS (SELECT part, pos, key, state FROM yaoki_held WHERE grp = :grp
