@@ -27,6 +27,11 @@ Connection = Any  # asyncpg's own type has no parameters that help here
 # Source: PostgreSQL manual, appendix A.
 AGAIN = ("08", "57P", "53300", "40001", "40P01", "25006", "55P03", "57014")
 
+# Our statements reach for few rows by their keys, whatever the tables' size. Left to itself the planner makes a plan while the
+# tables are small, scans them whole, and keeps that plan while they grow.
+PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+         "jit": "off"}
+
 _BACKOFF = Retrying(1_000_000_000, backoff.exponential(0.05, cap=1.0))
 
 
@@ -64,7 +69,7 @@ class Target(msgspec.Struct, frozen=True):
 
     async def connect(self, role: str) -> Connection:
         """A new connection. Raises what asyncpg raises."""
-        settings = {"application_name": f"yaoki {role}", "plan_cache_mode": "force_generic_plan", "jit": "off"}
+        settings = {"application_name": f"yaoki {role}", **PLANS}
         if self.relaxed:
             settings["synchronous_commit"] = "off"
         return await asyncpg.connect(self.dsn, timeout=10.0, command_timeout=max(5.0, self.lease_s),

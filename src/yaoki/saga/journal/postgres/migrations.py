@@ -57,9 +57,9 @@ CREATE TABLE yaoki.run (
     lane        integer NOT NULL,
     owner       bigint,
     due_at      double precision NOT NULL
-) WITH (fillfactor = 75);
+) WITH (fillfactor = 45);
 -- `owner` and `due_at` do not change when a run ends, and nothing that changes then is indexed, so that the end is a
--- heap-only update: it touches no index. That is why `finished_at` and `state` have none.
+-- heap-only update: it touches no index (the pages are left half empty for it). That is why `finished_at` and `state` have none.
 CREATE INDEX run_waiting ON yaoki.run (lane, due_at, no) WHERE owner IS NULL;
 CREATE INDEX run_owned ON yaoki.run (owner) WHERE owner IS NOT NULL;
 
