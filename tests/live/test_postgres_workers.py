@@ -1,0 +1,291 @@
+"""Several workers on one PostgreSQL: takeover, fencing, commits in doubt, asking across workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+import yaoki
+from cut_proxy import CutProxy
+from servers import PostgresServer
+from yaoki import Effect, Saga, events
+from yaoki.app import App
+from yaoki.errors import FencedError, JournalForeignError, RunBlockedError, RunUndoneError
+from yaoki.saga.journal.port import Append, NewRun
+from yaoki.saga.journal.postgres import PostgresJournal
+from yaoki.saga.journal.postgres.schema import VERSION, upgrade
+from yaoki.saga.records import Kind, Record, RunState
+
+pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> str:
+    return postgres.new_database()
+
+
+class World:
+    """What the steps of all workers did, and a gate that keeps the second step from ending."""
+
+    def __init__(self) -> None:
+        self.log: list[tuple[str, str, int]] = []
+        self.gate = asyncio.Event()
+        self.begun = asyncio.Event()
+        self.bug = False
+
+
+def saga_of(world: World) -> Saga[int]:
+    saga = Saga("pair", input=int)
+
+    @saga.step(undo=None)
+    async def first(n: int, effect: Effect) -> int:
+        world.log.append(("first", effect.key, effect.fence))
+        return n
+
+    @saga.step(undo=None)
+    async def second(n: int, first: int, effect: Effect) -> int:
+        world.log.append(("second", effect.key, effect.fence))
+        world.begun.set()
+        if world.bug:
+            raise TypeError("a bug")
+        await world.gate.wait()
+        return n + first
+
+    return saga
+
+
+@contextlib.asynccontextmanager
+async def worker(url: str, world: World, **options: Any) -> AsyncIterator[App]:
+    async with yaoki.open(url, sagas=[saga_of(world)], grace=0.0, **options) as app:
+        yield app
+
+
+async def declare_dead(url: str, incarnation: int) -> None:
+    """What another worker's reaper does once the lease has run out."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("UPDATE yaoki.worker SET state = 'dead' WHERE no = $1", incarnation)
+    await connection.execute("UPDATE yaoki.run SET owner = NULL WHERE owner = $1 AND finished_at = 0", incarnation)
+    await connection.close()
+
+
+def journal_of(app: App) -> PostgresJournal:
+    assert isinstance(app.journal, PostgresJournal)
+    return app.journal
+
+
+async def test_a_zombies_batch_is_refused_whole(url: str):
+    zombie = PostgresJournal(url)
+    await zombie.open()
+    no = (await zombie.create(NewRun("a", "pair", "h", b"1"))).header.no
+    await declare_dead(url, zombie.incarnation)
+    writes = [zombie.append(Append(no, 0, (Record(Kind.DONE, "first", b"1"),))), zombie.create(NewRun("b", "pair", "h", b"1"))]
+    for write in writes:
+        with pytest.raises(FencedError):
+            await write
+    with pytest.raises(FencedError):
+        await zombie.take(5)
+    await zombie.open()  # a new incarnation may go on
+    (taken,) = await zombie.take(5)
+    assert (taken.header.id, taken.records, taken.header.fence) == ("a", [], 2)
+    assert await zombie.read("b") is None
+    await zombie.close()
+
+
+async def test_a_fenced_worker_drops_its_runs_and_starts_again_and_they_end_once(url: str):
+    world = World()
+    seen: list[Any] = []
+    with events.listen(seen.append, kinds=(events.WorkerEvent,)):
+        async with worker(url, world) as app:
+            run = await app.start(saga_of_app(app), 20, id="r")
+            await asyncio.wait_for(world.begun.wait(), 5)
+            before = journal_of(app).incarnation
+            await declare_dead(url, before)
+            world.begun.clear()
+            await journal_of(app).request("r", "resolve", b'{"step":"first","decision":"retry"}', 0.0)  # makes it look at once
+            app.engine._fence()
+            await asyncio.wait_for(world.begun.wait(), 5)
+            world.gate.set()
+            assert await run.result() == 40
+            assert journal_of(app).incarnation > before
+    assert [type(each).__name__ for each in seen] == ["WorkerJoined", "WorkerFenced", "WorkerJoined"]
+    assert [name for name, _, _ in world.log] == ["first", "second", "second"]
+    fences = [fence for name, _, fence in world.log if name == "second"]
+    assert fences[1] > fences[0], "the fence grows with each takeover, so that a resource can refuse the older one"
+    assert len({key for name, key, _ in world.log if name == "second"}) == 1
+
+
+def saga_of_app(app: App) -> Saga[Any]:
+    return next(iter(app.engine.sagas.values()))
+
+
+async def test_a_silent_workers_runs_are_taken_over_within_its_lease(url: str):
+    url += "?lease=1"
+    lost, well = World(), World()
+    well.gate.set()
+    silent = PostgresJournal(url, name="silent")
+    await silent.open()
+    async with worker(url, well) as app:
+        graph = saga_of_app(app).graph.hash
+        await silent.create(NewRun("r", "pair", graph, b"4"))
+        assert silent._lease is not None
+        silent._lease.stop()  # the process died: nobody renews, nobody says goodbye
+        silent._lease = None
+        assert await asyncio.wait_for(app.run(saga_of_app(app), "r").result(), 8) == 8
+        states = {row["name"]: row["state"] for row in await journal_of(app).workers()}
+        assert states["silent"] == "dead"
+    silent.incarnation = 0
+    await silent.close()
+    assert lost.log == []
+
+
+async def test_a_worker_whose_loop_stands_still_loses_its_lease(url: str):
+    url += "?lease=1"
+    stuck, other = PostgresJournal(url), PostgresJournal(url)
+    await stuck.open()
+    await other.open()
+    assert stuck._lease is not None
+    assert stuck._lease._beat is not None
+    stuck._lease._beat.cancel()  # as a blocked loop would
+    for _ in range(80):
+        await asyncio.sleep(0.05)
+        if stuck._lost is not None or (await other.workers())[0]["state"] == "dead":
+            break
+    assert (await other.workers())[0]["state"] == "dead"
+    with pytest.raises(FencedError):
+        await stuck.create(NewRun("a", "pair", "h", b"1"))
+    await stuck.close()
+    await other.close()
+
+
+async def test_a_commit_whose_answer_is_lost_is_settled_by_reading_back(postgres: PostgresServer, url: str):
+    async with CutProxy(postgres.port) as proxy:
+        through = url.replace(str(postgres.port), str(proxy.port))
+        journal = PostgresJournal(through)
+        await journal.open()
+        proxy.cut_answer_to(b"first-run")
+        created = await journal.create(NewRun("first-run", "pair", "h", b"1", at=5.0))
+        assert created.new
+        assert proxy.cuts == 1
+        proxy.cut_answer_to(b"marked-step")
+        await journal.append(Append(created.header.no, 0, (Record(Kind.DONE, "marked-step", b"1"),)))
+        assert proxy.cuts == 2
+        again = await journal.create(NewRun("first-run", "pair", "h", b"1", at=5.0))
+        assert not again.new
+        found = await journal.read("first-run")
+        assert found is not None
+        assert [record.step for record in found.records] == ["marked-step"], "committed once, and acknowledged once"
+        proxy.cut_all()
+        await journal.append(Append(created.header.no, 1, (Record(Kind.DONE, "next", b"1"),)))
+        await journal.close()
+
+
+async def test_a_claim_whose_answer_is_lost_loses_no_run(postgres: PostgresServer, url: str):
+    async with CutProxy(postgres.port) as proxy:
+        journal = PostgresJournal(url.replace(str(postgres.port), str(proxy.port)))
+        await journal.open()
+        for i in range(5):
+            await journal.create(NewRun(f"r{i}", "pair", "h", b"1", keep=i == 0))
+        proxy.cut_answer_to(journal._claim.__class__(journal._claim + 1).to_bytes(8, "big"))
+        taken = await journal.take(10)
+        assert proxy.cuts == 1
+        assert [stored.header.id for stored in taken] == ["r1", "r2", "r3", "r4"]
+        await journal.close()
+
+
+async def test_a_server_that_crashes_and_comes_back_loses_nothing_that_was_acknowledged(postgres: PostgresServer, url: str):
+    world = World()
+    world.gate.set()
+    async with worker(url, world) as app:
+        runs = [await app.start(saga_of_app(app), n) for n in range(20)]
+        await asyncio.to_thread(postgres.restart, "immediate")
+        runs += [await app.start(saga_of_app(app), n) for n in range(20)]
+        assert [await run.result() for run in runs] == [2 * n for n in range(20)] * 2
+
+
+async def test_a_run_of_another_worker_can_be_waited_for_and_cancelled(url: str):
+    world, elsewhere = World(), World()
+    async with worker(url, world) as app, worker(url, elsewhere) as other:
+        run = await app.start(saga_of_app(app), 1, id="r")
+        await asyncio.wait_for(world.begun.wait(), 5)
+        waiting = asyncio.create_task(other.run(saga_of_app(other), "r").result())
+        await other.run(saga_of_app(other), "r").cancel("changed my mind")
+        while not app.engine._handed:  # it has been told
+            await asyncio.sleep(0.01)
+        world.gate.set()
+        with pytest.raises(RunUndoneError):
+            await waiting
+        assert await run.state() is RunState.CANCELLED
+    assert elsewhere.log == []
+
+
+async def test_a_run_that_one_worker_blocked_can_be_resolved_from_another(url: str):
+    world, elsewhere = World(), World()
+    world.bug = True
+    elsewhere.gate.set()
+    async with worker(url, world) as app:
+        run = await app.start(saga_of_app(app), 1, id="r")
+        with pytest.raises(RunBlockedError):
+            await run.result()
+    async with worker(url, elsewhere) as other:
+        again = other.run(saga_of_app(other), "r")
+        assert await again.state() is RunState.BLOCKED
+        await again.resolve("second", "retry", who="me", why="mended")
+        for _ in range(100):
+            if await again.state() is RunState.COMPLETED:
+                break
+            await asyncio.sleep(0.05)
+        assert await again.result() == 2
+        stored = await again.stored()
+        assert [record.kind.value for record in stored.records] == ["done", "blocked", "resolved", "done"]
+
+
+async def test_work_that_one_worker_has_no_room_for_goes_to_a_new_one_within_a_second(url: str):
+    world, helping = World(), World()
+    helping.gate.set()
+    async with worker(url, world, concurrency=2) as app:
+        runs = [await app.start(saga_of_app(app), n) for n in range(10)]
+        await asyncio.wait_for(world.begun.wait(), 5)
+        async with worker(url, helping):
+            for _ in range(100):
+                if len(helping.log) == 16:
+                    break
+                await asyncio.sleep(0.05)
+            assert len(helping.log) == 16, "eight of ten runs waited in the journal"
+            world.gate.set()
+            assert [await run.result() for run in runs] == [2 * n for n in range(10)]
+
+
+async def test_leaving_gives_runs_back_at_once(url: str):
+    first, second = World(), World()
+    second.gate.set()
+    async with worker(url, first) as app:
+        await app.start(saga_of_app(app), 5, id="r")
+        await asyncio.wait_for(first.begun.wait(), 5)
+    async with worker(url, second) as app:
+        assert await asyncio.wait_for(app.run(saga_of_app(app), "r").result(), 3) == 10
+
+
+async def test_many_processes_may_make_the_schema_at_once_and_a_newer_one_is_refused(url: str):
+    connections = [await asyncpg.connect(url) for _ in range(4)]
+    found = await asyncio.gather(*(upgrade(connection) for connection in connections))
+    assert sorted(before for before, _ in found) == [0, VERSION, VERSION, VERSION]
+    await connections[0].execute("INSERT INTO yaoki.migration (version) VALUES ($1)", VERSION + 1)
+    journal = PostgresJournal(url)
+    with pytest.raises(JournalForeignError) as caught:
+        await journal.open()
+    assert "newer" in caught.value.do
+    for connection in connections:
+        await connection.close()
+
+
+async def test_somebody_elses_schema_is_left_alone(url: str):
+    connection = await asyncpg.connect(url)
+    await connection.execute("CREATE SCHEMA yaoki; CREATE TABLE yaoki.run (x int)")
+    with pytest.raises(JournalForeignError):
+        await PostgresJournal(url).open()
+    await connection.close()
