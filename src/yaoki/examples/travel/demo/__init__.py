@@ -1,0 +1,95 @@
+"""The demo: a thousand trips booked while everything fails, and an audit of what is left.
+
+    python -m yaoki.examples.travel --trips 1000 --faults 0.2 --kills 3 --seed 7
+
+    starts the services ──▶ books, with faults, killing the orchestrator ──▶ stops the faults ──▶ lets the rest end ──▶ audits
+
+`run` is all of it as one function; it returns the exit code.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json as jsons
+import random
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import TextIO
+
+from yaoki.errors import ConfigError, YaokiError
+from yaoki.examples.travel.demo.play import Outcome, Plan, Play
+from yaoki.examples.travel.demo.report import table, to_dict
+from yaoki.examples.travel.demo.show import Show
+
+OK, FINDING, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | None = None, json: bool = False,
+        folder: Path | None = None, port: int = 0, limit: float = 900.0) -> int:
+    """Run the demo and print what came of it.
+
+    Args:
+        trips: how many to book. faults: share of requests to fail, in [0, 1].
+        kills: how often the orchestrator is killed with -9.
+        seed: of everything that is drawn; a new one if left out. Timing is not seeded: a seed draws the same kinds of trouble,
+            not the same run.
+        json: print one JSON object, and nothing else, on standard output.
+        folder: where the databases go, and stay; a temporary folder if left out, kept only when the audit finds something.
+        port: the first of five ports for the services; free ones if left out.
+        limit: seconds after which it gives up.
+
+    Returns:
+        0: every trip ended, and the audit found nothing. 1: it found something. 2: it could not start. 130: interrupted.
+    """
+    chosen = random.SystemRandom().randrange(1_000_000) if seed is None else seed
+    notes = sys.stderr if json else sys.stdout
+    kept = folder is not None
+    try:
+        plan = Plan(trips=trips, faults=faults, kills=kills, seed=chosen, folder=_prepared(folder), port=port, limit_s=limit)
+        outcome = asyncio.run(_played(plan, notes))
+    except YaokiError as error:
+        print(f"yaoki demo: {error}\n  {error.do}", file=sys.stderr)
+        return USAGE
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("yaoki demo: interrupted; every process it started has ended", file=sys.stderr)
+        return INTERRUPTED
+    print(table(outcome), file=notes)
+    if outcome.report.clean and not kept:
+        shutil.rmtree(plan.folder, ignore_errors=True)
+    else:
+        print(f"\nThe databases and the journal are in {plan.folder}", file=notes)
+    if json:
+        print(jsons.dumps(to_dict(outcome)))
+    return OK if outcome.report.clean else FINDING
+
+
+async def _played(plan: Plan, notes: TextIO) -> Outcome:
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: then nobody signals us
+            loop.add_signal_handler(number, lambda: task.cancel() if task else None)
+    with Show(plan, notes) as show:
+        return await Play(plan, show.update).run()
+
+
+def _prepared(folder: Path | None) -> Path:
+    """An empty folder that can be written to."""
+    if folder is None:
+        return Path(tempfile.mkdtemp(prefix="yaoki-demo-"))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty, and the demo begins with nothing", do="name another folder, or empty it")
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ConfigError(f"{folder} cannot be used: {error.strerror}", do="name a folder that you may write to with --dir") from error
+    return folder.absolute()
+
+
+__all__ = ["Plan", "run"]

@@ -1,0 +1,230 @@
+"""What the demo does, one after the other: it owns the processes, the switch of the faults and the kills."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yaoki.app import journal_at
+from yaoki.errors import ConfigError, YaokiError
+from yaoki.examples.travel.audit import Report, audit, prices
+from yaoki.examples.travel.catalogue import trips
+from yaoki.examples.travel.faults import LATE_S, Switch, count
+from yaoki.saga.journal.port import Query
+
+KILLS_BETWEEN = (0.02, 0.85)  # of the trips have ended
+KILL_WITHIN_S = 0.4  # ... and then at a random instant within this time
+FAULTS_UNTIL = 0.97  # of the trips have ended: the rest is let finish
+STALLED_S = 15.0  # without a trip ending, faults and waits have met: kill what is to be killed, then stop the faults
+SETTLE_S = LATE_S + 0.3  # a duplicate may come that late; what it does then must be seen by the audit
+PAGE = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to do. Raises ConfigError for a figure out of range."""
+
+    trips: int
+    faults: float
+    kills: int
+    seed: int
+    folder: Path
+    port: int = 0
+    limit_s: float = 900.0
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("trips", self.trips, 1), ("kills", self.kills, 0), ("limit", self.limit_s, 1)):
+            if value < least:
+                raise ConfigError(f"--{name} is {value}, and must be at least {least}", do=f"give --{name} a larger number")
+        if not 0 <= self.faults <= 1:
+            raise ConfigError(f"--faults is a share of the requests, from 0 to 1, and is {self.faults:g}", do="--faults 0.2, say")
+        if self.port and not 1024 <= self.port <= 65_000:
+            raise ConfigError(f"--port is from 1024 to 65000, and is {self.port}", do="leave it out for free ports")
+
+
+@dataclass
+class Progress:
+    """Where the demo is, for those who watch."""
+
+    phase: str = "starting"
+    ended: Counter[str] = field(default_factory=Counter)
+    under_way: int = 0
+    orchestrator_kills: int = 0
+    service_kills: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+
+@dataclass
+class Outcome:
+    """What came of it."""
+
+    plan: Plan
+    report: Report
+    progress: Progress
+
+
+class Play:
+    """One demo. `watch` is called some times a second."""
+
+    def __init__(self, plan: Plan, watch: Callable[[Progress], None]) -> None:
+        self.plan = plan
+        self.progress = Progress()
+        self._watch = watch
+        self._rng = random.Random(f"{plan.seed}/kills")
+        self._switch = Switch.create(plan.folder / "faults.switch", plan.faults)
+        self._began = time.monotonic()
+        self._host: asyncio.subprocess.Process | None = None
+        self._orchestrator: asyncio.subprocess.Process | None = None
+        self._urls: dict[str, str] = {}
+        self._last_ended = (0, self._began)
+
+    async def run(self) -> Outcome:
+        """Raises ConfigError when something cannot start. However it ends, no process is left."""
+        listening: asyncio.Task[None] | None = None
+        try:
+            async with asyncio.timeout(self.plan.limit_s):
+                await self._start_host()
+                listening = asyncio.create_task(self._listen())
+                await self._book()
+                if self.plan.faults:
+                    self._say("waiting for requests that come late")
+                    await asyncio.sleep(SETTLE_S)
+        except TimeoutError:
+            self._say(f"gave up after {self.plan.limit_s:g} s")
+        finally:
+            await self._stop()
+            if listening is not None:
+                await asyncio.wait([listening], timeout=5)
+                listening.cancel()
+        self._say("auditing")
+        self.progress.faults = count(self.plan.folder)
+        asked = prices(trips(self.plan.trips))
+        report = await asyncio.to_thread(audit, self.plan.folder, asked, await claims(self.plan.folder))
+        self._say("done")
+        return Outcome(self.plan, report, self.progress)
+
+    # ── the services ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _start_host(self) -> None:
+        self._host = await _spawn("host", "--dir", str(self.plan.folder), "--port", str(self.plan.port), "--seed", str(self.plan.seed))
+        assert self._host.stdout is not None
+        told = json.loads(await self._host.stdout.readline() or b"{}")
+        if "ready" not in told:
+            raise ConfigError(told.get("message", "the services did not start"), do=told.get("do", "try again"))
+        self._urls = told["ready"]
+
+    async def _listen(self) -> None:
+        """Take in what the host tells, until it ends."""
+        assert self._host is not None
+        assert self._host.stdout is not None
+        while line := await self._host.stdout.readline():
+            told = json.loads(line)
+            if told.get("signal") == 9:
+                self.progress.service_kills[told["died"]] += 1
+
+    # ── the orchestrator ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _book(self) -> None:
+        """Run the orchestrator to its end, killing it on the way."""
+        low, high = KILLS_BETWEEN
+        points = sorted(self._rng.uniform(low, high) for _ in range(self.plan.kills))
+        for share in (*points, None):
+            self._orchestrator = await _spawn("orchestrator", "--dir", str(self.plan.folder), "--trips", str(self.plan.trips),
+                                              **{f"TRAVEL_{name.upper()}": url for name, url in self._urls.items()})
+            self._say("booking while everything fails" if self._switch.share else "booking")
+            if await self._ran_until(None if share is None else int(share * self.plan.trips)):
+                return
+            self._orchestrator.kill()
+            await self._orchestrator.wait()
+            self.progress.orchestrator_kills += 1
+
+    async def _ran_until(self, kill_at: int | None) -> bool:
+        """Watch the orchestrator; True when it has ended by itself, False when it is time to kill it."""
+        process = self._orchestrator
+        assert process is not None
+        assert process.stdout is not None
+        while line := await process.stdout.readline():
+            self._take_in(json.loads(line))
+            stalled = self._is_stalled()
+            if kill_at is not None and (self.progress.ended.total() >= kill_at or stalled):
+                self._last_ended = (self._last_ended[0], time.monotonic())
+                # The instant is what matters: in the middle of whatever is under way.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(process.wait(), self._rng.uniform(0, KILL_WITHIN_S))
+                return process.returncode is not None
+            if kill_at is None and self._switch.share and (stalled or self.progress.ended.total() >= FAULTS_UNTIL * self.plan.trips):
+                self._switch.share = 0.0
+                self._say("faults stopped, letting the rest end")
+        if await process.wait():
+            raise ConfigError("the orchestrator stopped before its work was done", do=f"see {self.plan.folder}")
+        return True
+
+    def _take_in(self, told: dict[str, Any]) -> None:
+        if "failed" in told:
+            raise ConfigError(f"the orchestrator failed: {told['failed']}", do=told.get("do", ""))
+        self.progress.ended = Counter(told["ended"])
+        self.progress.under_way = told["under_way"]
+        self._say(self.progress.phase)
+
+    def _is_stalled(self) -> bool:
+        ended, now = self.progress.ended.total(), time.monotonic()
+        if ended != self._last_ended[0]:
+            self._last_ended = (ended, now)
+        return now - self._last_ended[1] > STALLED_S
+
+    def _say(self, phase: str) -> None:
+        self.progress.phase = phase
+        self.progress.seconds = time.monotonic() - self._began
+        self._watch(self.progress)
+
+    async def _stop(self) -> None:
+        """End every process. Both would also end by themselves, for their standard input ends with this process."""
+        if self._orchestrator is not None and self._orchestrator.returncode is None:
+            self._orchestrator.kill()
+            await self._orchestrator.wait()
+        if self._host is not None and self._host.returncode is None:
+            assert self._host.stdin is not None
+            self._host.stdin.close()
+            try:
+                await asyncio.wait_for(self._host.wait(), 10)
+            except TimeoutError:
+                self._host.kill()
+                await self._host.wait()
+
+
+async def claims(folder: Path) -> dict[str, str]:
+    """What the journal says became of every run, by id."""
+    if not (folder / "trips.db").exists():
+        return {}
+    journal = journal_at(f"sqlite:///{folder / 'trips.db'}")
+    await journal.observe()
+    try:
+        found: dict[str, str] = {}
+        before = 0
+        while page := await journal.search(Query(limit=PAGE, before_no=before)):
+            found.update((header.id, header.state.value) for header in page)
+            before = page[-1].no
+        return found
+    finally:
+        await journal.close()
+
+
+async def _spawn(module: str, *words: str, **env: str) -> asyncio.subprocess.Process:
+    """A process of ours, in a session of its own: Ctrl-C is for the demo, which then ends all in order."""
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", f"yaoki.examples.travel.{module}", *words, stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, env={**os.environ, **env}, start_new_session=True)
+    except OSError as error:
+        raise YaokiError(f"a process could not be started: {error}", do="free memory or processes") from error

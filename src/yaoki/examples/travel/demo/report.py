@@ -1,0 +1,50 @@
+"""What came of the demo: a table for people, one JSON object for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yaoki.examples.travel.demo.play import Outcome
+
+FINDINGS_SHOWN = 10
+MEANINGS = {
+    "completed": "fully booked: room, seat, points, money and ticket, once each",
+    "undone": "nothing of them is left",
+    "blocked": "need a person",
+    "lost": "neither, or not what is claimed",
+    "duplicated_effects": "effects made twice, even if taken back",
+    "orphaned_effects": "effects of trips that are not completed",
+    "charged_twice": "trips paid twice or too much",
+    "overbooked": "rooms, seats or points beyond what there is",
+    "unbalanced": "services whose own figures disagree",
+}
+
+
+def to_dict(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON-able data."""
+    report, progress, plan = outcome.report, outcome.progress, outcome.plan
+    return {
+        "trips": report.trips, "completed": report.completed, "undone": report.undone, **report.wrong(),
+        "orchestrator_kills": progress.orchestrator_kills, "service_kills": progress.service_kills.total(),
+        "faults_injected": progress.faults.total(), "faults": dict(sorted(progress.faults.items())),
+        "seconds": round(progress.seconds, 2), "seed": plan.seed, "share_of_faults": plan.faults,
+        "ok": report.clean, "findings": report.findings[:FINDINGS_SHOWN],
+    }
+
+
+def table(outcome: Outcome) -> str:
+    """The outcome for people."""
+    found = to_dict(outcome)
+    kinds = ", ".join(f"{count} {kind}" for kind, count in found["faults"].items())
+    lines = [
+        "", f"{found['trips']:>8} trips    in {found['seconds']:.1f} s, seed {found['seed']}",
+        f"{found['faults_injected']:>8} faults   {kinds or 'none'}",
+        f"{found['service_kills']:>8} services and {found['orchestrator_kills']} orchestrators killed with -9, and started again",
+        "", "What the services' own databases say:", ""]
+    lines += [f"{found[name]:>8} {name.replace('_', ' '):<19} {meaning}" for name, meaning in MEANINGS.items()]
+    lines += ["", *(f"  ! {finding}" for finding in found["findings"])]
+    more = len(outcome.report.findings) - FINDINGS_SHOWN
+    if more > 0:
+        lines.append(f"  ! and {more} more")
+    lines.append("Every trip ended, and nothing is left over." if outcome.report.clean else "NOT CLEAN: see above.")
+    return "\n".join(lines)

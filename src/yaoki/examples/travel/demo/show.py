@@ -1,0 +1,97 @@
+"""The demo while it runs: a live panel on a terminal, a line every two seconds elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TextIO
+
+from yaoki.examples.travel.demo.play import Plan, Progress
+from yaoki.examples.travel.faults import count
+
+if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
+LINE_EVERY_S = 2.0
+BAR_WIDTH = 44
+STYLES = (("completed", "green"), ("undone", "yellow"), ("blocked", "red"))
+
+
+class Show:
+    """Shows progress on `out` for as long as its block lasts."""
+
+    def __init__(self, plan: Plan, out: TextIO) -> None:
+        self._plan = plan
+        self._out = out
+        self._live: Live | None = None
+        self._line_at = 0.0
+        self._phase = ""
+
+    def __enter__(self) -> Self:
+        plan = self._plan
+        if self._out.isatty():
+            from rich.console import Console  # noqa: PLC0415  only who draws pays for it
+            from rich.live import Live  # noqa: PLC0415
+
+            self._live = Live(console=Console(file=self._out), refresh_per_second=8)
+            self._live.__enter__()
+        else:
+            print(f"{plan.trips} trips, {plan.faults:.0%} of all requests fail, the orchestrator is killed {plan.kills} times, seed {plan.seed}",
+                  file=self._out, flush=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._live is not None:
+            self._live.__exit__(kind, error, trace)
+
+    def update(self, progress: Progress) -> None:
+        """Show this; on a terminal at once, elsewhere when the phase changes or some time has passed."""
+        now = time.monotonic()
+        if self._live is not None:
+            progress.faults = count(self._plan.folder)
+            self._live.update(self._panel(progress))
+        elif progress.phase != self._phase or now - self._line_at >= LINE_EVERY_S:
+            self._phase, self._line_at = progress.phase, now
+            print(self._line(progress), file=self._out, flush=True)
+
+    def _line(self, progress: Progress) -> str:
+        ended = ", ".join(f"{progress.ended[name]} {name}" for name, _ in STYLES if progress.ended[name] or name != "blocked")
+        return (f"{progress.seconds:6.1f} s  {progress.phase}: {ended}, {progress.under_way} under way; killed: "
+                f"{progress.orchestrator_kills} orchestrators, {progress.service_kills.total()} services")
+
+    def _panel(self, progress: Progress) -> Any:
+        from rich.panel import Panel  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_row(Text("trips"), self._bar(progress), _rate(progress))
+        for name, style in STYLES:
+            grid.add_row(Text(f"  {name}", style=style), Text(f"{progress.ended[name]:>6}", style=style))
+        grid.add_row(Text("faults"), Text(f"{progress.faults.total():>6}"), _faults(progress))
+        killed = "  ".join(f"{name} {times}" for name, times in sorted(progress.service_kills.items()))
+        grid.add_row(Text("kill -9"), Text(f"{progress.service_kills.total() + progress.orchestrator_kills:>6}"),
+                     Text(f"orchestrator {progress.orchestrator_kills}  {killed}", style="dim"))
+        return Panel(grid, title="Yaoki: fall seven times, rise eight", subtitle=f"{progress.phase} · {progress.seconds:.0f} s · seed {self._plan.seed}")
+
+    def _bar(self, progress: Progress) -> Any:
+        from rich.text import Text  # noqa: PLC0415
+
+        bar = Text()
+        for name, style in STYLES:
+            bar.append("█" * round(BAR_WIDTH * progress.ended[name] / self._plan.trips), style=style)
+        bar.append("░" * max(0, BAR_WIDTH - len(bar)), style="dim")
+        return bar
+
+
+def _rate(progress: Progress) -> str:
+    return f"{progress.ended.total() / max(progress.seconds, 0.1):.0f} a second"
+
+
+def _faults(progress: Progress) -> Table:
+    from rich.table import Table  # noqa: PLC0415
+
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(*(f"[dim]{kind} {times}[/]" for kind, times in sorted(progress.faults.items())))
+    return grid
