@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from yaoki.explore.exploring import explore, replay
     from yaoki.explore.fake import Booking, FakeService
     from yaoki.explore.loop import DeadlockError, EscapeError, LivelockError
+    from yaoki.explore.network import Reply, Request
     from yaoki.explore.report import Report
     from yaoki.explore.scenarios import Scenario, scenario
     from yaoki.explore.search import Explorer
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 # Loaded when first asked for: pytest imports this package for its plugin, in every program that has Yaoki installed.
 _HOMES = {
     "Booking": "fake", "ConflictError": "store", "DeadlockError": "loop", "EscapeError": "loop", "Explorer": "search",
-    "FakeQueue": "store", "FakeService": "fake", "FakeStore": "store", "LivelockError": "loop", "Report": "report",
+    "FakeQueue": "store", "FakeService": "fake", "FakeStore": "store", "LivelockError": "loop", "Reply": "network", "Report": "report", "Request": "network",
     "Scenario": "scenarios", "World": "world", "explore": "exploring", "replay": "exploring", "scenario": "scenarios",
 }
 
@@ -45,5 +46,5 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Booking", "ConflictError", "DeadlockError", "EscapeError", "Explorer", "FakeQueue", "FakeService", "FakeStore",
-    "LivelockError", "Report", "Scenario", "World", "explore", "replay", "scenario",
+    "LivelockError", "Reply", "Report", "Request", "Scenario", "World", "explore", "replay", "scenario",
 ]

@@ -287,6 +287,27 @@ class VirtualLoop(base_events.BaseEventLoop):
     def _resume(self, owner: object) -> None:
         self._ready.extend(self._paused.pop(owner, ()))
 
+    def branch(self) -> VirtualLoop:
+        """A loop that starts at this one's instant: for what runs while everything here is blocked."""
+        inner = VirtualLoop(self._owner, order=self._order)
+        inner._now, inner._until = self._now, self._until
+        inner.labels, inner._dead, inner._paused, inner._special = self.labels, self._dead, self._paused, self._special
+        return inner
+
+    def merge_into(self, outer: VirtualLoop) -> None:
+        """The branch has ended: what it left to do, now and later, is done by `outer`."""
+        outer._now = max(outer._now, self._now)
+        outer.failures += self.failures
+        outer._tasks += self._tasks
+        outer._ready.extend(self._ready)
+        for when, tie, _, handle in self._timers:
+            outer._sequence += 1
+            heappush(outer._timers, (when, tie, outer._sequence, handle))
+        self._ready.clear()
+        self._timers.clear()
+        for name in ("call_soon", "call_later", "call_at", "time"):
+            setattr(self, name, getattr(outer, name))
+
     def _sort_again(self) -> None:
         handles = list(self._ready)
         self._ready.clear()

@@ -24,7 +24,9 @@ class SimRuntime:
         self.rng = rng
         self.wall_offset_s = EPOCH_S - START_S
         self._ids = 0
-        self.monotonic = loop.time
+
+    def monotonic(self) -> float:
+        return self.loop.time()
 
     def unix_time(self) -> float:
         return self.loop.time() + self.wall_offset_s

@@ -28,6 +28,7 @@ from types import FrameType
 from typing import Any
 
 from yaoki.errors import ConfigError
+from yaoki.explore import intercept
 from yaoki.explore import world as worlds
 from yaoki.explore.loop import EscapeError
 
@@ -72,6 +73,8 @@ def sealed(how: str = "patch") -> Iterator[None]:
             setattr(holder, name, stand_in)
         for module in _users_modules():
             _replace_names(module, originals, stack)
+        intercept.install(stack, world)
+        _threads_inline(stack, world)
         state = random.getstate()
         stack.callback(random.setstate, state)
         yield
@@ -160,6 +163,20 @@ def _datetime(world: Callable[[], worlds.World | None], *, strict: bool) -> Any:
             return cls.now()
 
     return datetime
+
+
+def _threads_inline(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None]) -> None:
+    """Starlette and FastAPI run plain functions in anyio's threads; here they run in place."""
+    anyio = sys.modules.get("anyio.to_thread")
+    if anyio is None:
+        return
+    real: Any = anyio.run_sync
+
+    async def run_sync(fn: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+        return await real(fn, *args, **settings) if world() is None else fn(*args)
+
+    stack.callback(setattr, anyio, "run_sync", real)
+    anyio.run_sync = run_sync  # type: ignore[attr-defined]
 
 
 def _escape(world: worlds.World, name: str, kind: str) -> Any:

@@ -105,6 +105,30 @@ class World:
         self.base: Context = copy_context()
         self.base.run(_enter, self)
 
+    # ── services by host name ──
+
+    def host(self, name: str, app: Any = None, *, make: Callable[[], Any] | None = None) -> Any:
+        """Put a service on the network: an ASGI app, a WSGI app, or a function from `Request` to `Reply`.
+
+        Args:
+            name: its host name, as in `http://name/...`.
+            make: makes the app; called again when the service restarts, which loses what it kept in memory.
+        """
+        from yaoki.explore.network import Host  # noqa: PLC0415  a universe without HTTP does not need it
+
+        host = self.services[name] = Host(self, name, app, make)
+        return host
+
+    def partition(self, *services: str, for_s: float | None = None) -> None:
+        """Cut these services off: every request to them is lost, until `heal` or for so many seconds."""
+        until = float("inf") if for_s is None else self.now + for_s
+        self.cuts.update(dict.fromkeys(services, ("call.timeout:none", until)))
+
+    def heal(self, *services: str) -> None:
+        """End `partition`, of these services or of all."""
+        for name in services or list(self.cuts):
+            self.cuts.pop(name, None)
+
     # ── time, for scenarios and invariants ──
 
     @property
