@@ -299,7 +299,15 @@ class Lanes:
                 at = held.cursor()
                 if at > held.written:
                     held.written = settlement.cursors[part] = at
+        self._keep_done_beyond(settlement)
         return settlement
+
+    def _keep_done_beyond(self, settlement: Settlement) -> None:
+        """A held message that is done beyond its cursor stays as `done`, or the next owner would read it again."""
+        beyond = [place for place in settlement.drop if place[1] > self._parts[place[0]].written]
+        if beyond:
+            settlement.drop = [place for place in settlement.drop if place not in beyond]
+            settlement.hold += [Held(part=part, position=position, state="done") for part, position in beyond]
 
     def written(self) -> None:
         """The last settlement is durable: what the store shows from now on is true again."""

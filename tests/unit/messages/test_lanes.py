@@ -64,7 +64,8 @@ class World:
         for place in settlement.drop:
             self.held.pop(place, None)
         self.lanes.written()
-        undurable[:] = [each for each in undurable if each.position > self.cursors.get(each.part, (0, 0))]
+        undurable[:] = [each for each in undurable if each.position > self.cursors.get(each.part, (0, 0))
+                        and not (each.held and self.held[each.part, each.position].state == "done")]
 
 
 def held(each: Entry, state: str = "retry") -> Held:

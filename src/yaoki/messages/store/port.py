@@ -10,6 +10,7 @@ store keeps one number, the position up to which everything is done, and a row f
       └── failed ─────┼──▶ quarantined   gave up: its key waits for a person, and only its key
                       └──▶ dead          gave up: its key goes on without it
     behind             an earlier message of the same key is in retry or quarantine: waits for it, in order
+    done               beyond the cursor, which has not come so far: kept until it has
 
 So a message costs no write of its own to be consumed: a batch of them moves sixteen numbers.
 
@@ -98,7 +99,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     """An exception to "done up to here": one message that waits, or gave up.
 
     Attributes:
-        state: scheduled, retry, behind, quarantined, dead.
+        state: scheduled, retry, behind, quarantined, dead, done.
         attempts: made so far. due_at: seconds since 1970, when it is tried (again).
         error: the last failure. history: (at, error) of the earlier ones, oldest first.
         replays: how often a person has redriven it. data: the payload that replaces the message's, after an edit.

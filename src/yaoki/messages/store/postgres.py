@@ -226,6 +226,7 @@ class PostgresStore:
                 await connection.execute(sql.RENEW, group, worker, ttl_s)
                 if share.take:
                     await connection.execute(sql.TAKE, group, worker, list(share.take), ttl_s)
+                await connection.execute(sql.FORGET_DONE, group)
                 mine = await connection.fetch(sql.MINE, group, worker)
         leases = {row["part"]: Lease(row["part"], (int(row["x"]), row["pos"]), row["fence"]) for row in mine}
         return Share(leases, share.surplus, share.check_in_s)

@@ -167,6 +167,10 @@ ON CONFLICT (grp, part) DO UPDATE SET owner = excluded.owner, lease_until = excl
     fence = yaoki_cursors.fence + 1
 """
 RENEW = "UPDATE yaoki_cursors SET lease_until = clock_timestamp() + make_interval(secs => $3) WHERE grp = $1 AND owner = $2"
+FORGET_DONE = """
+DELETE FROM yaoki_held h USING yaoki_cursors c
+WHERE h.grp = $1 AND h.state = 'done' AND c.grp = h.grp AND c.part = h.part AND (h.x, h.pos) <= (c.x, c.pos)
+"""
 MINE = "SELECT part, x::text AS x, pos, fence FROM yaoki_cursors WHERE grp = $1 AND owner = $2"
 JOIN = """
 INSERT INTO yaoki_members VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
@@ -186,7 +190,10 @@ LEFT JOIN LATERAL (
     AND (g.types = ARRAY['*'] OR m.type = ANY (g.types))) m ON true
 WHERE $1::text IS NULL OR g.grp = $1 GROUP BY g.grp ORDER BY g.grp
 """
-STATES = "SELECT grp, state, count(*) AS n FROM yaoki_held WHERE $1::text IS NULL OR grp = $1 GROUP BY grp, state"
+STATES = """
+SELECT grp, state, count(*) AS n FROM yaoki_held WHERE ($1::text IS NULL OR grp = $1) AND state <> 'done'
+GROUP BY grp, state
+"""
 
 FORGET_DEAD_READERS = """
 DELETE FROM yaoki_groups g WHERE g.types[1] LIKE 'reply.%' AND g.declared < to_timestamp($1)

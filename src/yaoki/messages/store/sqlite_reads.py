@@ -150,7 +150,7 @@ def _lag_of(connection: sqlite3.Connection, group: str, types: str, since: int, 
            LEFT JOIN yaoki_cursors c ON c.grp = :grp AND c.part = m.part
            WHERE m.pos > coalesce(c.pos, :since) AND (:types = '["*"]' OR m.type IN (SELECT value FROM json_each(:types)))""",
         {"grp": group, "since": since, "types": types}).fetchone()
-    states = dict(connection.execute("SELECT state, count(*) FROM yaoki_held WHERE grp = ? GROUP BY state", (group,)))
+    states = dict(connection.execute("SELECT state, count(*) FROM yaoki_held WHERE grp = ? AND state <> 'done' GROUP BY state", (group,)))
     keys = connection.execute("SELECT count(DISTINCT key) FROM yaoki_held WHERE grp = ? AND state = 'quarantined'", (group,))
     workers = connection.execute("SELECT count(*) FROM yaoki_members WHERE grp = ? AND lease_until >= ?", (group, now))
     parts = connection.execute("SELECT count(*) FROM yaoki_cursors WHERE grp = ? AND owner <> '' AND lease_until >= ?",

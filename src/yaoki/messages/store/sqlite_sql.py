@@ -211,6 +211,9 @@ def balance(connection: sqlite3.Connection, group: str, worker: str, ttl_s: floa
            SELECT grp, ?, since, ?, ?, 1 FROM yaoki_groups WHERE grp = ?
            ON CONFLICT (grp, part) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until,
                fence = yaoki_cursors.fence + 1""", [(part, worker, now + ttl_s, group) for part in share.take])
+    connection.execute(
+        """DELETE FROM yaoki_held WHERE grp = ? AND state = 'done' AND pos <= (
+               SELECT pos FROM yaoki_cursors c WHERE c.grp = yaoki_held.grp AND c.part = yaoki_held.part)""", (group,))
     leases = {part: Lease(part, (0, pos), fence) for part, pos, fence in connection.execute(
         "SELECT part, pos, fence FROM yaoki_cursors WHERE grp = ? AND owner = ?", (group, worker))}
     return Share(leases, share.surplus, share.check_in_s)
