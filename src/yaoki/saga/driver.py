@@ -76,7 +76,7 @@ class Driver:
         self._set_deadline()
         machine, steps, running = self.machine, self.saga.steps, self._running
         try:
-            if self._lost():  # it was undoing itself when its process died
+            if self._lost() or machine.failed:  # it was undoing itself, or about to, when its process died
                 await self._write()
             while True:
                 if self._asked:
@@ -174,7 +174,7 @@ class Driver:
         """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
         for record in records:
             self._take_in(record)
-        if self.machine.abort is not None or records[-1].kind != "done":  # the common case has no consequences
+        if len(records) != 1 or records[0].kind != "done" or self.machine.abort is not None:  # the common case has no consequences
             records = self._with_consequences(records)
         entry = self._entry(records)
         await self._journal.append(entry)

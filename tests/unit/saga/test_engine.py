@@ -23,8 +23,8 @@ from yaoki.errors import (
     UsageError,
 )
 from yaoki.saga.journal.memory import MemoryJournal
-from yaoki.saga.journal.port import Query
-from yaoki.saga.records import Kind, RunState
+from yaoki.saga.journal.port import Append, NewRun, Query
+from yaoki.saga.records import Kind, Record, RunState
 
 
 class Trip(msgspec.Struct):
@@ -120,6 +120,29 @@ def test_a_declined_step_undoes_what_was_done_in_reverse_and_not_itself():
     assert kind == "RunUndoneError"
     assert "payment: DeclinedError: card declined" in text
     assert sorted(world.log[3:]) == ["undo flight", "undo hotel"]
+
+
+def test_a_failure_aborts_also_when_a_sibling_is_done_in_the_same_instant():
+    world = World(hotel=[DeclinedError("sold out")])
+    kind, text = outcome(world)
+    assert (kind, world.log) == ("RunUndoneError", ["hotel", "flight", "undo flight"])
+    assert "hotel: DeclinedError: sold out" in text
+
+
+def test_a_history_that_ends_with_a_failure_is_aborted_when_it_is_taken_up():
+    world, journal = World(), MemoryJournal()
+    saga = trip_saga(world)
+
+    async def left_behind() -> None:
+        await journal.open()
+        created = await journal.create(NewRun("t", saga.name, saga.graph.hash, b'{"city":"Kyoto"}'))
+        records = (Record(Kind.FAILED, "hotel", b'{"error":"DeclinedError"}'), Record(Kind.DONE, "flight", b'"seat 7"'))
+        await journal.append(Append(created.header.no, 0, records))
+        await journal.close()
+
+    run(left_behind())
+    assert resumed(saga, journal) is RunState.UNDONE
+    assert world.log == ["undo flight"]
 
 
 def test_a_step_in_doubt_is_repeated_with_the_same_key_and_then_undone_with_none():
