@@ -59,6 +59,11 @@ def _resolved(key: str) -> Any:
     return resolve()[key].value
 
 
+def unless_default(db: str) -> str:
+    """` --db URL` for a command that is shown to be typed, or "" where the settings say the same anyway."""
+    return "" if db == _resolved("db") else f" --db {db}"
+
+
 def since_options(command: F) -> F:
     """`--since` and `--until`: seconds since 1970, or None."""
     command = click.option("--until", type=INSTANT, help="Only what began before: 1h (ago), or an ISO date or time.")(command)

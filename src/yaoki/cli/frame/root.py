@@ -27,7 +27,7 @@ SECTIONS = {
     "Start here": ("demo", "doctor", "help"),
     "Sagas": ("graph", "run", "runs", "plan", "worker"),
     "Proof": ("explore", "chaos", "audit"),
-    "Operation": ("dash", "deps", "msgs", "ledger", "db"),
+    "Operation": ("dash", "workers", "deps", "msgs", "ledger", "db"),
     "This program": (),
 }
 

@@ -110,13 +110,15 @@ class Batch:
         self.progress = Progress(lines.total if lines else None, runtime.monotonic())
         self.stop = ""
         self._stopped = asyncio.Event()
+        self._mine: set[str] = set()  # runs of lines that workers have in hand
+        self._others: dict[str, RunState] = {}  # runs of no line, or of a line that no worker has come to yet
 
     async def run(self, *, quiet: bool) -> Outcome:
         """Run until all have ended, or something stops it. Raises what the journal raises, and RunConflictError."""
         self._listen_to_signals()
         app = open_app(self.db, sagas=[self.saga], concurrency=self.concurrency, grace=self.grace_s)
         began = self.progress.began = runtime.monotonic()
-        with events.listen(self._paused, kinds=(events.SagaPaused,)):
+        with events.listen(self._heard, kinds=(events.SagaPaused, events.RunFinished, events.RunBlocked)):
             async with app:
                 drawing = None if quiet or not is_terminal(sys.stderr) else runtime.spawn(self._draw(), name="yk-progress")
                 try:
@@ -175,6 +177,9 @@ class Batch:
             await self._one(app, each)
 
     async def _one(self, app: App, each: Input) -> None:
+        self._mine.add(each.id)
+        if self._others.pop(each.id, None) is not None:
+            return  # taken up from the journal, ended, and counted, before its line was reached
         self.progress.started += 1
         try:
             header = await app.engine.start(self.saga, each.value, id=each.id)
@@ -183,15 +188,24 @@ class Batch:
             raise RunConflictError(f"{self.lines.name}:{each.line}: {error}", do=error.do, **error.fields) from error
         self.progress.already += header.state.is_end
         self.progress.end(await app.run(self.saga, each.id).wait())
+        self._mine.discard(each.id)
 
     async def _finish_others(self, app: App) -> None:
         """What was in the journal before and is in no line: finish it as well."""
         query = Query(states=UNFINISHED, saga=self.saga.name, limit=1000)
         while page := await app.journal.search(query):
-            self.progress.started += len(page)
-            self.progress.total = self.progress.started
-            for state in await asyncio.gather(*(app.run(self.saga, header.id).wait() for header in page)):
-                self.progress.end(state)
+            await asyncio.gather(*(app.run(self.saga, header.id).wait() for header in page))
+
+    def _heard(self, event: events.RunFinished | events.RunBlocked | events.SagaPaused) -> None:
+        """Count the runs that end without a worker waiting for them; stop when the brake is on."""
+        if isinstance(event, events.SagaPaused):
+            self.stop = self.stop or "brake"
+            self._stopped.set()
+        elif event.run not in self._mine and event.run not in self._others:
+            state = RunState(event.outcome) if isinstance(event, events.RunFinished) else RunState.BLOCKED
+            self._others[event.run] = state
+            self.progress.started += 1
+            self.progress.end(state)
 
     # ── stopping ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,11 +222,6 @@ class Batch:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-
-    def _paused(self, event: events.SagaPaused) -> None:
-        del event
-        self.stop = self.stop or "brake"
-        self._stopped.set()
 
     # ── showing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,23 @@
+"""Look at runs, and decide about those that wait for a person."""
+
+from __future__ import annotations
+
+import click
+
+from yaoki.cli.runs.asking import cancel, resolve, resume, retry
+from yaoki.cli.runs.keeping import export, purge
+from yaoki.cli.runs.listing import list_
+from yaoki.cli.runs.showing import show
+
+
+@click.group()
+def command() -> None:
+    """Look at runs, and decide about those that wait for a person.
+
+    All of these work beside a running engine, and without one: what you decide is written into the journal, and carried
+    out by the engine at once, or by the next one that starts. An id may be shortened as long as only one run begins so.
+    """
+
+
+for verb in (list_, show, retry, resolve, cancel, resume, export, purge):
+    command.add_command(verb)

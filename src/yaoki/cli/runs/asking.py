@@ -1,0 +1,255 @@
+"""`retry`, `resolve`, `cancel`, `resume`: what a person decides, written into the journal as a request.
+
+    a request ──▶ journal ──▶ the engine that runs carries it out (it looks twice a second), or the next one that starts
+
+A decision that cannot apply is refused here, before anything is written: the run has ended, the step is not blocked, the
+pivot is passed.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from yaoki import runtime
+from yaoki.cli.frame import Exit, Output, output
+from yaoki.cli.frame.options import since_options, unless_default
+from yaoki.cli.runs.choosing import db_option, every, saga_option
+from yaoki.cli.runs.completing import complete_run
+from yaoki.errors import InputError, UsageError
+from yaoki.saga.records import Failure, RunState
+
+if TYPE_CHECKING:
+    from yaoki.cli.runs.story import Story
+    from yaoki.saga.journal.port import Journal
+
+# How long an engine that runs may take to carry a request out before it is said that none does: seconds. It looks every 0.5.
+WAIT_S = 2.0
+
+Asked = tuple[str, str, dict[str, Any]]
+"""Run, kind and data of a request."""
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a container whose user has no name
+        return ""
+
+
+who_option = click.option("--who", default=_who, show_default="your user name", help="Who decides; it is kept in the history.")
+why_option = click.option("--why", default="", help="Why; it is kept in the history.")
+run_argument = click.argument("run", shell_complete=complete_run)
+
+
+@click.command()
+@run_argument
+@click.argument("step")
+@click.argument("decision", type=click.Choice(["retry", "done", "undone"]))
+@click.option("--result", default="null", metavar="JSON", help="With `done`: what the step would have returned.")
+@who_option
+@why_option
+@db_option
+def resolve(*, run: str, step: str, decision: str, result: str, who: str, why: str, db: str) -> Exit:
+    r"""Decide about a blocked step of a run.
+
+    \b
+    retry    try it again, after a fix
+    done     its effect exists: go on with --result (of an undo that is blocked: leave the effect, undo the rest)
+    undone   its effect does not exist, or was removed by hand
+    """
+    try:
+        value = msgspec.json.decode(result)
+    except msgspec.DecodeError as error:
+        raise InputError(f"--result is not JSON: {error}", do="quote it for the shell: --result '{\"id\": 7}'") from error
+
+    def decide(story: Story) -> list[Asked]:
+        _blocked_step(story, step)
+        data = {"step": step, "decision": decision, "result": value, "who": who, "why": why}
+        return [(story.stored.header.id, "resolve", data)]
+
+    return _ask_one(output(), db, run, decide)
+
+
+@click.command()
+@click.argument("run", required=False, shell_complete=complete_run)
+@click.argument("step", required=False)
+@click.option("--all", "everything", is_flag=True, help="All blocked runs that fit, instead of one.")
+@saga_option
+@click.option("--error", default="", metavar="TEXT", help="With --all: only steps whose error contains this.")
+@since_options
+@click.option("--limit", type=click.IntRange(min=1), help="With --all: at most this many; try a few first.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@who_option
+@why_option
+@db_option
+def retry(*, run: str | None, step: str | None, everything: bool, saga: str, error: str, since: float | None,
+          until: float | None, limit: int | None, yes: bool, who: str, why: str, db: str) -> Exit:
+    r"""Try the blocked steps of a run again, after a fix; or those of all runs that fit.
+
+    \b
+    Examples:
+      yk runs retry trip-42
+      yk runs retry --all --saga book-trip --error KeyError --limit 5
+    """
+    if everything == (run is not None):
+        raise UsageError("name a run, or say --all", do="yk runs retry RUN [STEP], or yk runs retry --all --saga NAME")
+
+    def decide(story: Story) -> list[Asked]:
+        steps = [step] if step else list(story.blocked())
+        for each in steps or [""]:
+            _blocked_step(story, each)
+        return [(story.stored.header.id, "resolve", _again(each, who, why)) for each in steps]
+
+    if run is not None:
+        return _ask_one(output(), db, run, decide)
+    from yaoki.cli.frame.journal import wait_for
+
+    wanted = {"saga": saga, "since": since, "until": until, "limit": limit}
+    return wait_for(_retry_all(output(), db, wanted, error, yes=yes, who=who, why=why))
+
+
+@click.command()
+@run_argument
+@click.option("--reason", default="cancelled", show_default=True, help="Kept in the history.")
+@who_option
+@db_option
+def cancel(*, run: str, reason: str, who: str, db: str) -> Exit:
+    """Ask a run to undo itself. Refused once it has passed its point of no return."""
+
+    def decide(story: Story) -> list[Asked]:
+        header = story.stored.header
+        _not_ended(story)
+        if story.machine is not None and story.machine.abort is not None:
+            raise UsageError(f"run {header.id} is undoing itself already", do="`yk runs show` says how far it is", run_id=header.id)
+        if story.machine is not None and story.machine.past_pivot:
+            pivot = story.machine.graph.names[story.machine.graph.pivot]
+            raise UsageError(f"run {header.id} has passed {pivot}, its point of no return: it can only go forward",
+                             do="let it finish, and take its effects back by a run of your own", exit_code=Exit.REFUSED)
+        return [(header.id, "cancel", {"reason": reason, "who": who})]
+
+    return _ask_one(output(), db, run, decide)
+
+
+@click.command()
+@click.argument("saga")
+@who_option
+@db_option
+def resume(*, saga: str, who: str, db: str) -> Exit:
+    """Release the brake of a saga: begin new runs again after nearly all had to be undone.
+
+    A brake is a thing of the engine that runs, so this does nothing where none does: the next one starts with its brake off.
+    """
+    from yaoki.cli.frame.journal import wait_for
+
+    return wait_for(_send(output(), db, [("", "resume", {"saga": saga, "who": who})]))
+
+
+# ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _ask_one(out: Output, db: str, run: str, decide: Callable[[Story], list[Asked]]) -> Exit:
+    from yaoki.cli.frame.journal import wait_for
+
+    return wait_for(_decide_and_send(out, db, run, decide))
+
+
+async def _decide_and_send(out: Output, db: str, run: str, decide: Callable[[Story], list[Asked]]) -> Exit:
+    from yaoki.cli.frame.journal import find, observed
+
+    async with observed(db) as journal:
+        asked = decide(await _story(journal, (await find(journal, run)).header.id))
+    return await _send(out, db, asked)
+
+
+async def _story(journal: Journal, run_id: str) -> Story:
+    from yaoki.cli.runs.story import Story
+    from yaoki.saga.graph import Graph
+
+    stored = await journal.read(run_id)
+    assert stored is not None
+    graph = await journal.load_graph(stored.header.graph)
+    return Story(stored, Graph.from_json(graph) if graph else None)
+
+
+async def _send(out: Output, db: str, asked: list[Asked]) -> Exit:
+    """Write the requests, and see whether somebody carries them out."""
+    from yaoki.cli.frame.journal import observed
+
+    async with observed(db) as journal:
+        for run, kind, data in asked:
+            await journal.request(run, kind, msgspec.json.encode(data), runtime.unix_time())
+        runs = {run for run, _, _ in asked}
+        until = runtime.monotonic() + WAIT_S
+        while (left := [r for r in await journal.requests() if r.run in runs]) and runtime.monotonic() < until:
+            await runtime.sleep(0.05)
+        for run in sorted(runs):
+            stored = await journal.read(run)
+            state = stored.header.state if stored else None
+            waiting = any(request.run == run for request in left)
+            out.emit({"run": run or None, "carried_out": not waiting, "state": state})
+            if not left and run and len(runs) <= 20:
+                out.say(f"{run}: carried out, it is {state} now")
+    if not left:
+        out.say(f"{len(asked)} carried out" if len(runs) > 20 or "" in runs else "")
+        return Exit.OK
+    out.say(f"written into the journal: {len(asked)} for {len(runs)} run{'s' if len(runs) > 1 else ''}")
+    out.remark("no engine has carried this out yet. One that is busy will at its next step; where none runs, the next one that "
+               "starts does,\nfor example: yk run MODULE:SAGA" + unless_default(db))
+    return Exit.OK
+
+
+async def _retry_all(out: Output, db: str, wanted: dict[str, Any], error: str, *, yes: bool, who: str, why: str) -> Exit:
+    from yaoki.cli.frame.asking import confirm
+    from yaoki.cli.frame.journal import observed
+
+    asked: list[Asked] = []
+    why_blocked: dict[str, int] = {}
+    async with observed(db) as journal:
+        async for header in every(journal, states=(RunState.BLOCKED,), **wanted):
+            for step, failure in (await _story(journal, header.id)).blocked().items():
+                if error in str(failure):
+                    asked.append((header.id, "resolve", _again(step, who, why)))
+                    key = f"{header.saga}  {_place(step, failure)}  {failure}"
+                    why_blocked[key] = why_blocked.get(key, 0) + 1
+    if not asked:
+        out.say("no blocked run fits")
+        return Exit.OK
+    out.table(("times", "saga, step and error"), [(count, key) for key, count in sorted(why_blocked.items(), key=lambda p: -p[1])])
+    confirm(f"try {len(asked)} blocked steps again?", yes=yes)
+    return await _send(out, db, asked)
+
+
+def _place(step: str, failure: Failure) -> str:
+    return f"undo of {step}" if failure.undo else step
+
+
+def _again(step: str, who: str, why: str) -> dict[str, Any]:
+    return {"step": step, "decision": "retry", "result": None, "who": who, "why": why}
+
+
+# ── what cannot apply ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _not_ended(story: Story) -> None:
+    header = story.stored.header
+    if header.state.is_end:
+        raise UsageError(f"run {header.id} has ended already: it is {header.state}", do="start another run, under another id",
+                         run_id=header.id, state=header.state)
+
+
+def _blocked_step(story: Story, step: str) -> None:
+    _not_ended(story)
+    blocked = list(story.blocked())
+    if step in blocked:
+        return
+    header = story.stored.header
+    what = f"step {step!r} of run {header.id} is not blocked" if step else f"run {header.id} is {header.state}, not blocked"
+    do = f"blocked is: {', '.join(blocked)}" if blocked else "it goes on by itself; `yk runs show` says what it is doing"
+    if story.graph is not None and step and step not in story.graph.index:
+        what = f"run {header.id} has no step {step!r}; its steps are {', '.join(story.graph.names)}"
+    raise UsageError(what, do=do, run_id=header.id)
