@@ -87,8 +87,9 @@ def _result(saga: Saga[Any], header: Header) -> Any:
 class App:
     """Sagas on a journal. Made by `yaoki.open`; opened by `async with`, or by `with` in a plain program."""
 
-    def __init__(self, journal: Journal, sagas: Iterable[Saga[Any]], *, concurrency: int, grace: float) -> None:
-        self.engine = Engine(journal, sagas, concurrency=concurrency)
+    def __init__(self, journal: Journal, sagas: Iterable[Saga[Any]], *, concurrency: int, grace: float,
+                 queues: Iterable[str] | None = None) -> None:
+        self.engine = Engine(journal, sagas, concurrency=concurrency, queues=queues)
         self.journal = journal
         self._grace = grace
         self._sync: SyncApp | None = None
@@ -199,7 +200,7 @@ class SyncApp:
 
 
 def open(url: str, *, sagas: Iterable[Saga[Any]], concurrency: int = DEFAULT_CONCURRENCY, grace: float = 10.0,  # noqa: A001
-         durability: str = "power") -> App:
+         durability: str = "power", queues: Iterable[str] | None = None, name: str = "") -> App:
     """Sagas on the journal at `url`.
 
     Args:
@@ -210,12 +211,16 @@ def open(url: str, *, sagas: Iterable[Saga[Any]], concurrency: int = DEFAULT_CON
         concurrency: runs in memory at once; the rest wait in the journal.
         grace: seconds that steps under way get to end when the app is closed.
         durability: "power": a record survives a power cut; "process": only the death of the process, but faster.
+        queues: take only runs of these queues; None: of all. name: of this worker, in `yk workers`. Both on PostgreSQL only.
 
     Raises:
         ConfigError: the URL is of no known kind.
         JournalLockedError, JournalForeignError: on entering: another process owns it; it is something else.
     """
-    return App(journal_at(url, durability=durability), sagas, concurrency=concurrency, grace=grace)
+    journal = journal_at(url, durability=durability)
+    if name:
+        journal.name = name
+    return App(journal, sagas, concurrency=concurrency, grace=grace, queues=queues)
 
 
 def journal_at(url: str, *, durability: str = "power") -> Journal:

@@ -343,6 +343,14 @@ class WorkerFenced(WorkerEvent, frozen=True, kw_only=True):
     runs: int
 
 
+class BatchRefused(WorkerEvent, frozen=True, kw_only=True):
+    """The journal refused a whole batch of this worker, because it had been declared dead."""
+
+
+class DoubtSettled(WorkerEvent, frozen=True, kw_only=True):
+    """The connection broke before a commit was answered, and reading back showed that it had gone through."""
+
+
 class WorkerDied(WorkerEvent, frozen=True, kw_only=True):
     """A worker's lease ran out; its `runs` unfinished runs were set free."""
 

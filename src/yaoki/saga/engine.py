@@ -59,9 +59,11 @@ class Engine:
         journal: opened by `open`, closed by `close`.
         sagas: the definitions it can run; runs of others are left alone.
         concurrency: how many runs are in memory at once.
+        queues: on a shared journal, take only runs of these; None: of all.
     """
 
-    def __init__(self, journal: Journal, sagas: Iterable[Saga[Any]], *, concurrency: int = 1000) -> None:
+    def __init__(self, journal: Journal, sagas: Iterable[Saga[Any]], *, concurrency: int = 1000,
+                 queues: Iterable[str] | None = None) -> None:
         if concurrency < 1:
             raise UsageError(f"concurrency is at least 1, not {concurrency}", do="1000 is the default")
         self.journal = journal
@@ -71,6 +73,7 @@ class Engine:
                 raise DefinitionError(f"two sagas are called {saga.name!r}", do="rename one of them")
             _ = saga.graph  # checked before anything runs
         self.concurrency = concurrency
+        self.queues = None if queues is None else list(queues)
         self.unfit: dict[str, str] = {}  # runs that the definitions at hand cannot go on with, and why
         self._drivers: dict[str, Driver] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -104,7 +107,7 @@ class Engine:
         await self.journal.open()
         for saga in self.sagas.values():
             await self.journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
-        await self.journal.serve([saga.graph.hash for saga in self.sagas.values()])
+        await self.journal.serve([saga.graph.hash for saga in self.sagas.values()], self.queues)
 
     async def close(self, *, grace_s: float = 10.0) -> None:
         """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
@@ -306,7 +309,7 @@ class Engine:
     async def _start_again(self) -> None:
         dropped = list(self._tasks.values())
         if events.wanted():
-            events.emit(events.WorkerFenced(worker=getattr(self.journal, "name", ""), runs=len(dropped)))
+            events.emit(events.WorkerFenced(worker=self.journal.name, runs=len(dropped)))
         for task in dropped:
             task.cancel()
         if dropped:

@@ -103,11 +103,13 @@ class Journal(Protocol):
         shared: may several owners be at work on it? Then each drives what it took, and learns of the others' doings by asking.
         bell: called by the journal when there may be something to take or to carry out.
         fenced: called by a shared journal when this owner was declared dead; `open` makes it a new one.
+        name: how this owner is called among others.
     """
 
     shared: bool
     bell: Callable[[], None]
     fenced: Callable[[], None]
+    name: str
 
     def now(self) -> float:
         """Seconds since 1970 by the clock that all owners of this journal share."""
@@ -186,6 +188,7 @@ class OneOwner:
     """What a journal with a single owner answers where a shared one has to ask the others."""
 
     shared = False
+    name = ""
     bell: Callable[[], None] = staticmethod(lambda: None)
     fenced: Callable[[], None] = staticmethod(lambda: None)
 

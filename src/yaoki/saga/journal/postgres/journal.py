@@ -187,7 +187,11 @@ class PostgresJournal:
         """The fence did not let the batch through: was it there already, or are we dead?"""
         row = await connection.fetchrow(sql.DID_COMMIT, self.incarnation)
         if row is not None and row["batch"] == number:
+            if events.wanted():
+                events.emit(events.DoubtSettled(worker=self.name))
             return []
+        if events.wanted():
+            events.emit(events.BatchRefused(worker=self.name))
         self._was_fenced()
         assert self._lost is not None
         raise self._lost

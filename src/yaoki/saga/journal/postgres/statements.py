@@ -129,7 +129,7 @@ RETURNING {NOW} AS now, (SELECT min(lease_until) FROM yaoki.worker WHERE state I
 # write under way, and all that it owns is seen.
 REAP = f"""
 WITH dead AS (
-    UPDATE yaoki.worker SET state = 'dead' WHERE state IN ('alive', 'draining') AND lease_until < {NOW} RETURNING no, name
+    UPDATE yaoki.worker SET state = 'dead', last_batch = batch WHERE state IN ('alive', 'draining') AND lease_until < {NOW} RETURNING no, name
 ), freed AS (
     UPDATE yaoki.run SET owner = NULL, due_at = least(due_at, {NOW}) FROM dead
     WHERE owner = dead.no AND finished_at = 0 RETURNING dead.no
