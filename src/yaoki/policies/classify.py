@@ -77,15 +77,17 @@ class Classifier:
         """What `error` means. Never raises, whatever the error's attributes do."""
         from yaoki.policies import protocols  # noqa: PLC0415 - the tables are read at the first failure, not at import
 
-        for base in type(error).__mro__:
-            reader = self._registered.get(base) or protocols.READERS.get(base.__module__.partition(".")[0])
-            if reader is not None:
-                try:
-                    found = reader(error)
-                except Exception:
-                    found = None  # a stand-in with odd attributes: go on as if its table did not know it
-                if found is not None:
-                    return found
+        kinds = type(error).__mro__
+        readers = [self._registered.get(kind) for kind in kinds] if self._registered else []
+        for reader in (*readers, *(protocols.READERS.get(kind.__module__.partition(".")[0]) for kind in kinds)):
+            if reader is None:
+                continue
+            try:
+                found = reader(error)
+            except Exception:
+                found = None  # a stand-in with odd attributes: go on as if its table did not know it
+            if found is not None:
+                return found
         return UNKNOWN
 
     def register(self, kind: type[BaseException], meaning: Failure | Reader) -> None:
