@@ -26,7 +26,6 @@ CREATE TABLE yaoki.worker (
     batch       bigint NOT NULL DEFAULT 0,
     claim       bigint NOT NULL DEFAULT 0,
     last_batch  bigint,  -- what `batch` was when it was declared dead: should it ever be higher, the fence is broken
-    last_batch  bigint,  -- what `batch` was when it was declared dead: should it ever be higher, the fence is broken
     graphs      text[] NOT NULL DEFAULT '{}',
     queues      text[] NOT NULL DEFAULT '{}'
 ) WITH (fillfactor = 50);
