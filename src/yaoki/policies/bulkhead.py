@@ -22,6 +22,7 @@ from yaoki import events
 from yaoki.errors import BulkheadFullError, ConfigError, DeadlineError
 from yaoki.policies.places import Places
 from yaoki.policies.policy import Finding, Policy, Site, seconds
+from yaoki.policies.scope import USEFUL_S
 from yaoki.policies.timeout import late
 
 Priority = Callable[..., int]
@@ -117,7 +118,7 @@ class _Queue:
         ticket = self._places.join(priority, wake)
         if ticket is None:
             raise self._full("its queue is full, too")
-        timer = loop.call_later(max(0.0, min(self._max_wait_s, remaining_s)), _finish, granted)
+        timer = loop.call_later(self._patience_s(remaining_s), _finish, granted)
         try:
             await granted
         except BaseException:
@@ -136,7 +137,7 @@ class _Queue:
         if ticket is None:
             raise self._full("its queue is full, too")
         try:
-            granted.wait(max(0.0, min(self._max_wait_s, remaining_s)))
+            granted.wait(self._patience_s(remaining_s))
         except BaseException:  # Ctrl-C
             if not self._places.give_up(ticket):
                 self._places.leave()
@@ -144,8 +145,12 @@ class _Queue:
         if not ticket.granted and self._places.give_up(ticket):
             raise self._waited(remaining_s)
 
+    def _patience_s(self, remaining_s: float) -> float:
+        """How long to wait: at the deadline itself a timer further out would cut us off, and not know that nothing was sent."""
+        return max(0.0, min(self._max_wait_s, remaining_s - USEFUL_S))
+
     def _waited(self, remaining_s: float) -> BulkheadFullError | DeadlineError:
-        if remaining_s < self._max_wait_s:
+        if self._patience_s(remaining_s) < self._max_wait_s:
             return late(Site(service=self._service))
         return self._full(f"no place became free in {self._max_wait_s:g} s")
 

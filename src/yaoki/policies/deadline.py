@@ -22,10 +22,9 @@ from math import ceil, inf
 
 from yaoki.policies.aio import Timers
 from yaoki.policies.policy import Policy, Site, seconds
-from yaoki.policies.scope import remaining
+from yaoki.policies.scope import USEFUL_S, remaining
 from yaoki.policies.timeout import late, timer_names
 
-USEFUL_S = 0.005          # resile's figure: what cannot be done in 5 ms over a network is not worth sending
 HEADER = "x-yaoki-timeout-ms"  # of HTTP, where no standard exists; the value is whole milliseconds
 WIRE_MARGIN_S = 0.002     # taken off what is sent on: the answer needs its way back
 LONGEST_WIRE_MS = 8 * 24 * 3600 * 1000

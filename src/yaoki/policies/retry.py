@@ -32,12 +32,11 @@ from yaoki.policies.backoff import Backoff, exponential
 from yaoki.policies.budget import Budget, for_service
 from yaoki.policies.classify import Failure, attempts_made, classify, has_mark, mark_attempts
 from yaoki.policies.policy import Finding, Policy, Site
-from yaoki.policies.scope import Scope
+from yaoki.policies.scope import USEFUL_S, Scope
 from yaoki.runtime import Random
 
 On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
-USEFUL_S = 0.005  # an attempt with less time than this is not worth sending (resile has the same 5 ms)
 NOTES_KEPT = 20   # of a long retry's history the last ones tell enough
 
 

@@ -21,6 +21,9 @@ from yaoki import runtime
 Scope = tuple[float, int]
 """(deadline, attempt)."""
 
+USEFUL_S = 0.005
+"""What cannot be done in 5 ms over a network is not worth beginning: with less time left a call is refused (resile has the same figure)."""
+
 NOTHING: Scope = (inf, 0)
 current: ContextVar[Scope] = ContextVar("yaoki_scope", default=NOTHING)
 
