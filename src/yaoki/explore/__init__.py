@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from yaoki.explore.exploring import explore, replay
+    from yaoki.explore.exploring import audit_reduction, explore, replay
     from yaoki.explore.fake import Booking, FakeService
     from yaoki.explore.loop import DeadlockError, EscapeError, LivelockError
     from yaoki.explore.network import Reply, Request
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Booking": "fake", "ConflictError": "store", "DeadlockError": "loop", "EscapeError": "loop", "Explorer": "search",
     "FakeQueue": "store", "FakeService": "fake", "FakeStore": "store", "LivelockError": "loop", "Reply": "network", "Report": "report", "Request": "network",
-    "Scenario": "scenarios", "World": "world", "explore": "exploring", "replay": "exploring", "scenario": "scenarios",
+    "Scenario": "scenarios", "World": "world", "audit_reduction": "exploring", "explore": "exploring", "replay": "exploring", "scenario": "scenarios",
 }
 
 
@@ -46,5 +46,5 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "Booking", "ConflictError", "DeadlockError", "EscapeError", "Explorer", "FakeQueue", "FakeService", "FakeStore",
-    "LivelockError", "Reply", "Report", "Request", "Scenario", "World", "explore", "replay", "scenario",
+    "LivelockError", "Reply", "Report", "Request", "Scenario", "World", "audit_reduction", "explore", "replay", "scenario",
 ]

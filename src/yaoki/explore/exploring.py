@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from yaoki.errors import ConfigError
+from yaoki.explore.corpus import add as keep
+from yaoki.explore.corpus import load as kept_plans
+from yaoki.explore.jobs import explore_in_jobs
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import Settings, parse
 from yaoki.explore.report import Report
@@ -16,8 +20,8 @@ from yaoki.explore.story import Story
 
 
 def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: int = 0, order: int = 0,
-            kinds: Sequence[str] | None = None, most: int | None = None, reduce: bool = True,
-            progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
+            kinds: Sequence[str] | None = None, most: int | None = None, reduce: bool = True, jobs: int = 1, swarm: int = 0,
+            corpus: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
     """Run `target` under every fault at every point, and report.
 
     Args:
@@ -28,7 +32,10 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         kinds: faults to try, by id, family or prefix.
         most: executions after which it stops.
         reduce: leave out what another execution covers.
-        progress: called now and then with the report so far.
+        jobs: processes that share the work.
+        swarm: executions to draw at random beyond `faults`, with random orders.
+        corpus: a file of counterexamples: they are run first, and what is found is added.
+        progress: called now and then with the report so far (of the first job).
         settings: of the scenario, when `target` is not one yet.
 
     Raises:
@@ -36,9 +43,32 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
     """
     if faults < 0:
         raise ConfigError(f"faults is a number of faults, at least 0, not {faults!r}", do="faults=2 explores every pair")
-    return Explorer(as_scenario(target, **settings), depth=faults, budget_s=budget, most=most, kinds=kinds,
-                    settings=Settings(seed, order), progress=progress,
-                    reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
+    if jobs < 1:
+        raise ConfigError(f"jobs is a number of processes, at least 1, not {jobs!r}", do="leave it out for one")
+    scenario = as_scenario(target, **settings)
+    kept = Path(corpus) if corpus is not None else None
+    first = kept_plans(kept, scenario.name) if kept is not None else []
+
+    def share(part: tuple[int, int]) -> Report:
+        return Explorer(scenario, depth=faults, budget_s=budget, most=most, kinds=kinds, settings=Settings(seed, order),
+                        progress=progress if part[0] == 0 else None, share=part, first=first, swarm=swarm,
+                        reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
+
+    report = share((0, 1)) if jobs == 1 else explore_in_jobs(share, jobs)
+    if kept is not None and report.stories:
+        keep(kept, scenario.name, [story.token for story in report.stories if story.plan])
+    return report
+
+
+def audit_reduction(target: Any, *, faults: int = 2, most: int | None = None, **settings: Any) -> tuple[set[tuple[str, ...]], Report, Report]:
+    """Explore with and without reductions, and compare which sets of invariants break.
+
+    Returns: the signatures that the reduced search lost (none, if they are sound here), and both reports.
+    """
+    scenario = as_scenario(target, **settings)
+    reduced = explore(scenario, faults=faults, most=most)
+    full = explore(scenario, faults=faults, most=most, reduce=False)
+    return set(full.signatures) - set(reduced.signatures), reduced, full
 
 
 def replay(target: Any, token: str, **settings: Any) -> tuple[Execution, Story]:

@@ -112,6 +112,10 @@ def _httpx(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None]
     _put(stack, httpx.HTTPTransport, "handle_request", handle_request)
     for transport in (httpx.AsyncHTTPTransport, httpx.HTTPTransport):
         _put(stack, transport, "__init__", _without_pool(world, transport.__init__))
+    client: Any = getattr(httpx, "_client", None)
+    if hasattr(client, "get_environment_proxies"):
+        real_proxies = client.get_environment_proxies
+        _put(stack, client, "get_environment_proxies", lambda: real_proxies() if world() is None else {})  # no proxies in here
     _put(stack, httpx.AsyncHTTPTransport, "aclose", _async_nothing(world, httpx.AsyncHTTPTransport.aclose))
     _put(stack, httpx.HTTPTransport, "close", _nothing(world, httpx.HTTPTransport.close))
     _put(stack, httpx.AsyncHTTPTransport, "__aexit__", _async_nothing(world, httpx.AsyncHTTPTransport.__aexit__))

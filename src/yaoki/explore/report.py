@@ -155,6 +155,23 @@ class Report:
             "python": platform.python_version(),
         }
 
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Report:
+        """What `to_dict` wrote down, for merging."""
+        report = Report(data["scenario"], depth=data["depth"], settings=Settings(data["seed"], data["order"]))
+        for name in ("executions", "points", "unfired", "stopped", "exhausted", "depths_done", "deterministic", "baseline", "swarm", "seconds"):
+            setattr(report, name, data[name])
+        report.by_depth = Counter({int(key): count for key, count in data["by_depth"].items()})
+        report.outcomes = Counter(data["outcomes"])
+        report.signatures = Counter({tuple(key.split(" + ")): count for key, count in data["broken"].items()})
+        report.pruned = Counter(data["pruned"])
+        report.kinds = set(data["kinds"])
+        report.fired = data["faults_fired"]
+        report.matrix = data["matrix"]
+        report.reached = set(data["sometimes"]) | {f"?{name}" for name in data["never"]}
+        report.stories = [Story.from_dict(story) for story in data["stories"]]
+        return report
+
     def text(self, *, matrix: bool = True) -> str:
         """For a terminal: the stories first, then what was explored."""
         parts = [story.text() for story in self.stories]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 from yaoki.app import App
 from yaoki.errors import ConfigError, JournalError
@@ -12,6 +12,8 @@ from yaoki.explore.scenarios import Scenario
 from yaoki.explore.world import World
 from yaoki.saga.define import Saga
 from yaoki.saga.records import RunState
+
+T = TypeVar("T")
 
 # Seconds from a failed disk to the next start, as an operator or a supervisor would take.
 RESTART_S = 5.0
@@ -31,6 +33,17 @@ def open_app(world: World, *sagas: Saga[Any], journal: str = "journal", concurre
     return App(SimJournal(world, platter), sagas, concurrency=concurrency, grace=grace)
 
 
+async def supervised(world: World, work: Callable[[App], Awaitable[T]], *sagas: Saga[Any]) -> T:
+    """Open the sagas and do `work`; when the journal's disk fails, start again, as a supervisor would."""
+    while True:
+        try:
+            async with open_app(world, *sagas) as app:
+                return await work(app)
+        except (JournalError, OSError) as error:
+            world.note("main", f"the journal failed ({error}); the program is started again")
+            await world.sleep(RESTART_S)
+
+
 def saga_scenario(saga: Saga[Any], *, input: Any = None, runs: Mapping[str, Any] | None = None, id: str = "run-1",  # noqa: A002
                   name: str = "", **settings: Any) -> Scenario:
     """A program that starts one run (or several, by id) and waits for the result; it starts again after a power cut.
@@ -48,13 +61,7 @@ def saga_scenario(saga: Saga[Any], *, input: Any = None, runs: Mapping[str, Any]
             raise ConfigError(f"saga {saga.name!r} needs an input of type {saga.input_type!r}", do="pass input=... or runs={id: input}")
 
     async def main(world: World) -> Any:
-        while True:
-            try:
-                async with open_app(world, saga) as app:
-                    return await _all(app, saga, started)
-            except (JournalError, OSError) as error:
-                world.note("main", f"the journal failed ({error}); the program is started again")
-                await world.sleep(RESTART_S)
+        return await supervised(world, lambda app: _all(app, saga, started), saga)
 
     return Scenario(main, name=name or saga.name, **settings)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, overload
 
@@ -23,6 +23,7 @@ from yaoki.explore.plan import PLAIN, Plan, Settings, lookup
 from yaoki.explore.world import World
 
 Check = Callable[[World], object]
+Effects = Callable[[World], Mapping[tuple[str, str], int]]
 
 
 class Scenario:
@@ -44,6 +45,8 @@ class Scenario:
         limit: virtual seconds an execution may take.
         outage_calls: calls that an outage lasts.
         blocked_ok: may a run end blocked, waiting for a person? By default never: faults here end.
+        effects: reads what services of your own hold: `(service, subject)` → units; a subject of a run begins with `RUN/`.
+            Fake services keep these accounts themselves.
         timed: does it matter when things happen (leases, expiry)? Then states at different times are different states.
         seal: "patch" makes clocks and randomness virtual wherever they are read; "strict" makes them errors; "off".
     """
@@ -51,7 +54,8 @@ class Scenario:
     def __init__(self, main: Callable[..., Any], *, name: str = "", setup: Callable[[World], object] | None = None,
                  invariants: Iterable[Check] = (), always: Iterable[Check] = (), steady: Callable[..., Any] | None = None,
                  atomic: bool = False, same_answer: bool = True, faults: Sequence[str] | None = None, most_calls: int = 400,
-                 most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False, timed: bool = False, seal: str = "patch") -> None:
+                 most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False, timed: bool = False,
+                 effects: Effects | None = None, seal: str = "patch") -> None:
         self.main = main
         self.name = name or getattr(main, "__name__", "scenario")
         self.setup = setup
@@ -67,6 +71,7 @@ class Scenario:
         self.outage_calls = outage_calls
         self.blocked_ok = blocked_ok
         self.timed = timed
+        self.effects = effects
         self.seal = seal
         self.baseline: Execution | None = None
         self._takes_world = bool(inspect.signature(main).parameters)
@@ -114,6 +119,8 @@ class Scenario:
             run.stuck = str(error)
         run.stuck = run.stuck or world.stopped
         run.settle(world)
+        if self.effects is not None:
+            run.effects.update({key: units for key, units in world.inside(self.effects, world).items() if units})
 
     def _judge(self, world: World, run: Execution) -> None:
         if missing := world.unfired():

@@ -22,6 +22,7 @@ Neither looks at the clock: two states that differ only in time count as one.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from random import Random
 
 from yaoki import runtime
 from yaoki.chaos import faults
@@ -54,12 +55,14 @@ class Explorer:
         reduce: names of the reductions to use.
         share: `(i, n)`: execute only the i-th of n parts (for parallel jobs).
         progress: called now and then with the report so far.
+        first: plans to run before all others (a corpus); one that does not apply any more is left out.
+        swarm: executions to draw at random, seeded, beyond `depth`.
     """
 
     def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
-                 first: Sequence[Plan] = ()) -> None:
+                 first: Sequence[Plan] = (), swarm: int = 0) -> None:
         self.scenario = scenario
         self.depth = depth
         self.settings = settings
@@ -67,6 +70,7 @@ class Explorer:
         self.share = share
         self.most = most
         self.first = first
+        self.swarm = swarm
         self.report = Report(scenario.name, depth=depth, settings=settings)
         self._kinds = kinds if kinds is not None else scenario.faults
         self._by_kind = {tier: self._faults(tier) for tier in (Tier.CORE, Tier.WIDE)}
@@ -110,12 +114,15 @@ class Explorer:
             if base.violations:
                 self._tell(base)
             return
-        for plan in self.first:
-            self._try(plan)
+        for plan in self.first if self.share[0] == 0 else ():
+            if not scenario.execute(plan, self.settings).unfired:
+                self._try(plan)
         parents = self._one_level([base], 1) if self.depth else []
         for depth in range(2, self.depth + 1):
             parents = self._one_level(self._again(parents), depth)
         report.exhausted = report.stopped == ""
+        if self.swarm and not report.stopped:
+            self._swarm()
 
     def _again(self, plans: list[Plan]) -> Iterator[Execution]:
         """Parents are executed once more to learn their points; keeping all of them would need memory without bound."""
@@ -127,15 +134,16 @@ class Explorer:
         last = depth == self.depth
         tier = Tier.WIDE if depth == 1 else Tier.CORE
         part, parts = self.share
-        number = 0
+        number, split = 0, max(1, min(2, self.depth))
         for parent in parents:
             for planned in self._children(parent, tier):
                 number += 1
-                if depth == max(1, min(2, self.depth)) and number % parts != part:
+                if depth == split and number % parts != part:
                     continue
                 if not self._may_go_on():
                     return kept
-                run = self._try((*parent.plan, planned))
+                # What every job executes for itself, to know what comes after it, only the first one reports.
+                run = self._try((*parent.plan, planned), told=depth >= split or part == 0)
                 if not run.violations and not run.unfired and not last:
                     kept.append(run.plan)
         self.report.depths_done = depth
@@ -189,13 +197,42 @@ class Explorer:
                 self._progress(report)
         return not report.stopped
 
-    def _try(self, plan: Plan) -> Execution:
-        run = self.scenario.execute(plan, self.settings)
-        self.report.take(run)
+    def _try(self, plan: Plan, settings: Settings | None = None, *, told: bool = True) -> Execution:
+        run = self.scenario.execute(plan, settings or self.settings)
         self._collect()
-        if run.violations:
-            self._tell(run)
+        if told:
+            self.report.take(run)
+            if run.violations:
+                self._tell(run)
         return run
+
+    # ── beyond the depth: seeded swarms ──
+
+    def _swarm(self) -> None:
+        """Draw executions with more faults than are explored exhaustively, and with other orders of what falls due together."""
+        rng = Random(self.settings.seed * 1_000_003 + self.share[0])
+        by_kind = self._by_kind[Tier.WIDE]
+        for _ in range(self.swarm // self.share[1]):
+            if not self._may_go_on():
+                return
+            settings = Settings(self.settings.seed, rng.randrange(1, 1 << 30))
+            run = self.scenario.execute((), settings)
+            for _ in range(rng.randint(self.depth + 1, self.depth + 4)):
+                planned = self._drawn(run, rng, by_kind)
+                if planned is None:
+                    break
+                run = self._try((*run.plan, planned), settings)
+                if run.violations or run.unfired:
+                    break
+            self.report.swarm += 1
+
+    def _drawn(self, run: Execution, rng: Random, by_kind: dict[At, tuple[str, ...]]) -> Planned | None:
+        free = [point for point in run.points[run.fired + 1:] if point.free and not point.fault and by_kind[point.kind]]
+        if not free:
+            return None
+        point = rng.choice(free)
+        fault = rng.choice(by_kind[point.kind])
+        return None if fault.startswith("crash.") and not point.process else Planned(point.site, point.nth, fault)
 
     def _tell(self, run: Execution) -> None:
         report = self.report

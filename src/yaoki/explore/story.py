@@ -9,7 +9,7 @@ import msgspec
 from yaoki.explore import cause
 from yaoki.explore.loop import START_S
 from yaoki.explore.outcome import Execution
-from yaoki.explore.plan import Plan, plain
+from yaoki.explore.plan import Plan, parse, plain
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -36,6 +36,13 @@ class Story(msgspec.Struct, frozen=True):
         lines = tuple(Line(round(at - START_S, 6), lane, words) for at, lane, words in run.timeline)
         return Story(run.token, run.plan, tuple((each.invariant, each.why) for each in run.violations), cause.likely(run),
                      run.answer or run.stuck, lines)
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Story:
+        """What `to_dict` wrote down."""
+        plan, _ = parse(data["replay"])
+        broken = tuple((each["invariant"], each["why"]) for each in data["broken"])
+        return Story(data["replay"], plan, broken, data["likely_cause"], data["answer"], msgspec.convert(data["timeline"], tuple[Line, ...]))
 
     @property
     def signature(self) -> tuple[str, ...]:
