@@ -9,6 +9,7 @@ a conflict all stop it in the same way: no new line is taken, steps under way ge
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from yaoki import events, runtime
 from yaoki.app import App
 from yaoki.app import open as open_app
 from yaoki.cli.frame.exits import Exit
+from yaoki.cli.frame.options import unless_default
 from yaoki.cli.frame.output import is_terminal, wants_color
 from yaoki.cli.run.inputs import Bad, Input, Lines
 from yaoki.cli.run.progress import Progress
@@ -34,6 +36,9 @@ REDRAW_S = 0.1
 
 # How long a decision that waits in the journal may take to be carried out before the runs are looked at: seconds.
 SETTLE_S = 5.0
+
+# A rate is said of this many runs at least; of fewer it says nothing.
+ENOUGH = 20
 
 UNFINISHED = (RunState.RUNNING, RunState.UNDOING)
 
@@ -70,7 +75,7 @@ class Outcome:
     def as_text(self) -> Iterator[str]:
         done, ended = self.progress.done, self.progress.ended
         fresh = done - self.progress.already
-        rate = f", {grouped(fresh / self.seconds)} a second" if self.seconds > 0 and fresh else ""
+        rate = f", {grouped(fresh / self.seconds)} a second" if self.seconds > 0 and fresh >= ENOUGH else ""
         before = f"; {grouped(self.progress.already)} had ended before" if self.progress.already else ""
         yield f"{grouped(done)} runs of {self.saga} in {self.seconds:.1f} s{rate}{before}"
         for state in (RunState.COMPLETED, RunState.UNDONE, RunState.CANCELLED, RunState.BLOCKED):
@@ -88,12 +93,12 @@ class Outcome:
 
     def _what_next(self) -> Iterator[str]:
         if self.progress.ended.get(RunState.BLOCKED):
-            yield f"blocked runs wait for a person: yk runs list --state blocked --db {self.db}"
+            yield f"blocked runs wait for a person: yk runs list --state blocked{unless_default(self.db)}"
         if self.stop in {"interrupted", "terminated"}:
             yield f"{self.stop}: nothing is lost; the same command goes on where it stopped"
         if self.stop == "brake":
             yield (f"the brake of {self.saga} is on: nearly every run had to be undone, so no new ones are begun. Look at why "
-                   f"(yk runs list --state undone --db {self.db}); the same command goes on, --no-brake goes on regardless")
+                   f"(yk runs list --state undone{unless_default(self.db)}); the same command goes on, --no-brake goes on regardless")
 
 
 class Batch:
@@ -228,7 +233,8 @@ class Batch:
     async def _draw(self) -> None:
         color = wants_color(sys.stderr)
         while True:
-            click.echo("\r\x1b[2K" + self.progress.line(runtime.monotonic()), nl=False, err=True, color=color)
+            line = self.progress.line(runtime.monotonic(), shutil.get_terminal_size().columns - 1)
+            click.echo("\r\x1b[2K" + line, nl=False, err=True, color=color)
             await runtime.sleep(REDRAW_S)
 
 

@@ -17,7 +17,7 @@ from yaoki.text import grouped
 WINDOW_S = 5.0
 
 COLORS = {RunState.COMPLETED: "green", RunState.UNDONE: "yellow", RunState.CANCELLED: "yellow", RunState.BLOCKED: "red"}
-BAR = 26
+MOST_BAR, LEAST_BAR = 26, 8
 
 
 class Progress:
@@ -46,27 +46,30 @@ class Progress:
         at, done = self._marks[0]
         return (self.done - done) / (now - at) if now > at else 0.0
 
-    def line(self, now: float) -> str:
-        """The line, with colours."""
+    def line(self, now: float, width: int = 120) -> str:
+        """The line, with colours, in at most `width` columns: the bar gives way first, then the time left."""
         rate = self.rate(now)
-        in_flight = self.started - self.done
-        counts = [click.style(f"{state} {grouped(number)}", fg=COLORS.get(state))
-                  for state, number in self.ended.items() if number]
-        counts.append(f"in flight {in_flight}")
-        parts = [self._share(), f"{grouped(rate)}/s", " · ".join(counts), self._left(rate)]
+        counts = [click.style(f"{state} {grouped(self.ended[state])}", fg=color) for state, color in COLORS.items()
+                  if state in self.ended]
+        counts.append(f"in flight {self.started - self.done}")
+        of = f"/{grouped(self.total)}" if self.total else ""
+        parts = [grouped(self.done) + of, f"{grouped(rate)}/s", " · ".join(counts), self._left(rate)]
+        room = width - sum(len(click.unstyle(part)) + 2 for part in parts if part)
+        if self.total and room >= LEAST_BAR:
+            parts.insert(0, bar(self.done / self.total, min(room, MOST_BAR)))
+        elif room < 0:
+            parts.pop()
         return "  ".join(part for part in parts if part)
-
-    def _share(self) -> str:
-        if not self.total:
-            return grouped(self.done)
-        filled = self.done / self.total * BAR
-        whole = int(filled)
-        bar = "━" * whole + ("╸" if filled - whole >= 0.5 else "")
-        rest = click.style("─" * (BAR - len(bar)), dim=True)
-        return f"{click.style(bar, fg='green')}{rest}  {grouped(self.done)}/{grouped(self.total)}"
 
     def _left(self, rate: float) -> str:
         if not self.total or rate <= 0 or self.done >= self.total:
             return ""
         left_s = (self.total - self.done) / rate
         return f"{left_s:.0f} s left" if left_s < 60 else f"{show_duration(left_s)} left"
+
+
+def bar(share: float, size: int) -> str:
+    """`━━━━━╸────`: `size` columns, of which `share` (0 to 1) are full."""
+    halves = int(share * size * 2)
+    full = "━" * (halves // 2) + "╸" * (halves % 2)
+    return click.style(full, fg="green") + click.style("─" * (size - len(full)), dim=True)
