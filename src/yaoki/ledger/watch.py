@@ -11,7 +11,7 @@ one covers its time too. Only one auditor of a sink runs at a time, by lease.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from yaoki import events, runtime
 from yaoki.errors import AuditError
@@ -31,6 +31,8 @@ from yaoki.ledger.verdicts import Look, Verdict
 
 READ_AT_ONCE = 1000
 
+Lint = Callable[[], Awaitable[Sequence[tuple[str, str]]]]
+
 
 class Watch:
     """The audit of `sink` against `source`.
@@ -42,7 +44,7 @@ class Watch:
     """
 
     def __init__(self, store: Store, source: Source, sink: Sink, rules: Rules, *, owner: str = "auditor",
-                 list_every_s: float = 3600.0, lint: Callable[[], Sequence[tuple[str, str]]] | None = None) -> None:
+                 list_every_s: float = 3600.0, lint: Lint | None = None) -> None:
         self.store = store
         self.source = source
         self.sink = sink
@@ -52,6 +54,8 @@ class Watch:
         self._lint = lint
         self.progress = Progress(sink=sink.name)
         self.auditor = Auditor(sink.name, rules, part_of=source.part_of)
+        self.under_way = 0
+        """Versions that were not in the sink at the last look, and are not due yet."""
         self.by_name_only = not (source.knows_digests and sink.knows_digests)
 
     async def look(self, *, whole: bool = False, repaired: Sequence[Naming] = ()) -> list[Verdict]:
@@ -77,7 +81,7 @@ class Watch:
         await self._recheck(now, repaired)
         verdicts = [await self._judge(lane, now, changed) for lane in await self.source.lanes()]
         if self._lint is not None:
-            self._note_lint(await runtime.run_blocking(self._lint), now)
+            self._note_lint(await self._lint(), now)
         changes = self.auditor.book.take_changed()
         before = {verdict.part: verdict.kind for verdict in self.progress.verdicts}
         self._advance(now, verdicts, changes, whole=whole)
@@ -121,6 +125,7 @@ class Watch:
             there = await self._read(self.sink.read, [(each.key, each.version) for each in recent])
             found_differences = compare_records(self._stripped(recent), there)
             self.auditor.arrived(recent, there, now)
+        self.under_way = sum(each.kind == kinds.MISSING and each.expected_at > due for each in found_differences)
         names = self.auditor.screen(found_differences, now)
         found = await self._read(self.sink.read, names)
         self.auditor.confirm(await self._read(self.source.read, names), found, now)
@@ -140,13 +145,15 @@ class Watch:
     async def _judge(self, lane: Lane, now: float, changed: Counter[str]) -> Verdict:
         there = {(each.key, each.version) for each in await self._read(self.sink.read, lane.names)}
         arrived = frozenset(beat.number for beat, name in zip(lane.beats, lane.names, strict=True) if name in there)
-        open_ones = [each for each in self.auditor.book.open_ones() if each.part == lane.part and each.version >= 0]
+        if lane.natural and arrived:
+            arrived = frozenset(range(max(arrived) + 1))
+        open_ones = [each for each in self.auditor.book.open_ones() if each.part in {lane.part, ""} and each.version >= 0]
         if self.source.complete and not open_ones and arrived:
             # Everything written among the beats that never came was compared by name and is there.
             self.auditor.settle(lane.part, self._settled_until(lane, arrived))
         return self.auditor.judge(Look(
             part=lane.part, now=now, beats=lane.beats, arrived=arrived, transported=lane.transported,
-            changed=changed[lane.part], differing=len(open_ones), held_s=lane.held_s, holder=lane.holder))
+            changed=changed[lane.part] + changed[""], differing=len(open_ones), held_s=lane.held_s, holder=lane.holder))
 
     def _settled_until(self, lane: Lane, arrived: frozenset[int]) -> int:
         """The newest beat written before what has been audited: skipped ones below it are accounted for."""

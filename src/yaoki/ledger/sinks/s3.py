@@ -12,7 +12,7 @@ import base64
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError
 
 from yaoki import runtime
 from yaoki.errors import AuditError, ContentConflictError
@@ -46,7 +46,7 @@ class S3Sink:
     async def open(self) -> None:
         try:
             await runtime.run_blocking(self._s3.head_bucket, Bucket=self.bucket)
-        except ClientError as error:
+        except (ClientError, BotoCoreError) as error:
             raise _refused(error, f"bucket {self.bucket}", "s3:ListBucket") from error
 
     async def close(self) -> None:
@@ -76,7 +76,7 @@ class S3Sink:
             try:
                 page = await runtime.run_blocking(
                     self._s3.list_objects_v2, Bucket=self.bucket, Prefix=self.template.prefix, **token)
-            except ClientError as error:
+            except (ClientError, BotoCoreError) as error:
                 raise _refused(error, f"bucket {self.bucket}", "s3:ListBucket") from error
             yield self._batch(page.get("Contents", []))
             if not page.get("IsTruncated"):
@@ -109,21 +109,21 @@ class S3Sink:
             try:
                 head = await runtime.run_blocking(
                     self._s3.head_object, Bucket=self.bucket, Key=self.template.name(key, version))
-            except ClientError as error:
+            except (ClientError, BotoCoreError) as error:
                 if _code(error) in GONE:
                     return None
                 raise _refused(error, f"bucket {self.bucket}", "s3:GetObject") from error
         return Record(key, version, self._digest(head.get("ETag", "")), head["LastModified"].timestamp())
 
 
-def _code(error: ClientError) -> str:
-    return str(error.response.get("Error", {}).get("Code", ""))
+def _code(error: ClientError | BotoCoreError) -> str:
+    return str(error.response.get("Error", {}).get("Code", "")) if isinstance(error, ClientError) else ""
 
 
-def _refused(error: ClientError, what: str, permission: str) -> AuditError:
+def _refused(error: ClientError | BotoCoreError, what: str, permission: str) -> AuditError:
     code = _code(error)
     if code in {"404", "NoSuchBucket"}:
         return AuditError(f"there is no {what}", do="check the name, the region and the account", what=what)
     if code in {"403", "AccessDenied"}:
         return AuditError(f"reading {what} is not allowed", do=f"grant {permission} to the auditor's role", what=what)
-    return AuditError(f"{what} cannot be read: {error}", do="try again; if it goes on, ask the service", what=what)
+    return AuditError(f"{what} cannot be read: {error}", do="check the endpoint, the network and the credentials; then try again", what=what)

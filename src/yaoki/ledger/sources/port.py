@@ -21,6 +21,7 @@ class Lane(msgspec.Struct, kw_only=True):
         names: under which each of them is found in a sink.
         transported: the numbers of those seen on the way; None where there is nothing to look into.
         held_s, holder: how long an open transaction has held sealing back, and whose it is.
+        natural: are the beats what was written last, for want of real ones? Then a hole among them is a loss like any other.
     """
 
     part: str
@@ -29,6 +30,7 @@ class Lane(msgspec.Struct, kw_only=True):
     transported: frozenset[int] | None = None
     held_s: float = 0.0
     holder: str = ""
+    natural: bool = False
 
 
 class Source(Protocol):
