@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from yaoki.explore.journal import Platter, SimJournal
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Journal
 from yaoki.saga.journal.sqlite import SqliteJournal
@@ -22,4 +23,9 @@ def sqlite(folder: Path) -> Place:
     return lambda: SqliteJournal(folder / "journal.db", durability="process")
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"memory": memory, "sqlite": sqlite}
+def simulated(folder: Path) -> Place:
+    platter = Platter("journal")
+    return lambda: SimJournal(None, platter)
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {"memory": memory, "sqlite": sqlite, "simulated": simulated}

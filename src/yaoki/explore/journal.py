@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from yaoki.chaos.faults import At
+from yaoki.errors import JournalLockedError
 from yaoki.explore.dialect import DISK
-from yaoki.explore.process import owner
+from yaoki.explore.process import Life, owner
 from yaoki.explore.world import World
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.memory import MemoryJournal
@@ -26,6 +27,7 @@ class Platter:
         self.name = name
         self.kept = MemoryJournal()
         self.sagas: dict[str, Saga[Any]] = {}
+        self.held_by: tuple[SimJournal | None, Life | None] = (None, None)
 
     def outcomes(self) -> dict[str, str]:
         """State of each run, by id."""
@@ -57,10 +59,11 @@ class SimJournal(MemoryJournal):
     """One life of a journal in a universe.
 
     Args:
-        world: the universe. platter: what is durable.
+        world: the universe; None: none, every commit succeeds at once.
+        platter: what is durable.
     """
 
-    def __init__(self, world: World, platter: Platter) -> None:
+    def __init__(self, world: World | None, platter: Platter) -> None:
         super().__init__()
         self._world = world
         self._platter = platter
@@ -70,16 +73,32 @@ class SimJournal(MemoryJournal):
         self._next = max(kept._headers, default=0) + 1
         self._next_request = max(kept._requests, default=0) + 1
 
+    async def open(self) -> None:
+        """Own the platter. A power cut frees it, as the operating system frees a dead process's lock."""
+        holder, life = self._platter.held_by
+        if holder is not None and holder is not self and (life is None or life.alive):
+            raise JournalLockedError(f"journal {self._platter.name!r} is owned by another engine", do="close that one first")
+        await super().open()
+        self._platter.held_by = (self, owner.get())
+
+    async def close(self) -> None:
+        await super().close()
+        if self._platter.held_by[0] is self:
+            self._platter.held_by = (None, None)
+
     async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
         life = owner.get()
+        world = self._world
 
         def write() -> list[Created | None]:
             answers = [self._write_one(each) for each in batch]
-            if self._world.digests is not None and life is not None:
+            if world is not None and world.digests is not None and life is not None:
                 self._forget(batch, life.heard)
             return answers
 
-        return await self._world.call(self._platter.name, _what(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)  # type: ignore[no-any-return]
+        if world is None:
+            return write()
+        return await world.call(self._platter.name, _what(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)  # type: ignore[no-any-return]
 
     def _write_one(self, operation: NewRun | Append) -> Created | None:
         if isinstance(operation, NewRun):

@@ -39,7 +39,7 @@ def pytest_pycollect_makeitem(collector: pytest.Module | pytest.Class, name: str
     main: Any = obj.main  # type: ignore[attr-defined]
     if getattr(main, "__module__", None) != getattr(getattr(collector, "obj", None), "__name__", None):
         return None
-    return ScenarioItem.from_parent(collector, name=name, scenario=obj)  # type: ignore[no-any-return]
+    return ScenarioItem.from_parent(collector, name=name, scenario=obj)
 
 
 class BrokenError(Exception):
