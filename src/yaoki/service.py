@@ -153,7 +153,7 @@ class _FaultPoint(Policy):
 
     def shell(self, site: Site) -> str:  # noqa: ARG002
         return """
-            $fault = $decide(fn) if $faults.active else None
+            $fault = $decide(fn, scope) if $faults.active else None
             if $fault is not None:
                 AWAIT $before($fault)
             CALL
@@ -162,9 +162,9 @@ class _FaultPoint(Policy):
         """
 
     def bind(self, site: Site) -> dict[str, object]:
-        def decide(fn: Any) -> Fault | None:
+        def decide(fn: Any, here: scope.Scope) -> Fault | None:
             operation = _operation.get() or site.name or fuse.named(fn)
-            return faults.decide(Point(self._service, operation, effect.current.get(), max(1, scope.attempt())))
+            return faults.decide(Point(self._service, operation, effect.current.get(), max(1, here[1])))
 
         return {"faults": faults, "decide": decide, "before": _before if site.is_async else _before_sync,
                 "after": _after if site.is_async else _after_sync}
@@ -408,7 +408,21 @@ class Service:
 
     def explain(self) -> str:
         """The policy drawn, its worst case, and what is risky about it."""
-        return f"{self.name}\n{self.policy.explain(self._site())}"
+        lines = [self.name, self.policy.explain(self._site())]
+        path, made = self._amplification((self.name,))
+        if len(path) > 1 and made > self.policy.calls_per_call() > 1:
+            lines.append(f"! retry: {' > '.join(path)} together may make {made} calls of one. Let only the innermost retry, "
+                         "or lower the attempts; the budgets bound it in the long run.")
+        return "\n".join(lines)
+
+    def _amplification(self, path: tuple[str, ...]) -> tuple[tuple[str, ...], int]:
+        """The chain of services on which one call may become the most calls, as far as they are known here."""
+        worst: tuple[tuple[str, ...], int] = (path, 1)
+        for name in self.downstream:
+            found = _services.get(name)
+            if found is not None and name not in path:  # two services may call each other
+                worst = max(worst, found._amplification((*path, name)), key=lambda each: each[1])  # noqa: SLF001 - a sibling
+        return worst[0], worst[1] * self.policy.calls_per_call()
 
     def _site(self, *, idempotent: bool | None = None) -> Site:
         return Site(service=self.name, idempotent=self.idempotent if idempotent is None else idempotent)

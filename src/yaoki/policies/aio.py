@@ -33,24 +33,23 @@ def _fire(record: Record) -> None:
 
 
 class _Queue:
-    """The records of one loop, oldest first, and the timer armed for the oldest."""
+    """The records of one loop and delay, oldest first, and the timer armed for the oldest. It does not know its loop: see below."""
 
-    __slots__ = ("armed_at", "armed_for", "loop", "next_key", "records")
+    __slots__ = ("armed_at", "armed_for", "next_key", "records")
 
-    def __init__(self, loop: AbstractEventLoop) -> None:
-        self.loop = loop
+    def __init__(self) -> None:
         # A dict, because records leave from the middle; it keeps the order in which they came.
         self.records: dict[int, Record] = {}
         self.next_key = 0
         self.armed_at: float | None = None  # on the loop's clock
         self.armed_for = 0.0                # the same instant on the callers' clock
 
-    def arm(self, when: float, delay_s: float) -> None:
+    def arm(self, loop: AbstractEventLoop, when: float, delay_s: float) -> None:
         self.armed_for = when
-        self.armed_at = self.loop.time() + delay_s
-        self.loop.call_at(self.armed_at, self.sweep)
+        self.armed_at = loop.time() + delay_s
+        loop.call_at(self.armed_at, self.sweep, loop)
 
-    def sweep(self) -> None:
+    def sweep(self, loop: AbstractEventLoop) -> None:
         """Fire what is due. The callers' clock is not read: it is now at least what the timer was armed for."""
         due: list[int] = []
         for key, record in self.records.items():
@@ -58,13 +57,17 @@ class _Queue:
                 assert self.armed_at is not None
                 self.armed_at += record[WHEN] - self.armed_for
                 self.armed_for = record[WHEN]
-                self.loop.call_at(self.armed_at, self.sweep)
+                loop.call_at(self.armed_at, self.sweep, loop)
                 break
             due.append(key)
         else:
             self.armed_at = None
         for key in due:
             _fire(self.records.pop(key))
+
+
+# Weak, so that a loop which is over takes its queues with it; a queue that knew its loop would keep it for ever.
+_queues: WeakKeyDictionary[AbstractEventLoop, dict[float, _Queue]] = WeakKeyDictionary()
 
 
 class Timers:
@@ -74,11 +77,10 @@ class Timers:
         delay_s: seconds, above 0.
     """
 
-    __slots__ = ("_here", "_queues", "delay_s")
+    __slots__ = ("_here", "delay_s")
 
     def __init__(self, delay_s: float) -> None:
         self.delay_s = delay_s
-        self._queues: WeakKeyDictionary[AbstractEventLoop, _Queue] = WeakKeyDictionary()
         # Thread, loop and queue of the last caller, read and replaced as a whole because other threads do too. Asking asyncio
         # for the running loop costs a system call on Python 3.11, more than all the rest; asking a known loop for its task does not.
         self._here: tuple[int, AbstractEventLoop | None, _Queue | None] = (0, None, None)
@@ -91,9 +93,10 @@ class Timers:
             task, queue = self._arrive()
         records = queue.records
         queue.next_key = key = queue.next_key + 1
-        records[key] = record = [when, task, task.cancelling(), False, None, records, key]
+        record: Record = [when, task, task.cancelling(), False, None, records, key]
+        records[key] = record
         if queue.armed_at is None:
-            queue.arm(when, self.delay_s)
+            queue.arm(task.get_loop(), when, self.delay_s)
         return record
 
     @staticmethod
@@ -118,15 +121,17 @@ class Timers:
             record[HANDLE].cancel()
         return False
 
+    def under_way(self) -> int:
+        """Calls that this delay may yet cut off in the loop that called last, those of other policies of equal delay included."""
+        return len(self._here[2].records) if self._here[2] is not None else 0
+
     def _arrive(self) -> tuple[Task[Any], _Queue]:
         """A first call, or one from another loop or thread than the last."""
         loop = get_running_loop()
         task = current_task(loop)
         if task is None:
             raise _no_task()
-        queue = self._queues.get(loop)
-        if queue is None:
-            queue = self._queues[loop] = _Queue(loop)
+        queue = _queues.setdefault(loop, {}).setdefault(self.delay_s, _Queue())
         self._here = (get_ident(), loop, queue)
         return task, queue
 

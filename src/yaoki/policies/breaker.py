@@ -46,33 +46,31 @@ class Breaker(Policy):
         fast = """
             if $permit == $circuit.epoch and now < $window.slice_end:
                 $ok[$window.index] += 1
-            elif ($change := $succeeded($permit, now, 0.0, rt.rng)) is not None:
-                $tell($change)
+            elif ($change := $circuit.succeeded($permit, now, 0.0, rt.rng)) is not None:
+                $watch.tell($change)
         """
         exact = """
             $end = clock()
-            if ($change := $succeeded($permit, $end, $end - now, rt.rng)) is not None:
-                $tell($change)
+            if ($change := $circuit.succeeded($permit, $end, $end - now, rt.rng)) is not None:
+                $watch.tell($change)
         """
         counted = isinstance(self.circuit.window, TimeWindow) and self.circuit.slow_s == inf
         return """
-            $permit = $admit(now) if $circuit.gate else $circuit.epoch
+            $permit = $watch.admit(now) if $circuit.gate else $circuit.epoch
             try:
                 CALL
             except Exception as $error:
-                $failed($permit, $error, clock(), now, rt.rng)
+                $watch.failed($permit, $error, clock(), now, rt.rng)
                 raise
             except BaseException:
-                $dropped($permit, clock(), now, scope, rt.rng)
+                $watch.dropped($permit, clock(), now, scope, rt.rng)
                 raise
         """ + (fast if counted else exact)
 
     def bind(self, site: Site) -> dict[str, object]:
         self.name = self.name or site.service
-        watch = _Watch(self, site)
-        return {"circuit": self.circuit, "admit": watch.admit, "failed": watch.failed, "dropped": watch.dropped,
-                "succeeded": self.circuit.succeeded, "tell": watch.tell, "window": self.circuit.window,
-                "ok": getattr(self.circuit.window, "ok", None)}
+        window = self.circuit.window
+        return {"circuit": self.circuit, "watch": _Watch(self, site), "window": window, "ok": getattr(window, "ok", None)}
 
     def describe(self) -> str:
         circuit, window = self.circuit, self.circuit.window

@@ -17,13 +17,15 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
+from typing import Any
 
 from yaoki import events
 from yaoki.errors import BulkheadFullError, ConfigError, DeadlineError
-from yaoki.policies.places import Places
+from yaoki.policies.places import Places, Ticket
 from yaoki.policies.policy import Finding, Policy, Site, seconds
 from yaoki.policies.scope import USEFUL_S
-from yaoki.policies.timeout import late
+from yaoki.policies.timeout import Say
 
 Priority = Callable[..., int]
 
@@ -53,7 +55,7 @@ class Bulkhead(Policy):
         return len(self.places.waiting)
 
     def shell(self, site: Site) -> str:
-        priority = "$priority(ARGS)" if self.priority and site.shape != "block" else "0"
+        priority = "$queue.priority(ARGS)" if self.priority and site.shape != "block" else "0"
         # `Places.enter` and `leave`, spelled out: they are two atomic operations, and half the cost would be the calls.
         return f"""
             $full = True
@@ -64,21 +66,19 @@ class Bulkhead(Policy):
                 except IndexError:
                     pass
             if $full:
-                AWAIT $wait({priority}, scope[0] - clock())
+                AWAIT $queue.wait({priority}, scope[0] - clock())
                 now = clock()
             try:
                 CALL
             finally:
                 $free.append(None)
                 if $waiting:
-                    $hand_over()
+                    $queue.hand_over()
         """
 
     def bind(self, site: Site) -> dict[str, object]:
-        queue = _Queue(self, site)
-        places = self.places
-        return {"free": places.free, "waiting": places.waiting, "hand_over": places.hand_over,
-                "priority": self.priority, "wait": queue.wait if site.is_async else queue.wait_blocking}
+        queue = _AsyncQueue(self, site) if site.is_async else _Queue(self, site)
+        return {"free": self.places.free, "waiting": self.places.waiting, "queue": queue}
 
     def describe(self) -> str:
         queue = f", queue={self.places.queue}, max_wait={self.max_wait_s:g}" if self.places.queue else ""
@@ -97,51 +97,41 @@ class Bulkhead(Policy):
 
 
 class _Queue:
-    """How a full bulkhead's callers wait."""
+    """How threads wait for a full bulkhead."""
 
-    __slots__ = ("_max_wait_s", "_places", "_service")
+    __slots__ = ("_max_wait_s", "_places", "_what", "hand_over", "priority")
 
     def __init__(self, bulkhead: Bulkhead, site: Site) -> None:
         self._places = bulkhead.places
         self._max_wait_s = bulkhead.max_wait_s
-        self._service = site.service or site.name
+        self._what = site.service or site.name
+        self.priority = bulkhead.priority
+        self.hand_over = bulkhead.places.hand_over
 
-    async def wait(self, priority: int, remaining_s: float) -> None:
-        """Until a place is ours. Cancellation leaves the queue, or gives back a place granted meanwhile."""
-        loop = asyncio.get_running_loop()
-        granted: asyncio.Future[None] = loop.create_future()
-
-        def wake() -> None:
-            # The place may be handed over by another thread, or by a task of another loop.
-            loop.call_soon_threadsafe(_finish, granted)
-
-        ticket = self._places.join(priority, wake)
-        if ticket is None:
-            raise self._full("its queue is full, too")
-        timer = loop.call_later(self._patience_s(remaining_s), _finish, granted)
-        try:
-            await granted
-        except BaseException:
-            if not self._places.give_up(ticket):
-                self._places.leave()
-            raise
-        finally:
-            timer.cancel()
-        if not ticket.granted and self._places.give_up(ticket):
-            raise self._waited(remaining_s)
-
-    def wait_blocking(self, priority: int, remaining_s: float) -> None:
-        """The same for a thread."""
+    def wait(self, priority: int, remaining_s: float) -> Any:
+        """Until a place is ours."""
         granted = threading.Event()
-        ticket = self._places.join(priority, granted.set)
-        if ticket is None:
-            raise self._full("its queue is full, too")
+        ticket = self._join(priority, granted.set)
         try:
             granted.wait(self._patience_s(remaining_s))
         except BaseException:  # Ctrl-C
-            if not self._places.give_up(ticket):
-                self._places.leave()
+            self._withdraw(ticket)
             raise
+        self._settle(ticket, remaining_s)
+
+    def _join(self, priority: int, wake: Callable[[], object]) -> Ticket:
+        ticket = self._places.join(priority, wake)
+        if ticket is None:
+            raise self._full("its queue is full, too")
+        return ticket
+
+    def _withdraw(self, ticket: Ticket) -> None:
+        """Stop waiting, whether or not a place has been granted meanwhile."""
+        if not self._places.give_up(ticket):
+            self._places.leave()
+
+    def _settle(self, ticket: Ticket, remaining_s: float) -> None:
+        """The wait is over: a place is ours, or nobody gave us one."""
         if not ticket.granted and self._places.give_up(ticket):
             raise self._waited(remaining_s)
 
@@ -151,18 +141,40 @@ class _Queue:
 
     def _waited(self, remaining_s: float) -> BulkheadFullError | DeadlineError:
         if self._patience_s(remaining_s) < self._max_wait_s:
-            return late(Site(service=self._service))
+            return Say(Site(service=self._what), 0.0, by="deadline").late()
         return self._full(f"no place became free in {self._max_wait_s:g} s")
 
     def _full(self, why: str) -> BulkheadFullError:
         places = self._places
         if events.wanted():
-            events.emit(events.CallRejected(service=self._service, policy="bulkhead"))
+            events.emit(events.CallRejected(service=self._what, policy="bulkhead"))
         why = f", and {why}" if places.queue else ""
         return BulkheadFullError(
-            f"{self._service or 'The service'} was not called: all {places.limit} places of its bulkhead are taken{why}.",
+            f"{self._what or 'The service'} was not called: all {places.limit} places of its bulkhead are taken{why}.",
             do="Nothing was sent. Try again later; if it happens when the service is healthy, raise the limit.",
-            service=self._service, limit=places.limit, queued=len(places.waiting))
+            service=self._what, limit=places.limit, queued=len(places.waiting))
+
+
+class _AsyncQueue(_Queue):
+    """How tasks wait."""
+
+    __slots__ = ()
+
+    async def wait(self, priority: int, remaining_s: float) -> None:
+        """Until a place is ours. Cancellation leaves the queue, or gives back a place granted meanwhile."""
+        loop = asyncio.get_running_loop()
+        granted: asyncio.Future[None] = loop.create_future()
+        # The place may be handed over by another thread, or by a task of another loop.
+        ticket = self._join(priority, partial(loop.call_soon_threadsafe, _finish, granted))
+        timer = loop.call_later(self._patience_s(remaining_s), _finish, granted)
+        try:
+            await granted
+        except BaseException:
+            self._withdraw(ticket)
+            raise
+        finally:
+            timer.cancel()
+        self._settle(ticket, remaining_s)
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -93,7 +93,7 @@ class Circuit:
         self.open_until = 0.0
         self.reason = ""
         self._opened_times = 0
-        self._leases: list[Probe] = []
+        self._leases: tuple[Probe, ...] = ()
         self._answered = 0
         self._would_open = False
         self._lock = threading.Lock()
@@ -119,13 +119,13 @@ class Circuit:
             return self._probe(now, change)
 
     def _probe(self, now: float, change: Change | None) -> Probe:
-        self._leases = [probe for probe in self._leases if probe.expires > now]
+        self._leases = tuple(probe for probe in self._leases if probe.expires > now)
         if len(self._leases) + self._answered >= self.probes:
             soonest = min((probe.expires for probe in self._leases), default=now)
             raise Refusal("half_open", max(0.0, soonest - now), "probes are under way")
         probe = Probe(self.epoch, now + self.probe_lease_s)
         probe.change = change
-        self._leases.append(probe)
+        self._leases = (*self._leases, probe)
         assert len(self._leases) + self._answered <= self.probes
         return probe
 
@@ -154,8 +154,7 @@ class Circuit:
         """The call was cancelled, or never sent: neither success nor failure. A probe's place is free again."""
         if isinstance(permit, Probe):
             with self._lock:
-                if permit in self._leases:
-                    self._leases.remove(permit)
+                self._leases = tuple(each for each in self._leases if each is not permit)
 
     def _evaluate(self, now: float, rng: Random) -> Change | None:
         window = self.window
@@ -179,7 +178,7 @@ class Circuit:
     def _answer(self, probe: Probe, ok: bool, now: float, rng: Random) -> Change | None:  # noqa: FBT001
         if probe.epoch != self.epoch or self.state != "half_open" or probe not in self._leases:
             return None  # its lease ran out, or the state has changed without it
-        self._leases.remove(probe)
+        self._leases = tuple(each for each in self._leases if each is not probe)
         if not ok:
             return self._open("a probe failed", now, rng)
         self._answered += 1
@@ -203,7 +202,7 @@ class Circuit:
         self.state, self.reason = state, reason
         self.gate = state not in ("closed", "metrics_only", "disabled")
         self.epoch += 1
-        self._leases = []
+        self._leases = ()
         self._answered = 0
         self._would_open = False
         return change

@@ -23,32 +23,32 @@ from math import ceil, inf
 from yaoki.policies.aio import Timers
 from yaoki.policies.policy import Policy, Site, seconds
 from yaoki.policies.scope import USEFUL_S, remaining
-from yaoki.policies.timeout import late, timer_names
+from yaoki.policies.timeout import Say
 
 HEADER = "x-yaoki-timeout-ms"  # of HTTP, where no standard exists; the value is whole milliseconds
 WIRE_MARGIN_S = 0.002     # taken off what is sent on: the answer needs its way back
 LONGEST_WIRE_MS = 8 * 24 * 3600 * 1000
 
-HEAD = """
+HEAD = f"""
     $limit = now + $seconds
     if $limit < scope[0]:
         scope = ($limit, scope[1])
-    elif scope[0] - now < $useful:
-        raise $late(scope[0] - now)
+    elif scope[0] - now < {USEFUL_S}:
+        raise $say.late(scope[0] - now)
 """
 
 ASYNC = HEAD + """
-    $timer = $enter($limit) if scope[0] is $limit else $enter_early(scope[0] - now)
+    $timer = $timers.enter($limit) if scope[0] is $limit else $timers.enter_early(scope[0] - now)
     try:
         CALL
     except CancelledError as $error:
-        if $leave($timer):
-            raise $expired($timer) from $error
+        if $timers.leave($timer):
+            raise $say.expired($timer) from $error
         raise
     except BaseException:
-        $leave($timer)
+        $timers.leave($timer)
         raise
-    $leave($timer)
+    $timers.leave($timer)
 """
 
 SYNC = HEAD + """
@@ -70,9 +70,7 @@ class Deadline(Policy):
         return ASYNC if site.is_async and not _kept(site) else SYNC
 
     def bind(self, site: Site) -> dict[str, object]:
-        names: dict[str, object] = {"seconds": self.deadline_s, "useful": USEFUL_S,
-                                    "late": lambda left_s: late(site, max(0.0, left_s))}
-        return {**names, **timer_names(self._timers, self.deadline_s, site, by="deadline")} if site.is_async else names
+        return {"seconds": self.deadline_s, "timers": self._timers, "say": Say(site, self.deadline_s, by=self.kind)}
 
     def describe(self) -> str:
         return f"deadline({self.deadline_s:g})"

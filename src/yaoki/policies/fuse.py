@@ -175,9 +175,10 @@ def _maker(text: str) -> Code:
 def _text(run: list[_Part], site: Site, parameters: Parameters, *, nested: bool) -> tuple[str, dict[str, object]]:
     """The module's text, and the closure variables that it wants."""
     bound: dict[str, object] = {}
-    for index, part in enumerate(run):
-        bound.update({f"{name}_{index}": value for name, value in part.policy.bind(part.site).items()})
     shells = [_private(part.shell, index) for index, part in enumerate(run)]
+    for index, part in enumerate(run):
+        names = {f"{name}_{index}": value for name, value in part.policy.bind(part.site).items()}
+        bound.update({name: value for name, value in names.items() if re.search(rf"\b{name}\b", shells[index])})
     if _clashes(parameters, shells):
         parameters = ANY
     bound.update(parameters.defaults)

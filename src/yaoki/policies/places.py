@@ -23,7 +23,7 @@ class Ticket:
 
     __slots__ = ("granted", "priority", "wake")
 
-    def __init__(self, priority: int, wake: Callable[[], None]) -> None:
+    def __init__(self, priority: int, wake: Callable[[], object]) -> None:
         self.priority = priority
         self.wake = wake
         self.granted = False
@@ -66,7 +66,7 @@ class Places:
         if self.waiting:
             self.hand_over()
 
-    def join(self, priority: int, wake: Callable[[], None]) -> Ticket | None:
+    def join(self, priority: int, wake: Callable[[], object]) -> Ticket | None:
         """Wait for a place; None if the queue is full. Every ticket ends in `granted` and `leave`, or in `give_up`."""
         ticket = Ticket(priority, wake)
         with self._lock:

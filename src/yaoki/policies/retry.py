@@ -37,6 +37,7 @@ from yaoki.runtime import Random
 
 On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
+DEFAULT_BACKOFF = exponential()
 NOTES_KEPT = 20   # of a long retry's history the last ones tell enough
 
 
@@ -144,7 +145,7 @@ class Retry(Policy):
         if backoff is not None and not isinstance(backoff, Backoff):
             raise ConfigError(f"retry() got backoff={backoff!r}, which is not a schedule of delays.",
                               do="Pass backoff.exponential(0.05), backoff.fixed(1.0) or another of yaoki.backoff.")
-        self.attempts, self.backoff, self.on = attempts, backoff or exponential(), _checked_on(on)
+        self.attempts, self.backoff, self.on = attempts, backoff or DEFAULT_BACKOFF, _checked_on(on)
         self.on_result, self.idempotent, self.nested = on_result, idempotent, nested
         self._ratio = budget if isinstance(budget, float | int) and not isinstance(budget, bool) else None
         self._budget = budget if isinstance(budget, Budget) else Budget(self._ratio) if self._ratio else None
@@ -165,7 +166,7 @@ class Retry(Policy):
             return "CALL"
         enough = ""
         if self.on_result is not None:
-            enough = "if not $bad(result) or ($past := $unwanted(result, $past, $outer, clock(), rt.rng)) is None: "
+            enough = "if not $guard.bad(result) or ($past := $guard.unwanted(result, $past, $outer, clock(), rt.rng)) is None: "
         shell = f"""
             $outer = scope
             $past = None
@@ -173,12 +174,12 @@ class Retry(Policy):
                 try:
                     CALL
                 except Exception as $error:
-                    if ($past := $failed($error, $past, $outer, clock(), rt.rng)) is None:
+                    if ($past := $guard.failed($error, $past, $outer, clock(), rt.rng)) is None:
                         raise
                 else:
                     {enough}break
                 attempts = $past.made + 1
-                AWAIT $sleep($past.delay_s)
+                AWAIT $guard.sleep($past.delay_s)
                 now = clock()
                 scope = ($outer[0], attempts)
         """
@@ -189,9 +190,7 @@ class Retry(Policy):
 
     def bind(self, site: Site) -> dict[str, object]:
         budget = self.budget(site)
-        guard = _Guard(self, site, budget)
-        return {"failed": guard.failed, "unwanted": guard.unwanted, "bad": self.on_result, "budget": budget,
-                "cap": budget.cap if budget else 0.0, "sleep": _sleep if site.is_async else _sleep_blocking}
+        return {"guard": _Guard(self, site, budget), "budget": budget, "cap": budget.cap if budget else 0.0}
 
     def describe(self) -> str:
         budget = ", budget=False" if self._no_budget else f", budget={self._ratio or self._budget}" if self._budget else ""
@@ -246,13 +245,15 @@ def _checked_on(on: On | None) -> On | None:
 class _Guard:
     """What the shell calls when an attempt failed: asks the decider, tells the listeners, writes the history."""
 
-    __slots__ = ("_budget", "_decider", "_site")
+    __slots__ = ("_budget", "_decider", "_service", "bad", "sleep")
 
     def __init__(self, policy: Retry, site: Site, budget: Budget | None) -> None:
         idempotent = policy.idempotent if site.idempotent is None else site.idempotent
         self._decider = RetryDecider(policy.attempts, policy.backoff, on=policy.on, idempotent=idempotent, nested=policy.nested)
-        self._site = site
+        self._service = site.service or site.name
         self._budget = budget
+        self.bad = policy.on_result
+        self.sleep = _sleep if site.is_async else _sleep_blocking
 
     def failed(self, error: Exception, past: Attempts | None, scope: Scope, now: float, rng: Random) -> Attempts | None:
         """Another attempt (after `delay_s`), or None: raise the error, which then carries its history."""
@@ -286,7 +287,7 @@ class _Guard:
         return past
 
     def _tell(self, past: Attempts, error: str, failure: Failure, verdict: Verdict) -> None:
-        service = self._site.service or self._site.name
+        service = self._service
         events.emit(events.AttemptFailed(service=service, attempt=past.made, error=error, classification=failure.kind))
         if not verdict:
             events.emit(events.RetryScheduled(service=service, attempt=past.made + 1, delay_s=past.delay_s, error=error))

@@ -26,21 +26,21 @@ ASYNC = """
     $limit = now + $seconds
     if $limit < scope[0]:
         scope = ($limit, scope[1])
-        $timer = $enter($limit)
+        $timer = $timers.enter($limit)
     elif scope[0] <= now:
-        raise $late()
+        raise $say.late()
     else:
-        $timer = $enter_early(scope[0] - now)
+        $timer = $timers.enter_early(scope[0] - now)
     try:
         CALL
     except CancelledError as $error:
-        if $leave($timer):
-            raise $expired($timer) from $error
+        if $timers.leave($timer):
+            raise $say.expired($timer) from $error
         raise
     except BaseException:
-        $leave($timer)
+        $timers.leave($timer)
         raise
-    $leave($timer)
+    $timers.leave($timer)
 """
 
 SYNC = """
@@ -48,7 +48,7 @@ SYNC = """
     if $limit < scope[0]:
         scope = ($limit, scope[1])
     elif scope[0] <= now:
-        raise $late()
+        raise $say.late()
     CALL
 """
 
@@ -70,12 +70,11 @@ class Timeout(Policy):
         return None if self.thread else SYNC
 
     def bind(self, site: Site) -> dict[str, object]:
-        return {"seconds": self.timeout_s, "late": lambda: late(site),
-                **timer_names(self._timers, self.timeout_s, site, by="timeout")} if site.is_async else {
-                "seconds": self.timeout_s, "late": lambda: late(site)}
+        return {"seconds": self.timeout_s, "timers": self._timers, "say": Say(site, self.timeout_s, by=self.kind)}
 
     def wrap(self, inner: Callable[..., Any], site: Site) -> Callable[..., Any]:
-        return sync.in_thread(inner, self.timeout_s, lambda timeout_s, by: expired(site, timeout_s, by), lambda: late(site))
+        say = Say(site, self.timeout_s, by=self.kind)
+        return sync.in_thread(inner, self.timeout_s, say.given_up, say.late)
 
     def describe(self) -> str:
         return f"timeout({self.timeout_s:g}{', thread=True' if self.thread else ''})"
@@ -90,26 +89,31 @@ class Timeout(Policy):
                           "Lower the timeout, or raise the deadline.")
 
 
-def timer_names(timers: Timers, timeout_s: float, site: Site, *, by: str) -> dict[str, object]:
-    """What the async shells of timeout and deadline need."""
-    def cut_off(record: Record) -> AttemptTimeoutError:
-        return expired(site, timeout_s, by if record[HANDLE] is None else "deadline")
+class Say:
+    """Makes the errors of a limit on time: of `timeout` and of `deadline`, as `by` says."""
 
-    return {"enter": timers.enter, "enter_early": timers.enter_early, "leave": timers.leave, "expired": cut_off}
+    __slots__ = ("_by", "_limit_s", "_what")
 
+    def __init__(self, site: Site, limit_s: float, *, by: str) -> None:
+        self._what = site.service or site.name
+        self._limit_s = limit_s
+        self._by = by
 
-def expired(site: Site, timeout_s: float, by: str) -> AttemptTimeoutError:
-    """The error of an attempt that was cut off."""
-    what = site.service or site.name or "the call"
-    limit = f"in {timeout_s:g} s" if by == "timeout" else "before the deadline"
-    return AttemptTimeoutError(f"{what} did not answer {limit}.", timeout=timeout_s, by=by,
-                               do="It may have happened: repeat it with the same idempotency key, or undo it.")
+    def expired(self, record: Record) -> AttemptTimeoutError:
+        """A call was cut off by this timer. One of its own means: at the caller's deadline."""
+        return self.given_up(self._limit_s, self._by if record[HANDLE] is None else "deadline")
 
+    def given_up(self, limit_s: float, by: str) -> AttemptTimeoutError:
+        """No answer came in `limit_s` seconds."""
+        limit = f"in {limit_s:g} s" if by == "timeout" else "before the deadline"
+        return AttemptTimeoutError(f"{self._what or 'The call'} did not answer {limit}.", timeout=limit_s, by=by,
+                                   do="It may have happened: repeat it with the same idempotency key, or undo it.")
 
-def late(site: Site, remaining_s: float = 0.0) -> DeadlineError:
-    """The error of a call for which no time is left."""
-    return DeadlineError(f"{site.service or site.name or 'The call'} was not called: {remaining_s:.3f} s are left of the deadline.",
-                         remaining=remaining_s, do="Give the whole operation more time, or find what used it up.")
+    def late(self, remaining_s: float = 0.0) -> DeadlineError:
+        """Nothing was sent, because so little time is left."""
+        left_s = max(0.0, remaining_s)
+        return DeadlineError(f"{self._what or 'The function'} was not called: {left_s:.3f} s are left of the deadline.",
+                             remaining=left_s, do="Give the whole operation more time, or find what used it up.")
 
 
 def timeout(length: float | timedelta, *, thread: bool = False) -> Timeout:

@@ -35,7 +35,7 @@ class TimeWindow:
     lose one success of a statistic. Failures, which decide, always go through `add`.
     """
 
-    __slots__ = ("_failed", "_slice_s", "_slow", "failed", "index", "length_s", "ok", "slice_end", "slow")
+    __slots__ = ("_bad", "_slice_s", "failed", "index", "length_s", "ok", "slice_end", "slow")
 
     def __init__(self, length_s: float) -> None:
         self.length_s = length_s
@@ -45,7 +45,7 @@ class TimeWindow:
 
     def clear(self, now: float) -> None:
         self.ok[:] = [0] * SLICES  # the same list for ever: the fused functions hold it
-        self._slow, self._failed = [0] * SLICES, [0] * SLICES
+        self._bad: list[tuple[int, int]] = [(0, 0)] * SLICES  # (failed, slow) of each slice
         self.slow = self.failed = 0
         self.index = 0
         self.slice_end = now + self._slice_s
@@ -59,11 +59,13 @@ class TimeWindow:
             self._rotate(now)
         if outcome == OK:
             self.ok[self.index] += 1
-        elif outcome == FAILED:
-            self._failed[self.index] += 1
+            return
+        failed, slow = self._bad[self.index]
+        if outcome == FAILED:
+            self._bad[self.index] = (failed + 1, slow)
             self.failed += 1
         else:
-            self._slow[self.index] += 1
+            self._bad[self.index] = (failed, slow + 1)
             self.slow += 1
 
     def _rotate(self, now: float) -> None:
@@ -74,9 +76,10 @@ class TimeWindow:
         self.slice_end += steps * self._slice_s
         for _ in range(steps):
             self.index = index = (self.index + 1) % SLICES
-            self.failed -= self._failed[index]
-            self.slow -= self._slow[index]
-            self.ok[index] = self._slow[index] = self._failed[index] = 0
+            failed, slow = self._bad[index]
+            self.failed -= failed
+            self.slow -= slow
+            self.ok[index], self._bad[index] = 0, (0, 0)
 
 
 class CountWindow:

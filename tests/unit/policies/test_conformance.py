@@ -50,7 +50,7 @@ def everything(made: Policy) -> dict[str, Any]:
             found[f"{index} circuit"] = (circuit.state, circuit.window.total, circuit.window.failed, len(circuit._leases))
         timers = getattr(policy, "_timers", None)
         if timers is not None:
-            found[f"{index} timers"] = sum(len(queue.records) for queue in timers._queues.values())
+            found[f"{index} timers"] = timers.under_way()
     return found
 
 

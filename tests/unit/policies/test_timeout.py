@@ -64,7 +64,7 @@ def test_one_timer_cuts_off_each_of_many_calls_at_its_own_time(calls: list[tuple
 
     async def main() -> None:
         await asyncio.gather(*(one(*call) for call in calls))
-        assert all(not queue.records for queue in policy._timers._queues.values())
+        assert policy._timers.under_way() == 0
 
     run(main())
 
