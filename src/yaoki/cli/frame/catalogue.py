@@ -21,7 +21,7 @@ from yaoki.errors import InDoubtError, YaokiError
 # Modules that define errors with codes. A test looks for others.
 HOMES = ("yaoki.errors", "yaoki.explore.dialect", "yaoki.explore.loop", "yaoki.explore.fake", "yaoki.explore.store")
 
-HAPPENED = {True: "Yes.", False: "Certainly not: nothing was done."}
+HAPPENED = {True: "Yes.", False: "Certainly not: nothing was done.", None: "Nobody knows."}
 
 
 class Entry(NamedTuple):
@@ -166,7 +166,7 @@ def page(code: str) -> str:
     if kind.why:
         parts += ["## Why", kind.why]
     if kind.happened is not None or issubclass(kind, InDoubtError):
-        parts += ["## Did it happen?", HAPPENED.get(kind.happened, "Nobody knows.")]
+        parts += ["## Did it happen?", HAPPENED[kind.happened]]
     if entry.causes:
         parts += ["## How it usually comes about", _bullets(entry.causes)]
     if entry.do:
