@@ -144,7 +144,8 @@ class Shedder(Generic[W]):
         patience_s = self.target_s if overloaded else self.max_wait_s
         for queued in self._queues:
             # Arrival order is the order of waiting, so those who waited too long are in front.
-            while queued and (now - queued[0].at >= patience_s or queued[0].deadline <= now):
+            # (Written as `next_tick` does: with `now - at >= patience` rounding may disagree with it, and tick for ever.)
+            while queued and (queued[0].at + patience_s <= now or queued[0].deadline <= now):
                 late = queued.popleft()
                 self.waiting -= 1
                 self._refuse(late, "deadline" if late.deadline <= now else "waited", verdicts)
