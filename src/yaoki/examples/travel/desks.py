@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from yaoki import DeclinedError, effect
+from yaoki import DeclinedError
 from yaoki.examples.travel.catalogue import SERVICES
+from yaoki.integrations.httpx import async_client
 from yaoki.policies import backoff, bulkhead, pipeline, retry, timeout
 from yaoki.service import Service
 
@@ -25,15 +26,15 @@ T = TypeVar("T")
 ATTEMPT_S = 0.5
 DECLINED = frozenset({402, 404, 409})
 FIRST_PORT = 8101
-CONNECTIONS = 16
+CONNECTIONS = 8
 
 
 class Desk:
-    """One service, as the agency calls it. It belongs to one event loop, whose `aclose_all` closes it."""
+    """One service, as the agency calls it. It belongs to one event loop."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, transport: httpx.AsyncBaseTransport | None = None) -> None:
         self.name = name
-        self.service = Service(name, idempotent=True, policy=pipeline(
+        self.service = Service(name, policy=pipeline(
             # Half of the calls may be repetitions: a demo in which every fifth fails needs more than the usual tenth.
             retry(6, backoff.exponential(0.02, cap=0.5), budget=0.5),
             # httpx 0.28 loses a connection of its pool for good when a request is cancelled, or waits for the pool in vain
@@ -42,28 +43,19 @@ class Desk:
             timeout(2 * ATTEMPT_S),
         ))
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS)
-        self.client = httpx.AsyncClient(base_url=url, limits=limits, timeout=httpx.Timeout(ATTEMPT_S, pool=None))
+        self.client = async_client(self.service, transport=transport or httpx.AsyncHTTPTransport(limits=limits), base_url=url,
+                                   timeout=httpx.Timeout(ATTEMPT_S, pool=None))
 
     async def do(self, path: str, body: dict[str, Any], answer: type[T]) -> T:
-        """Make an effect under the key of the step under way. Raises `DeclinedError` when the service says no."""
-        reply = await self._send("POST", path, body)
-        return msgspec.json.decode(reply.content, type=answer)
+        """Make an effect; the integration adds the key of the step under way. `DeclinedError`: the service says no."""
+        reply = await self.client.post(path, json=body)
+        if reply.status_code in DECLINED:
+            _raise_if_declined(reply)
+        return msgspec.json.decode(reply.raise_for_status().content, type=answer)
 
     async def undo(self, path: str, key: str) -> None:
         """Undo what was done under `key`, whether it ever was or not."""
-        await self._send("DELETE", f"{path}?{httpx.QueryParams(key=key)}", None)
-
-    async def _send(self, method: str, path: str, body: Any) -> httpx.Response:
-        under_way = effect.current.get()
-        headers = {"Idempotency-Key": under_way.next_key()} if under_way else {}
-
-        async def attempt() -> httpx.Response:
-            reply = await self.client.request(method, path, json=body, headers=headers)
-            if reply.status_code in DECLINED:
-                _raise_if_declined(reply)
-            return reply.raise_for_status()
-
-        return await self.service.call(attempt, operation=f"{method} {path.partition('?')[0]}")
+        (await self.client.delete(path, params={"key": key})).raise_for_status()
 
 
 def _raise_if_declined(reply: httpx.Response) -> None:
