@@ -100,6 +100,36 @@ async def test_a_zombies_batch_is_refused_whole(url: str):
     await zombie.close()
 
 
+async def test_a_batch_of_the_last_incarnation_is_not_written_in_the_name_of_the_next(url: str):
+    """Found by the torture: a batch that was waiting for the server while its worker was declared dead and joined again."""
+    zombie, other = PostgresJournal(url), PostgresJournal(url)
+    await zombie.open()
+    await other.open()
+    no = (await other.create(NewRun("a", "pair", "h", b"1"))).header.no
+    gate, run = asyncio.Event(), zombie._writer.run
+
+    async def slowly(work: Any) -> Any:
+        await gate.wait()
+        return await run(work)
+
+    zombie._writer.run = slowly  # type: ignore[method-assign]
+    write = asyncio.ensure_future(zombie.append(Append(no, 0, (Record(Kind.DONE, "first", b"1"),))))
+    await asyncio.sleep(0.05)
+    await declare_dead(url, zombie.incarnation)
+    zombie._was_fenced()
+    again = asyncio.create_task(zombie.open())
+    await asyncio.sleep(0.2)
+    gate.set()
+    with pytest.raises(FencedError):
+        await write
+    await again
+    found = await other.read("a")
+    assert found is not None
+    assert found.records == []
+    await zombie.close()
+    await other.close()
+
+
 async def test_a_fenced_worker_drops_its_runs_and_starts_again_and_they_end_once(url: str):
     world = World()
     seen: list[Any] = []

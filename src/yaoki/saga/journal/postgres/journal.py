@@ -81,6 +81,12 @@ class PostgresJournal:
 
     async def _register(self) -> None:
         await self._end_lease()
+        # What was given to the last incarnation fails with it, all of it: nothing may be written in the new one's name.
+        await self._group.drain()
+        async with self._claiming:
+            await self._join()
+
+    async def _join(self) -> None:
         await self._side.run(prepare)
         began = runtime.monotonic()
         (row,) = await self._side.fetch(sql.REGISTER, self.name, socket.gethostname(), os.getpid(), self.target.lease_s,
@@ -159,10 +165,12 @@ class PostgresJournal:
 
     async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
         """Write a batch once, however often it has to be sent."""
+        if self._lost is not None:
+            raise self._lost
         columns = BatchColumns(batch)
         if columns.created:
             await self._know_lanes(columns.created)
-        number = self._batch + 1
+        incarnation, number = self.incarnation, self._batch + 1
         statement = sql.CREATE if columns.created else sql.APPEND
         values = columns.values(self._lanes)
         sent_at = 0.0
@@ -170,11 +178,9 @@ class PostgresJournal:
         async def send(connection: Connection) -> list[Any]:
             nonlocal sent_at
             sent_at = runtime.monotonic()
-            rows = await connection.fetch(statement, self.incarnation, number, *values)
+            rows = await connection.fetch(statement, incarnation, number, *values)
             return rows or await self._sent_before(connection, number)
 
-        if self._lost is not None:
-            raise self._lost
         rows = await self._writer.run(send)
         self._batch = number
         if self._lease is not None:

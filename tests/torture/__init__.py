@@ -1,0 +1,1 @@
+"""Four workers on one PostgreSQL while everything fails, and a checker that trusts none of them."""

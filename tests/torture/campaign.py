@@ -1,0 +1,206 @@
+"""The torture: workers killed, paused, cut off from a server that crashes, for a while; then all is healed, and checked.
+
+    python tests/torture/campaign.py --seconds 60 --runs 4000 --seed 1 --json     (from the top of a checkout)
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import asyncpg
+import msgspec
+
+from cut_proxy import CutProxy
+from servers import PostgresServer, running_postgres
+from torture.checker import STEPS, check
+from torture.sagas import Service, Trip, trips
+from yaoki.saga.journal.port import NewRun
+from yaoki.saga.journal.postgres import PostgresJournal
+
+WORKERS = 4
+HOURS = (0.0, -7200.0, 3600.0, 10_800.0)
+"""How far each worker's clock is off, in seconds."""
+
+
+class Campaign:
+    """One torture.
+
+    Args:
+        server: to be crashed. folder: for effects and logs. seconds: of failures, then all is healed.
+        runs: how many are started, half of them before the failures begin, the rest in their midst.
+    """
+
+    def __init__(self, server: PostgresServer, folder: Path, *, seconds: float, runs: int, seed: int, lease_s: float = 2.0,
+                 broken_fence: bool = False) -> None:
+        self.server = server
+        self.folder = folder
+        self.seconds = seconds
+        self.rng = random.Random(seed)
+        self.lease_s = lease_s
+        self.broken_fence = broken_fence
+        self.did: Counter[str] = Counter()
+        self.verbose = False
+        self.expected = {f"run-{n:06d}": self.rng.choice(STEPS[:3]) if self.rng.random() < 0.25 else "" for n in range(runs)}
+        self._workers: dict[int, subprocess.Popen[bytes]] = {}
+        self._database = server.new_database().rpartition("/")[2]
+        self._url = server.url_of(self._database)
+
+    async def run(self) -> tuple[list[str], dict[str, Any]]:
+        began = time.monotonic()
+        async with CutProxy(self.server.port) as proxy:
+            self._through = self.server.url_of(self._database, port=proxy.port) + f"?lease={self.lease_s:g}"
+            names = list(self.expected)
+            await self._start(names[:len(names) // 2])
+            try:
+                for number in range(WORKERS):
+                    self._spawn(number)
+                late = asyncio.create_task(self._start_slowly(names[len(names) // 2:]))
+                await self._fail_everything(proxy)
+                await late
+                healed = time.monotonic()
+                left = await self._wait_for_the_end()
+            finally:
+                self._end_workers()
+        wrong, figures = await check(self._url, self.folder, self.expected)
+        return wrong, {**figures, **{f"did: {what}": n for what, n in sorted(self.did.items())}, "left unfinished": left,
+                       "seconds to the end after healing": round(time.monotonic() - healed, 1), "seconds": round(time.monotonic() - began, 1)}
+
+    # ── starting runs ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _start(self, names: list[str]) -> None:
+        saga = trips(Service(self.folder))
+        journal = PostgresJournal(self._url, name="front")
+        await journal.open()
+        await journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
+        waits = [journal.create(NewRun(name, saga.name, saga.graph.hash, msgspec.json.encode(Trip(self.expected[name], 0.6)),
+                                       at=journal.now(), keep=False)) for name in names]
+        await asyncio.gather(*waits)
+        await journal.close()
+
+    async def _start_slowly(self, names: list[str]) -> None:
+        size = max(1, len(names) // 20)
+        for begin in range(0, len(names), size):
+            await self._start(names[begin:begin + size])
+            await asyncio.sleep(self.seconds / 25)
+
+    # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _spawn(self, number: int) -> None:
+        words = [sys.executable, str(Path(__file__).with_name("worker.py")), self._through, f"w{number}", str(self.folder), str(HOURS[number])]
+        log = (self.folder / f"worker-{number}.err").open("ab")
+        self._workers[number] = subprocess.Popen([*words, *(["--broken-fence"] if self.broken_fence else [])], stderr=log, stdout=log)
+        log.close()
+
+    async def _fail_everything(self, proxy: CutProxy) -> None:
+        await asyncio.sleep(2.0)  # the workers are Python programs, and have to start
+        until = time.monotonic() + self.seconds
+        failures = [self._kill, self._pause, self._pause, lambda: self._cut(proxy), lambda: self._cut_in_commit(proxy),
+                    lambda: self._cut_in_commit(proxy), self._crash_server]
+        self.rng.shuffle(failures)
+        while time.monotonic() < until:
+            for failure in failures:
+                await failure()
+                await asyncio.sleep(self.rng.uniform(0.2, 0.8))
+
+    async def _kill(self) -> None:
+        number = self.rng.randrange(WORKERS)
+        self._workers[number].kill()
+        self._workers[number].wait()
+        self.did["kill -9"] += 1
+        self._spawn(number)
+
+    async def _pause(self) -> None:
+        """Longer than the lease, so that the others take over, and it wakes up as a zombie in the middle of its work."""
+        process = self._workers[self.rng.randrange(WORKERS)]
+        process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(self.lease_s * 1.6)
+        process.send_signal(signal.SIGCONT)
+        self.did["pause"] += 1
+
+    async def _cut(self, proxy: CutProxy) -> None:
+        proxy.cut_all()
+        self.did["cut"] += 1
+
+    async def _cut_in_commit(self, proxy: CutProxy) -> None:
+        """The next batch that records a step reaches the server, and its answer does not come back."""
+        proxy.cut_answer_to(self.rng.choice(STEPS).encode())
+        await asyncio.sleep(0.3)
+        self.did["cut in a commit"] += 1
+
+    async def _crash_server(self) -> None:
+        await asyncio.to_thread(self.server.restart, "immediate")
+        self.did["server crash"] += 1
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _wait_for_the_end(self, limit_s: float = 60.0) -> int:
+        began, left = time.monotonic(), len(self.expected)
+        for _ in range(int(limit_s / 0.25)):
+            for number, process in self._workers.items():
+                if process.poll() is not None:
+                    self._spawn(number)
+            try:
+                connection = await asyncpg.connect(self._url)
+                left = len(self.expected) - await connection.fetchval("SELECT count(*) FROM yaoki.run WHERE finished_at > 0")
+                await connection.close()
+            except (OSError, asyncpg.PostgresError):
+                left = -1
+            if self.verbose:
+                print(round(time.monotonic() - began, 1), "left", left, flush=True)
+            if left == 0:
+                break
+            await asyncio.sleep(0.25)
+        return left
+
+    def _end_workers(self) -> None:
+        for process in self._workers.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        for process in self._workers.values():
+            try:
+                process.wait(timeout=10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def main() -> int:
+    words = argparse.ArgumentParser()
+    words.add_argument("--seconds", type=float, default=30.0)
+    words.add_argument("--runs", type=int, default=2000)
+    words.add_argument("--seed", type=int, default=1)
+    words.add_argument("--lease", type=float, default=2.0)
+    words.add_argument("--broken-fence", action="store_true", help="let the dead write, to see the checker find it")
+    words.add_argument("--keep", action="store_true", help="keep the folder with effects and logs, and say where it is")
+    words.add_argument("--verbose", action="store_true", help="say how many runs are left, while it waits")
+    asked = words.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="torture-"))
+    with running_postgres() as server:
+        campaign = Campaign(server, folder, seconds=asked.seconds, runs=asked.runs, seed=asked.seed, lease_s=asked.lease,
+                            broken_fence=asked.broken_fence)
+        campaign.verbose = asked.verbose
+        wrong, figures = asyncio.run(campaign.run())
+    print(json.dumps({"wrong": len(wrong), "first": wrong[:20], **figures, "seed": asked.seed}, indent=1))
+    if asked.keep:
+        print(folder, file=sys.stderr)
+    else:
+        shutil.rmtree(folder)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""Reads the journal and the effects, and says what is wrong. It uses nothing of the engine: tables, lines, and the rules."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from torture.sagas import effects_in
+
+STEPS = ("hotel", "flight", "payment", "mail")
+
+
+async def check(url: str, folder: Path, expected: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
+    """What is wrong, and figures. `expected`: by run, the step that says no, or ""."""
+    connection = await asyncpg.connect(url)
+    try:
+        runs = await connection.fetch("SELECT no, id, state, fence FROM yaoki.run")
+        records = await connection.fetch("SELECT run, seq, kind, step, data FROM yaoki.record ORDER BY run, seq")
+        workers = await connection.fetch("SELECT no, name, state, batch, last_batch FROM yaoki.worker")
+    finally:
+        await connection.close()
+    histories: dict[int, list[Any]] = defaultdict(list)
+    for record in records:
+        histories[record["run"]].append(record)
+    effects: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for key, what, fence in effects_in(folder):
+        effects[key].append((what, fence))
+    wrong = [each for run in runs for each in _wrong_with(run, histories[run["no"]], effects, expected)]
+    wrong += [f"run {run} was accepted and is gone" for run in expected.keys() - {run["id"] for run in runs}]
+    wrong += [f"worker {each['name']} ({each['no']}) committed {each['batch'] - each['last_batch']} batches after its death"
+              for each in workers if each["state"] == "dead" and each["last_batch"] is not None and each["batch"] > each["last_batch"]]
+    happened = Counter(json.loads(line)["event"] for path in folder.glob("events-*.log") for line in path.read_text().splitlines())
+    figures = {"runs": len(runs), "records": len(records), "states": dict(Counter(run["state"] for run in runs)),
+               "taken over": sum(run["fence"] > 1 for run in runs), "incarnations": len(workers),
+               "dead": sum(each["state"] == "dead" for each in workers), "effects": sum(map(len, effects.values())),
+               "repeated effects": sum(len(each) - len({what for what, _ in each}) for each in effects.values()),
+               "refused batches": happened["BatchRefused"], "doubts settled": happened["DoubtSettled"], "fenced": happened["WorkerFenced"]}
+    return wrong, figures
+
+
+def _wrong_with(run: Any, history: list[Any], effects: dict[str, list[tuple[str, int]]], expected: dict[str, str]) -> list[str]:
+    name = run["id"]
+    wrong = []
+    if [record["seq"] for record in history] != list(range(len(history))):
+        wrong.append(f"run {name}: its records are not numbered without gaps")
+    fences = [json.loads(record["data"])["fence"] for record in history if record["kind"] == "done"]
+    if fences != sorted(fences):
+        wrong.append(f"run {name}: a record of an old owner after the new owner's first: {fences}")
+    if any(fence > run["fence"] for fence in fences):
+        wrong.append(f"run {name}: a record under a fence that nobody was given")
+    done = [record["step"] for record in history if record["kind"] == "done"]
+    if len(done) != len(set(done)):
+        wrong.append(f"run {name}: a step is done twice: {done}")
+    fails = expected.get(name)
+    wanted = "undone" if fails else "completed"
+    if run["state"] != wanted:
+        return [*wrong, f"run {name} is {run['state']}, not {wanted}"]
+    for step in STEPS:
+        made = {what for what, _ in effects.get(f"{name}/{step}", [])}
+        if wanted == "completed" and made != {"do"}:
+            wrong.append(f"run {name} completed, and the effect of {step} is {sorted(made) or 'missing'}")
+        if wanted == "undone" and made == {"do"}:
+            wrong.append(f"run {name} was undone, and the effect of {step} is still there")
+    wrong += [f"run {name}: {step} is recorded as done, and had no effect" for step in done
+              if "do" not in {what for what, _ in effects.get(f"{name}/{step}", [])}]
+    return wrong
