@@ -116,7 +116,7 @@ def _replacements(world: Callable[[], worlds.World | None], *, strict: bool) -> 
     found += [(time, "sleep", refuse("time.sleep", time.sleep, "time.sleep")),
               (threading.Thread, "start", refuse("threading.Thread.start", threading.Thread.start, "threading.Thread.start")),
               (subprocess.Popen, "__init__", refuse("subprocess.Popen", subprocess.Popen.__init__, "subprocess")),
-              (os, "urandom", urandom(os.urandom)), (random, "_urandom", urandom(os.urandom)), (uuid, "_generate_time_safe", None), (uuid, "getnode", _node),
+              (os, "urandom", urandom(os.urandom)), (random, "_urandom", urandom(os.urandom)), (uuid, "uuid1", _uuid1(world, uuid.uuid1)),
               (dt, "datetime", _datetime(world, strict=strict))]
     found += [(socket.socket, name, refuse(f"socket.{name}", getattr(socket.socket, name), "socket"))
               for name in ("connect", "connect_ex", "bind", "listen", "sendto")]
@@ -127,9 +127,13 @@ def _replacements(world: Callable[[], worlds.World | None], *, strict: bool) -> 
     return found
 
 
-def _node() -> int:
-    """The machine's address, for uuid1: asking the real machine would start a program. Locally administered, multicast."""
-    return 0x0300_0000_0000
+def _uuid1(world: Callable[[], worlds.World | None], real: Any) -> Any:
+    """The real one asks the machine for its address and remembers the last time it was called."""
+    def stand_in(*args: Any) -> uuid.UUID:
+        inside = world()
+        return real(*args) if inside is None else uuid.UUID(bytes=inside.rng.randbytes(16), version=1)  # type: ignore[no-any-return]
+
+    return stand_in
 
 
 def _datetime(world: Callable[[], worlds.World | None], *, strict: bool) -> Any:
