@@ -10,12 +10,13 @@ from servers import PostgresServer, running_postgres
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres() -> Iterator[PostgresServer]:
     """One PostgreSQL server a session; each test takes `postgres.new_database()`.
 
     Without fsync: a test kills processes, and the page cache survives that; new databases are ten times quicker.
     """
-    with running_postgres(tmp_path_factory.mktemp("postgres"), settings="-c fsync=off") as server:
+    # Not below pytest's own folder: another pytest makes that private again, and the server's user could not stop it.
+    with running_postgres(settings="-c fsync=off") as server:
         yield server
 
 

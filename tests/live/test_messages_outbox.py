@@ -23,10 +23,10 @@ WRITERS = 12
 
 
 @pytest.fixture(scope="module")
-def prepared_postgres(tmp_path_factory):
+def prepared_postgres():
     from servers import running_postgres
 
-    with running_postgres(tmp_path_factory.mktemp("pg-prepared"), settings="-c max_prepared_transactions=64") as server:
+    with running_postgres(settings="-c max_prepared_transactions=64") as server:
         yield server
 
 
