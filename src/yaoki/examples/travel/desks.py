@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import httpx
 import msgspec
@@ -64,12 +64,14 @@ def _raise_if_declined(reply: httpx.Response) -> None:
         raise DeclinedError(problem["title"], do=problem.get("do", ""), status=reply.status_code)
 
 
+# A client's connections belong to its event loop, and end with it.
+_desks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Desk]] = WeakKeyDictionary()
 _addresses: dict[str, str] = {}
 
 
 def start_over(addresses: Mapping[str, str]) -> None:
     """Forget every desk, as a new process would, and find the services at these addresses: for many lives in one process."""
-    _desk.cache_clear()
+    _desks.clear()
     _addresses.update(addresses)
 
 
@@ -77,11 +79,21 @@ def url_of(name: str) -> str:
     return _addresses.get(name) or os.environ.get(f"TRAVEL_{name.upper()}", f"http://127.0.0.1:{FIRST_PORT + SERVICES.index(name)}")
 
 
-@cache
-def _desk(name: str, loop: asyncio.AbstractEventLoop) -> Desk:  # noqa: ARG001  a client's connections belong to its loop
-    return Desk(name, url_of(name))
-
-
 def desk(name: str) -> Desk:
-    """The desk of this service, on the running event loop."""
-    return _desk(name, asyncio.get_running_loop())
+    """The desk of this service on the running event loop; made when first asked for."""
+    found = _desks.setdefault(asyncio.get_running_loop(), {})
+    if name not in found:
+        found[name] = Desk(name, url_of(name))
+    return found[name]
+
+
+def connect(name: str, url: str, transport: httpx.AsyncBaseTransport | None = None) -> Desk:
+    """Reach this service at `url`, or through a transport of your own, from the running event loop."""
+    made = _desks.setdefault(asyncio.get_running_loop(), {})[name] = Desk(name, url, transport)
+    return made
+
+
+async def close() -> None:
+    """Close every desk of the running event loop."""
+    for made in _desks.pop(asyncio.get_running_loop(), {}).values():
+        await made.client.aclose()

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import yaoki
 from yaoki.errors import YaokiError
+from yaoki.examples.travel import desks
 from yaoki.examples.travel.book import book_trip
 from yaoki.examples.travel.catalogue import Trip, trips
 
@@ -44,6 +45,7 @@ class Orchestrator:
                 await self._book_all(app)
             finally:
                 telling.cancel()
+                await desks.close()
             self._say()
 
     async def _book_all(self, app: yaoki.App) -> None:
