@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -76,7 +78,7 @@ def test_neighbours_keep_their_order_and_their_distance(needs: list[list[int]], 
     after = [data.draw(sizes) for _ in graph.needs]
     at = place(graph, before, after, gap)
     for layer in graph.layers:
-        for one, other in zip(layer, layer[1:], strict=False):
+        for one, other in itertools.pairwise(layer):
             assert at[other] - before[other] - (at[one] + after[one]) >= gap + 1
     assert min(at[v] - before[v] for layer in graph.layers for v in layer) == 0
 
@@ -91,7 +93,7 @@ def test_a_chain_is_a_straight_line_and_a_join_is_in_the_middle():
 def test_isotonic_regression_is_sorted_and_no_sorted_list_is_nearer(pairs: list[tuple[int, float]]):
     values, weights = [float(v) for v, _ in pairs], [w for _, w in pairs]
     fitted = isotonic(values, weights)
-    assert all(a <= b + 1e-9 for a, b in zip(fitted, fitted[1:], strict=False))
+    assert all(a <= b + 1e-9 for a, b in itertools.pairwise(fitted))
     cost = sum(w * (v - f) ** 2 for v, f, w in zip(values, fitted, weights, strict=True))
     for other in (sorted(values), [sum(values) / len(values)] * len(values) if values else []):
         assert cost <= sum(w * (v - o) ** 2 for v, o, w in zip(values, other, weights, strict=True)) + 1e-6

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,13 +20,13 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 @given(NAMES, NAMES)
 def test_svg_is_well_formed_and_says_the_names_whatever_they_are(name: str, gives: str):
-    root = ElementTree.fromstring(svg(Graph("g", (Node(name, gives=gives),)), [Look(name, gives)]))
+    root = ET.fromstring(svg(Graph("g", (Node(name, gives=gives),)), [Look(name, gives)]))
     texts = [element.text for element in root.iter(f"{SVG}text")]
     assert texts == [name, gives]
 
 
 def test_svg_has_a_box_a_step_a_path_an_edge_and_nothing_outside_its_frame():
-    root = ElementTree.fromstring(svg(TRIP))
+    root = ET.fromstring(svg(TRIP))
     width, height = float(root.get("width", 0)), float(root.get("height", 0))
     boxes = [rect for rect in root.iter(f"{SVG}rect") if rect.get("class") != "paper"]
     assert len(boxes) == 4
