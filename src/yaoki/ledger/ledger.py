@@ -35,6 +35,8 @@ INSERT_EPOCH = (f"INSERT INTO yaoki_ledger_epoch ({EPOCH_COLUMNS}) "  # noqa: S6
                 "VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")
 SELECT_EPOCH = f"SELECT {EPOCH_COLUMNS} FROM yaoki_ledger_epoch WHERE part = ?1 "  # noqa: S608
 
+SALT_BYTES = 16
+
 SEAL_ROWS = 5000
 """Most rows an epoch holds. Reading and sealing so many takes some 50 ms."""
 
@@ -81,7 +83,10 @@ class LedgerTx:
         """Write many changes in one go, in this order; a key may come up more than once. Returns their versions."""
         if not changes:
             return []
-        return await self.sql.append([self._ledger.row(key, change, schema=schema) for key, change in changes])
+        salts = os.urandom(SALT_BYTES * len(changes))
+        rows = [self._ledger.row(key, change, schema=schema, salt=salts[at:at + SALT_BYTES])
+                for (key, change), at in zip(changes, range(0, len(salts), SALT_BYTES), strict=True)]
+        return await self.sql.append(rows)
 
 
 class Ledger:
@@ -132,17 +137,17 @@ class Ledger:
         async with self.store.transaction(connection) as tx:
             yield LedgerTx(self, tx)
 
-    def row(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0) -> NewRow:
-        """A change as it is stored."""
+    def row(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0, salt: bytes = b"") -> NewRow:
+        """A change as it is stored. `salt`: 16 random bytes; drawn here if not given."""
         if not isinstance(key, str) or not key or "\0" in key:
             raise InputError(f"a key is a text, not empty, without NUL; got {key!r}", do="give each thing a key of its own")
         if is_beat(key):
             raise InputError(f"keys that begin with {key[:6]!r} are heartbeats", do="choose another key")
-        return self._row(key, change, expect=expect, schema=schema)
+        return self._row(key, change, expect, schema, salt)
 
-    def _row(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0) -> NewRow:
+    def _row(self, key: str, change: Any, expect: int | None = None, schema: int = 0, salt: bytes = b"") -> NewRow:
         content = change if isinstance(change, bytes) else msgspec.json.encode(change)
-        salt = os.urandom(16)  # a secret, so not from the runtime's seedable randomness
+        salt = salt or os.urandom(SALT_BYTES)  # a secret, so not from the runtime's seedable randomness
         current = effect.current.get()
         return NewRow(key, partition_of(key, self.partitions), content, content_digest(content), salt,
                       commitment_of(salt, content), schema, expect, current.traceparent if current else "")

