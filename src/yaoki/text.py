@@ -1,8 +1,10 @@
-"""Text on a terminal: how wide it is, cut to a width, made harmless; and numbers that can be read."""
+"""Text on a terminal: how wide it is, cut to a width, made harmless; numbers that can be read, and what a word was meant to be."""
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
 
 def cut(text: str, size: int) -> str:
@@ -33,3 +35,16 @@ def printable(text: str) -> str:
 def grouped(number: float) -> str:
     """A whole number with its thousands apart: 1 000 000 (ISO 80000-1 asks for a thin space; terminals have none)."""
     return f"{number:,.0f}".replace(",", " ")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that `word` was probably meant to be, or ""; letters in another order count as near (`bd` for `db`)."""
+    words = list(known)
+    close = difflib.get_close_matches(word, words, 1)
+    return close[0] if close else next((each for each in words if sorted(each) == sorted(word)), "")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean 'runs'?`, or "" where nothing is near."""
+    found = nearest(word, known)
+    return f"; did you mean {found!r}?" if found else ""

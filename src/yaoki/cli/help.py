@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 import click
 
 from yaoki.cli.frame import Output, output
+from yaoki.text import did_you_mean
 
 
 @click.command(epilog="\b\nExamples:\n  yk help YK-3001\n  yk help 3001\n  yk help             lists all codes")
@@ -38,8 +37,7 @@ def _code_of(word: str, known: list[str]) -> str:
 
     if word in summaries():
         raise UsageError(f"{word!r} is a command, not a code", do=f"yk {word} --help")
-    close = difflib.get_close_matches(code, known, 1)
-    raise UsageError(f"there is no error code {word!r}" + (f"; did you mean {close[0]}?" if close else ""), do="yk help  lists all codes")
+    raise UsageError(f"there is no error code {word!r}{did_you_mean(code, known)}", do="yk help  lists all codes")
 
 
 def _summary(kind: type[Exception]) -> str:

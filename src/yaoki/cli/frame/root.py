@@ -5,7 +5,6 @@ Nothing but click is loaded until a noun is named: `yk --help` reads the first l
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import pkgutil
@@ -18,6 +17,7 @@ import click
 
 from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.output import Output, wants_color
+from yaoki.text import did_you_mean
 
 PACKAGE = "yaoki.cli"
 NOT_NOUNS = {"frame"}
@@ -51,8 +51,7 @@ class Nouns(click.Group):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in summaries() and not args[0].startswith("-"):
-            close = difflib.get_close_matches(args[0], summaries(), 1)
-            ctx.fail(f"there is no command {args[0]!r}" + (f"; did you mean {close[0]!r}?" if close else ""))
+            ctx.fail(f"there is no command {args[0]!r}{did_you_mean(args[0], summaries())}")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -133,9 +132,11 @@ def run(words: Sequence[str]) -> int:
         ended = root.main(list(words), prog_name="yk", complete_var="_YK_COMPLETE", standalone_mode=False, **settings)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python would complain once more when it flushes stdout at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.PIPE_CLOSED
+        return _pipe_closed()
+    except SystemExit as error:  # click ends the process itself for a closed pipe, with 1, which means a finding here
+        if isinstance(error.__context__, BrokenPipeError):
+            return _pipe_closed()
+        raise
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return Exit.USAGE
@@ -144,6 +145,12 @@ def run(words: Sequence[str]) -> int:
 
         return report(error, as_json=as_json)
     return int(ended) if isinstance(ended, int) else Exit.OK
+
+
+def _pipe_closed() -> Exit:
+    """Python would complain once more when it flushes stdout at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
+    return Exit.PIPE_CLOSED
 
 
 def main() -> NoReturn:

@@ -6,7 +6,6 @@ Only the command line reads settings; the library takes arguments.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 
 from yaoki.cli.frame.durations import parse_duration
 from yaoki.errors import ConfigError
+from yaoki.text import did_you_mean
 
 Value = str | int | float | bool | list[str]
 
@@ -134,7 +134,7 @@ def _from_env(env: Mapping[str, str]) -> Iterator[Found]:
     for name in sorted(env):
         if name.startswith("YAOKI_") and name not in NOT_SETTINGS:
             if name not in by_variable:
-                raise ConfigError(f"the environment sets {name}, which is not a setting{_meant(name, by_variable)}",
+                raise ConfigError(f"the environment sets {name}, which is not a setting{did_you_mean(name, by_variable)}",
                                   do=f"unset {name}, or name one of those that `yk config show` lists", key=name)
             setting = by_variable[name]
             yield Found(setting, convert(setting, env[name], f"env {name}"), f"env {name}")
@@ -143,14 +143,9 @@ def _from_env(env: Mapping[str, str]) -> Iterator[Found]:
 def known(key: str, where: str) -> Setting:
     settings = table()
     if key not in settings:
-        raise ConfigError(f"{where}: {key!r} is not a setting{_meant(key, settings)}",
+        raise ConfigError(f"{where}: {key!r} is not a setting{did_you_mean(key, settings)}",
                           do="correct or remove it; `yk config show` lists what there is", key=key)
     return settings[key]
-
-
-def _meant(word: str, known: Mapping[str, object]) -> str:
-    close = difflib.get_close_matches(word, known, 1)
-    return f"; did you mean {close[0]}?" if close else ""
 
 
 def convert(setting: Setting, value: Any, where: str) -> Value:

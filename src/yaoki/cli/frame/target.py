@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import sys
@@ -14,6 +13,7 @@ from typing import Any
 
 from yaoki.errors import DefinitionError, UsageError, YaokiError
 from yaoki.saga.define import Saga
+from yaoki.text import did_you_mean
 
 
 def load_saga(target: str) -> Saga[Any]:
@@ -42,7 +42,7 @@ def load_module(where: str) -> ModuleType:
         raise
     except ModuleNotFoundError as error:
         if error.name and (where == error.name or where.startswith(error.name + ".")):
-            raise UsageError(f"there is no module {error.name!r} here{_meant(error.name, _modules_here())}",
+            raise UsageError(f"there is no module {error.name!r} here{did_you_mean(error.name, _modules_here())}",
                              do=f"go to the folder that holds it, or set PYTHONPATH (here is {Path.cwd()})") from error
         raise _broken(where, error) from error
     except SystemExit as error:
@@ -82,7 +82,7 @@ def _named(module: ModuleType, name: str) -> Saga[Any]:
         found = getattr(found, part, None)
     sagas = _sagas(module)
     if found is None:
-        raise UsageError(f"module {module.__name__!r} has no {name!r}{_meant(name, sagas)}", do=_choice(module, sagas))
+        raise UsageError(f"module {module.__name__!r} has no {name!r}{did_you_mean(name, sagas)}", do=_choice(module, sagas))
     if not isinstance(found, Saga):
         step = f"; it is a step of the saga {found.saga.name!r}" if isinstance(getattr(found, "saga", None), Saga) else ""
         raise UsageError(f"{module.__name__}:{name} is not a saga but {_a(type(found).__name__)}{step}", do=_choice(module, sagas))
@@ -104,11 +104,6 @@ def _sagas(module: ModuleType) -> dict[str, Saga[Any]]:
 def _choice(module: ModuleType, sagas: Iterable[str]) -> str:
     names = [f"{module.__name__}:{name}" for name in sagas]
     return f"name one of its sagas: {', '.join(names)}" if names else 'define one there: Saga("name", input=...)'
-
-
-def _meant(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word, list(known), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _modules_here() -> list[str]:

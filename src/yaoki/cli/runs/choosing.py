@@ -10,6 +10,7 @@ import click
 from yaoki.cli.frame.options import setting, since_options
 from yaoki.saga.journal.port import Journal, Query
 from yaoki.saga.records import ENDS, Header, RunState
+from yaoki.text import did_you_mean
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -31,12 +32,8 @@ def parse_states(words: Iterable[str]) -> tuple[RunState, ...]:
         elif word in set(RunState):
             found.append(RunState(word))
         else:
-            import difflib
-
             known = [*(state.value for state in RunState), *GROUPS]
-            close = difflib.get_close_matches(word, known, 1)
-            meant = f"did you mean {close[0]!r}?" if close else f"states are {', '.join(known)}"
-            raise click.BadParameter(f"there is no state {word!r}; {meant}")
+            raise click.BadParameter(f"there is no state {word!r}{did_you_mean(word, known) or '; states are ' + ', '.join(known)}")
     return tuple(dict.fromkeys(found))
 
 
