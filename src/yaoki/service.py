@@ -18,6 +18,7 @@ Every attempt goes *policy → fault point → transport*:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -249,6 +250,25 @@ class Numbers(NamedTuple):
     p99_s: float
 
 
+class Tally:
+    """A counter that many threads may add to without a lock: `add()` is one atomic step of `itertools.count`."""
+
+    __slots__ = ("_count", "_lock", "_looked", "add")
+
+    def __init__(self) -> None:
+        self._count = itertools.count()
+        self.add = self._count.__next__
+        self._looked = 0
+        self._lock = threading.Lock()
+
+    def value(self) -> int:
+        """How often `add` was called. Looking counts too, so what was looked is taken off."""
+        with self._lock:
+            value = next(self._count) - self._looked
+            self._looked += 1
+            return value
+
+
 class _Meter(Policy):
     """The outermost part of a service's pipeline: counts, and tells of each call that ended while somebody listens."""
 
@@ -257,10 +277,10 @@ class _Meter(Policy):
     def __init__(self, service: str) -> None:
         self._service = service
         self._lock = threading.Lock()
-        self.started = 0
-        self.attempts = 0
+        self.started = Tally()
+        self.ok = Tally()
+        self.retries = 0
         self.outcomes: dict[str, int] = {}
-        self.ok = 0
         self.latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
 
     def shell(self, site: Site) -> str:  # noqa: ARG002
@@ -270,34 +290,34 @@ class _Meter(Policy):
             try:
                 CALL
             except BaseException as $error:
-                $failed($error, attempts, clock() - $began)
+                $meter.failed($error, attempts, clock() - $began)
                 raise
-            $succeeded(attempts, clock() - $began)
+            $took = clock() - $began
+            $latencies.append($took)
+            if attempts == 1:
+                $ok()
+            else:
+                $meter.retried(attempts)
+            if wanted():
+                $meter.tell_succeeded(attempts, $took)
         """
 
     def bind(self, site: Site) -> dict[str, object]:  # noqa: ARG002
-        return {"start": self.start, "failed": self.failed, "succeeded": self.succeeded}
+        return {"meter": self, "start": self.started.add, "ok": self.ok.add, "latencies": self.latencies_s}
 
-    def start(self) -> None:
+    def retried(self, attempts: int) -> None:
         with self._lock:
-            self.started += 1
+            self.retries += attempts - 1
+            self.outcomes["ok_after_retry"] = self.outcomes.get("ok_after_retry", 0) + 1
 
-    def succeeded(self, attempts: int, duration_s: float) -> None:
-        with self._lock:
-            self.attempts += attempts
-            if attempts == 1:
-                self.ok += 1
-            else:
-                self.outcomes["ok_after_retry"] = self.outcomes.get("ok_after_retry", 0) + 1
-        self.latencies_s.append(duration_s)
-        if events.wanted():
-            events.emit(events.CallFinished(service=self._service, outcome="ok" if attempts == 1 else "ok_after_retry",
-                                            duration_s=duration_s, attempts=attempts))
+    def tell_succeeded(self, attempts: int, duration_s: float) -> None:
+        events.emit(events.CallFinished(service=self._service, outcome="ok" if attempts == 1 else "ok_after_retry",
+                                        duration_s=duration_s, attempts=attempts))
 
     def failed(self, error: BaseException, attempts: int, duration_s: float) -> None:
         outcome = _outcome(error, attempts)
         with self._lock:
-            self.attempts += attempts
+            self.retries += attempts - 1
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         if events.wanted():
             events.emit(events.CallFinished(service=self._service, outcome=outcome, duration_s=duration_s,
@@ -305,11 +325,13 @@ class _Meter(Policy):
 
     def numbers(self) -> Numbers:
         with self._lock:
-            outcomes = {"ok": self.ok, **self.outcomes}
-            started, attempts = self.started, self.attempts
+            retries, outcomes = self.retries, dict(self.outcomes)
+        # Those that end while we look are counted as still in flight, never as ended before they began.
+        outcomes = {"ok": self.ok.value(), **outcomes}
+        started = self.started.value()
         recent = sorted(self.latencies_s)
         p50, p95, p99 = (recent[int(share * (len(recent) - 1))] if recent else 0.0 for share in (0.5, 0.95, 0.99))
-        return Numbers(started, attempts, started - sum(outcomes.values()), outcomes, p50, p95, p99)
+        return Numbers(started, started + retries, started - sum(outcomes.values()), outcomes, p50, p95, p99)
 
 
 def _outcome(error: BaseException, attempts: int) -> str:

@@ -51,17 +51,20 @@ class Budget:
 
     def deposit(self) -> None:
         """A call succeeded. A hot path may skip this while `tokens >= cap`."""
-        with self._lock:
-            self.tokens = min(self.cap, self.tokens + self.ratio)
+        self._lock.acquire()  # nothing below can fail; `with` costs twice as much here
+        tokens = self.tokens + self.ratio
+        self.tokens = tokens if tokens < self.cap else self.cap  # noqa: FURB136 - a call to min() costs more than the rest
+        self._lock.release()
 
     def withdraw(self) -> bool:
         """May one extra call be sent? True takes a token."""
-        with self._lock:
-            # Ten deposits of 0.1 add up to a hair less than 1 in binary.
-            if self.tokens < 1 - 1e-9:
-                return False
-            self.tokens = max(0.0, self.tokens - 1)
-            return True
+        self._lock.acquire()
+        # Ten deposits of 0.1 add up to a hair less than 1 in binary.
+        paid = self.tokens > 1 - 1e-9
+        if paid:
+            self.tokens -= 1
+        self._lock.release()
+        return paid
 
     def __repr__(self) -> str:
         return f"budget({self.ratio:g})"

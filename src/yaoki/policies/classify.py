@@ -66,22 +66,21 @@ UNKNOWN = Failure("permanent", known=False)
 Reader = Callable[[Any], "Failure | None"]
 
 
+TYPES_KEPT = 1024  # of a program that makes exception types as it goes, no more are remembered
+
+
 class Classifier:
     """Answers for errors; `classify` is the process's own. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._registered: dict[type[BaseException], Reader] = {}
+        self._readers: dict[type[BaseException], tuple[Reader, ...]] = {}
 
     def __call__(self, error: BaseException) -> Failure:
         """What `error` means. Never raises, whatever the error's attributes do."""
-        from yaoki.policies import protocols  # noqa: PLC0415 - the tables are read at the first failure, not at import
-
-        kinds = type(error).__mro__
-        readers = [self._registered.get(kind) for kind in kinds] if self._registered else []
-        for reader in (*readers, *(protocols.READERS.get(kind.__module__.partition(".")[0]) for kind in kinds)):
-            if reader is None:
-                continue
+        readers = self._readers.get(type(error))
+        for reader in self._readers_of(type(error)) if readers is None else readers:
             try:
                 found = reader(error)
             except Exception:
@@ -90,11 +89,23 @@ class Classifier:
                 return found
         return UNKNOWN
 
+    def _readers_of(self, kind: type[BaseException]) -> tuple[Reader, ...]:
+        """Who may know errors of this type: what was registered, then the tables, most derived class first. Kept for the next error."""
+        from yaoki.policies import protocols  # noqa: PLC0415 - the tables are read at the first failure, not at import
+
+        registered = [self._registered[base] for base in kind.__mro__ if base in self._registered]
+        readers = (*registered, *protocols.readers(kind))
+        if len(self._readers) >= TYPES_KEPT:
+            self._readers = {}
+        self._readers[kind] = readers
+        return readers
+
     def register(self, kind: type[BaseException], meaning: Failure | Reader) -> None:
         """Say what errors of this type (and its subclasses) mean. Goes before the tables; the last one said counts."""
         reader: Reader = (lambda _: meaning) if isinstance(meaning, Failure) else meaning
         with self._lock:
             self._registered = {**self._registered, kind: reader}
+            self._readers = {}
 
     def nothing_happened(self, error: BaseException) -> bool:
         """Is it certain that the effect does not exist? False also when an earlier attempt of the same call is in doubt."""

@@ -293,20 +293,21 @@ def _of_redis(error: Any) -> Failure | None:
     return _by_name(error, NAMES["redis"])
 
 
-def _of_python(error: Any) -> Failure | None:
+def _of_system(error: Any) -> Failure | None:
     """Sockets and the operating system."""
-    if isinstance(error, OSError):
-        name = type(error).__name__
-        if name == "SSLCertVerificationError":
-            return MISTAKE
-        if name == "gaierror":
-            return SAFE
-        if error.errno in ERRNO:
-            return ERRNO[error.errno]
-        if isinstance(error, ConnectionRefusedError):
-            return SAFE
-        if isinstance(error, ConnectionError | TimeoutError) or name.startswith("SSL"):
-            return AMBIGUOUS
+    name = type(error).__name__
+    if name == "SSLCertVerificationError":
+        return MISTAKE
+    if name == "gaierror":
+        return SAFE
+    if error.errno in ERRNO:
+        return ERRNO[error.errno]
+    if isinstance(error, ConnectionRefusedError):
+        return SAFE
+    return AMBIGUOUS if isinstance(error, ConnectionError | TimeoutError) or name.startswith("SSL") else None
+
+
+def _of_asyncio(error: Any) -> Failure | None:
     return _by_name(error, NAMES["asyncio"])
 
 
@@ -318,5 +319,15 @@ READERS: dict[str, Reader] = {
     **dict.fromkeys(("asyncpg", "psycopg", "psycopg2", "psycopg_pool", "sqlalchemy"), _of_sql),
     "sqlite3": _of_sqlite,
     "redis": _of_redis,
-    **dict.fromkeys(("builtins", "socket", "ssl", "asyncio"), _of_python),
+    "asyncio": _of_asyncio,
 }
+
+
+def readers(kind: type[BaseException]) -> list[Reader]:
+    """The readers of this type's and its bases' libraries, most derived first."""
+    found: list[Reader] = []
+    for base in kind.__mro__:
+        reader = READERS.get(base.__module__.partition(".")[0])
+        if reader is not None and reader not in found:
+            found.append(reader)
+    return [*found, _of_system] if issubclass(kind, OSError) else found

@@ -33,7 +33,7 @@ from yaoki.policies.budget import Budget, for_service
 from yaoki.policies.classify import Failure, attempts_made, classify, has_mark, mark_attempts
 from yaoki.policies.policy import Finding, Policy, Site
 from yaoki.policies.scope import USEFUL_S, Scope
-from yaoki.runtime import Random
+from yaoki.runtime import Random, Runtime
 
 On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
@@ -83,8 +83,8 @@ class RetryDecider:
         return bool(self.on(error))
 
     def harmless(self, failure: Failure) -> bool:
-        """Can repeating the call do no harm?"""
-        if self.idempotent or failure.happened is False or failure.kind == "throttled":
+        """Can repeating a call that nobody called idempotent do no harm?"""
+        if failure.happened is False or failure.kind == "throttled":
             return True
         # Only `on=` can have let an unknown error come here: whoever named it has said that it may be repeated.
         return not failure.known and self.idempotent is None
@@ -96,9 +96,9 @@ class RetryDecider:
             return "permanent"
         if past.made >= self.attempts:
             return "attempts"
-        if (scope[1] or has_mark(error)) and not self.nested:
+        if not self.nested and (scope[1] or has_mark(error)):
             return "nested"
-        if not self.harmless(failure):
+        if not (self.idempotent or self.harmless(failure)):
             return "not_idempotent"
         return self.wait(past, failure.retry_after_s, now=now, scope=scope, budget=budget, rng=rng)
 
@@ -106,7 +106,7 @@ class RetryDecider:
              rng: Random) -> Verdict:
         """The delay before the next attempt, if time and budget allow one."""
         delay_s = self.backoff.delay(past.made, past.delay_s, rng)
-        left_s = scope[0] - now - USEFUL_S
+        left_s: float = scope[0] - now - USEFUL_S
         if retry_after_s is not None and retry_after_s > delay_s:
             if retry_after_s > left_s or retry_after_s == inf:
                 return "retry_after"
@@ -166,7 +166,7 @@ class Retry(Policy):
             return "CALL"
         enough = ""
         if self.on_result is not None:
-            enough = "if not $guard.bad(result) or ($past := $guard.unwanted(result, $past, $outer, clock(), rt.rng)) is None: "
+            enough = "if not $guard.bad(result) or ($past := $guard.unwanted(result, $past, $outer, rt)) is None: "
         shell = f"""
             $outer = scope
             $past = None
@@ -174,12 +174,13 @@ class Retry(Policy):
                 try:
                     CALL
                 except Exception as $error:
-                    if ($past := $guard.failed($error, $past, $outer, clock(), rt.rng)) is None:
+                    if ($past := $guard.failed($error, $past, $outer, rt)) is None:
                         raise
                 else:
                     {enough}break
                 attempts = $past.made + 1
-                AWAIT $guard.sleep($past.delay_s)
+                if $past.delay_s > 0:
+                    AWAIT $guard.sleep($past.delay_s)
                 now = clock()
                 scope = ($outer[0], attempts)
         """
@@ -253,15 +254,16 @@ class _Guard:
         self._service = site.service or site.name
         self._budget = budget
         self.bad = policy.on_result
-        self.sleep = _sleep if site.is_async else _sleep_blocking
+        self.sleep = runtime.sleep if site.is_async else runtime.sleep_blocking
 
-    def failed(self, error: Exception, past: Attempts | None, scope: Scope, now: float, rng: Random) -> Attempts | None:
+    def failed(self, error: Exception, past: Attempts | None, scope: Scope, rt: Runtime) -> Attempts | None:
         """Another attempt (after `delay_s`), or None: raise the error, which then carries its history."""
+        now = rt.monotonic()
         if past is None:
             past = Attempts(now)
         failure = classify(error)
         past.made += 1
-        verdict = self._decider.after(past, error, failure, now=now, scope=scope, budget=self._budget, rng=rng)
+        verdict = self._decider.after(past, error, failure, now=now, scope=scope, budget=self._budget, rng=rt.rng)
         name = getattr(error, "short", None) or type(error).__name__
         if len(past.history) < NOTES_KEPT:
             past.history.append(name)
@@ -273,14 +275,15 @@ class _Guard:
         self._sign(error, past, verdict, now)
         return None
 
-    def unwanted(self, result: Any, past: Attempts | None, scope: Scope, now: float, rng: Random) -> Attempts | None:
+    def unwanted(self, result: Any, past: Attempts | None, scope: Scope, rt: Runtime) -> Attempts | None:
         """The same for a result that `on_result` does not want. The last one is returned as it is."""
+        now = rt.monotonic()
         if past is None:
             past = Attempts(now)
         past.made += 1
         if past.made >= self._decider.attempts or (scope[1] and not self._decider.nested):
             return None
-        if self._decider.wait(past, None, now=now, scope=scope, budget=self._budget, rng=rng):
+        if self._decider.wait(past, None, now=now, scope=scope, budget=self._budget, rng=rt.rng):
             return None
         past.in_doubt = True
         past.history.append(f"result {type(result).__name__}")
@@ -305,16 +308,6 @@ class _Guard:
         if verdict in _TOLD:
             note += f"; not tried again: {_TOLD[verdict]}"
         error.add_note(note)
-
-
-async def _sleep(delay_s: float) -> None:
-    if delay_s > 0:
-        await runtime.sleep(delay_s)
-
-
-def _sleep_blocking(delay_s: float) -> None:
-    if delay_s > 0:
-        runtime.sleep_blocking(delay_s)
 
 
 def retry(attempts: int = 3, backoff: Backoff | None = None, *, on: On | None = None,

@@ -35,7 +35,7 @@ class TimeWindow:
     lose one success of a statistic. Failures, which decide, always go through `add`.
     """
 
-    __slots__ = ("_bad", "_slice_s", "failed", "index", "length_s", "ok", "slice_end", "slow")
+    __slots__ = ("_bad", "_ok_before", "_slice_s", "failed", "index", "length_s", "ok", "slice_end", "slow")
 
     def __init__(self, length_s: float) -> None:
         self.length_s = length_s
@@ -45,6 +45,7 @@ class TimeWindow:
 
     def clear(self, now: float) -> None:
         self.ok[:] = [0] * SLICES  # the same list for ever: the fused functions hold it
+        self._ok_before = 0        # in the other slices, which do not change any more
         self._bad: list[tuple[int, int]] = [(0, 0)] * SLICES  # (failed, slow) of each slice
         self.slow = self.failed = 0
         self.index = 0
@@ -52,7 +53,7 @@ class TimeWindow:
 
     @property
     def total(self) -> int:
-        return sum(self.ok) + self.slow + self.failed
+        return self._ok_before + self.ok[self.index] + self.slow + self.failed
 
     def add(self, outcome: int, now: float) -> None:
         if now >= self.slice_end:
@@ -80,6 +81,7 @@ class TimeWindow:
             self.failed -= failed
             self.slow -= slow
             self.ok[index], self._bad[index] = 0, (0, 0)
+        self._ok_before = sum(self.ok)
 
 
 class CountWindow:
