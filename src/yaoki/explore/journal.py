@@ -69,7 +69,7 @@ class SimJournal(MemoryJournal):
         self._platter = platter
         kept = platter.kept
         self._headers, self._records, self._numbers = kept._headers, kept._records, kept._numbers
-        self._requests, self._graphs = kept._requests, kept._graphs
+        self._requests, self._graphs, self._parked = kept._requests, kept._graphs, kept._parked
         self._next = max(kept._headers, default=0) + 1
         self._next_request = max(kept._requests, default=0) + 1
 

@@ -19,6 +19,7 @@ from asyncio import base_events, events
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
 from heapq import heapify, heappop, heappush
 from random import Random
 from typing import Any, TypeVar, TypeVarTuple, cast
@@ -112,7 +113,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._tasks: list[tuple[asyncio.Task[Any], object]] = []
         self.labels: dict[Any, str] = {}
         self._until = START_S + limit_s
-        self._spins = 0
+        self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
         self.finished = False
         self.failures: list[dict[str, Any]] = []
 
@@ -167,9 +168,6 @@ class VirtualLoop(base_events.BaseEventLoop):
         heappush(self._timers, (when, 0.0 if self._order is None else self._order.random(), self._sequence, handle))
         return cast("asyncio.TimerHandle", handle)
 
-    def create_future(self) -> asyncio.Future[Any]:
-        return asyncio.Future(loop=self)
-
     def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None, **_kwargs: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or getattr(coro, "__qualname__", "task"), context=context)
         self._tasks.append((task, self._owner.get() if context is None else context.get(self._owner)))
@@ -191,12 +189,13 @@ class VirtualLoop(base_events.BaseEventLoop):
         events._set_running_loop(self)
         self._thread_id = 1  # type: ignore[assignment]
         try:
-            ready = self._ready
+            ready, rounds = self._ready, 0
             while not self.finished:
-                if ready:
-                    self._count_round()
-                else:
+                if not ready:
                     self._wake_next()
+                    rounds = 0
+                elif (rounds := rounds + 1) > SPIN_LIMIT:
+                    self._spinning()
                 for _ in range(len(ready)):
                     if not ready:  # a power cut emptied it on the way
                         break
@@ -212,6 +211,7 @@ class VirtualLoop(base_events.BaseEventLoop):
             sys.set_asyncgen_hooks(*hooks)
 
     def _wake_next(self) -> None:
+        """Move the clock to the next timer that still counts, and make everything ready that is due then."""
         timers, ready = self._timers, self._ready
         while timers and timers[0][3].gone:
             heappop(timers)
@@ -222,7 +222,6 @@ class VirtualLoop(base_events.BaseEventLoop):
         when = timers[0][0]
         if when > self._now:
             self._now = when
-            self._spins = 0
             if when > self._until:
                 self._too_late()
         while timers and timers[0][0] <= self._now:
@@ -238,12 +237,10 @@ class VirtualLoop(base_events.BaseEventLoop):
         raise LivelockError(f"still going after {self._now - START_S:.0f} s of virtual time: {'; '.join(waiting)}",
                             do="bound the loop or retry named here, or raise the limit of the scenario", waiting=waiting)
 
-    def _count_round(self) -> None:
-        self._spins += 1
-        if self._spins > SPIN_LIMIT:
-            waiting = self.waiting()
-            raise LivelockError(f"{SPIN_LIMIT} rounds without the clock moving: {'; '.join(waiting)}",
-                                do="a loop without a wait: the task named here never sleeps", waiting=waiting)
+    def _spinning(self) -> None:
+        waiting = self.waiting()
+        raise LivelockError(f"{SPIN_LIMIT} rounds without the clock moving: {'; '.join(waiting)}",
+                            do="a loop without a wait: the task named here never sleeps", waiting=waiting)
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """Kept for the report: an exception that nobody retrieved."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from random import Random
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from yaoki.explore.loop import START_S, VirtualLoop
 
@@ -19,9 +19,23 @@ EPOCH_S = 2_000_000_000.0
 class SimRuntime:
     """Fills the port of `yaoki.runtime` for one execution."""
 
-    def __init__(self, loop: VirtualLoop, rng: Random) -> None:
+    if TYPE_CHECKING:
+        rng: Random
+    else:
+
+        @property
+        def rng(self) -> Random:
+            """Seeded when first used: seeding takes longer than a call, and most executions draw nothing."""
+            if not self._seeded:
+                self._rng.seed(self._seed)
+                self._seeded = True
+            return self._rng
+
+    def __init__(self, loop: VirtualLoop, rng: Random, seed: int) -> None:
         self.loop = loop
-        self.rng = rng
+        self._rng = rng
+        self._seed = seed
+        self._seeded = False
         self.wall_offset_s = EPOCH_S - START_S
         self._ids = 0
 

@@ -11,7 +11,6 @@ services, stores, queues, `world.disk`). One execution of it under one plan is a
 from __future__ import annotations
 
 import inspect
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, overload
@@ -100,7 +99,6 @@ class Scenario:
             world.digests = []
             world.timed = self.timed
         run = Execution(plan, settings)
-        random.seed(settings.seed)
         try:
             self._run(world, run)
             self._judge(world, run)

@@ -75,8 +75,6 @@ def sealed(how: str = "patch") -> Iterator[None]:
             _replace_names(module, originals, stack)
         intercept.install(stack, world)
         _threads_inline(stack, world)
-        state = random.getstate()
-        stack.callback(random.setstate, state)
         yield
 
 
@@ -121,9 +119,8 @@ def _replacements(world: Callable[[], worlds.World | None], *, strict: bool) -> 
     found += [(socket.socket, name, refuse(f"socket.{name}", getattr(socket.socket, name), "socket"))
               for name in ("connect", "connect_ex", "bind", "listen", "sendto")]
     found += [(socket, name, refuse(f"socket.{name}", getattr(socket, name), "socket")) for name in ("create_connection", "getaddrinfo")]
-    if strict:
-        found += [(random, name, refuse(f"random.{name}", getattr(random, name), "random"))
-                  for name in ("random", "uniform", "randint", "randrange", "choice", "shuffle", "sample", "getrandbits", "expovariate")]
+    found += [(random, name, refuse(f"random.{name}", getattr(random, name), "random") if strict else _drawn(world, name))
+              for name in random.__all__ if hasattr(getattr(random, name), "__self__")]
     return found
 
 
@@ -131,7 +128,18 @@ def _uuid1(world: Callable[[], worlds.World | None], real: Any) -> Any:
     """The real one asks the machine for its address and remembers the last time it was called."""
     def stand_in(*args: Any) -> uuid.UUID:
         inside = world()
-        return real(*args) if inside is None else uuid.UUID(bytes=inside.rng.randbytes(16), version=1)  # type: ignore[no-any-return]
+        return real(*args) if inside is None else uuid.UUID(bytes=inside.rng.randbytes(16), version=1)
+
+    return stand_in
+
+
+def _drawn(world: Callable[[], worlds.World | None], name: str) -> Any:
+    """A function of the `random` module, drawing from the universe's own seeded source."""
+    real = getattr(random, name)
+
+    def stand_in(*args: Any, **kwargs: Any) -> Any:
+        inside = world()
+        return (real if inside is None else getattr(inside.rng, name))(*args, **kwargs)
 
     return stand_in
 

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from random import Random
+from types import CoroutineType
 from typing import Any, NamedTuple
 
 from yaoki import effect as effects
@@ -75,9 +76,7 @@ class World:
         self.plan = plan or {}
         self.seed = seed
         self.loop = VirtualLoop(owner, order=Random(order) if order else None, limit_s=limit_s)
-        self.rng = rng if rng is not None else Random()
-        self.rng.seed(seed)
-        self.runtime = SimRuntime(self.loop, self.rng)
+        self.runtime = SimRuntime(self.loop, rng if rng is not None else Random(), seed)
         self.most_calls = most_calls
         self.latency_s = LATENCY_S
         self.points: list[Point] = []
@@ -128,6 +127,11 @@ class World:
         """End `partition`, of these services or of all."""
         for name in services or list(self.cuts):
             self.cuts.pop(name, None)
+
+    @property
+    def rng(self) -> Random:
+        """Seeded randomness."""
+        return self.runtime.rng
 
     # ── time, for scenarios and invariants ──
 
@@ -213,24 +217,30 @@ class World:
         site = self._site(service, op)
         nth = self.counts.get(site, 0)
         self.counts[site] = nth + 1
-        fault = self.plan.get((site, nth), "") if self.plan else ""
-        free = True
-        if fault:
-            self.fired.append((site, nth, fault))
-            if fault.startswith("dep.outage:"):
-                fault = self._begin_outage(service, fault)
-        elif service in self.outages:
-            fault, free = self._next_of_outage(service), False
-        elif service in self.cuts:
-            fault, free = self._behind_cut(service)
+        fault, free = "", True
+        if self.plan or self.outages or self.cuts:
+            fault, free = self._fault(site, nth, service)
         if self.digests is not None:
             self.digests.append(self._digest())
-        self.points.append(Point(site, nth, kind, service, life.name if life is not None else "", self.loop.time(), fault, free))
-        if len(self.points) > self.most_calls:
-            self.stop(f"{len(self.points)} calls and no end; the last one is {site}")
+        points = self.points
+        points.append(Point(site, nth, kind, service, life.name if life is not None else "", self.loop._now, fault, free))
+        if len(points) > self.most_calls:
+            self.stop(f"{len(points)} calls and no end; the last one is {site}")
         if self.notes is not None:
             self.note(life.name if life is not None else "", f"→ {site}" + (f"  ⚡ {fault}" if fault else ""))
         return fault, site
+
+    def _fault(self, site: str, nth: int, service: str) -> tuple[str, bool]:
+        """What strikes here, and whether another fault could have been added."""
+        fault = self.plan.pop((site, nth), "")
+        if fault:
+            self.fired.append((site, nth, fault))
+            return (self._begin_outage(service, fault) if fault.startswith("dep.outage:") else fault), True
+        if service in self.outages:
+            return self._next_of_outage(service), False
+        if service in self.cuts:
+            return self._behind_cut(service)
+        return "", True
 
     def _digest(self) -> Key:
         durable = self.durable()
@@ -264,11 +274,13 @@ class World:
         current = effects.current.get()
         if current is None:
             return f"{service}.{op}"
-        run = current.run
+        step = f"{current.step}!undo" if current.undo else current.step
+        if current.run == self._first_run:
+            return f"{step}>{service}.{op}"
         if not self._first_run:
-            self._first_run = run
-        prefix = "" if run == self._first_run else f"{run}/"
-        return f"{prefix}{current.step}{'!undo' if current.undo else ''}>{service}.{op}"
+            self._first_run = current.run
+            return f"{step}>{service}.{op}"
+        return f"{current.run}/{step}>{service}.{op}"
 
     def _begin_outage(self, service: str, fault: str) -> str:
         inner, _, count = fault.removeprefix("dep.outage:").rpartition(":")
@@ -309,7 +321,7 @@ class World:
             if not future.done():
                 future.set_exception(error)
         else:
-            if asyncio.iscoroutine(value):
+            if type(value) is CoroutineType:
                 self.serve(value, future)
                 return
             if not future.done():
@@ -368,8 +380,7 @@ class World:
 
     def unfired(self) -> list[str]:
         """Planned faults that were never reached."""
-        done = {(site, nth) for site, nth, _ in self.fired}
-        return [f"{site}@{nth}={fault}" for (site, nth), fault in self.plan.items() if (site, nth) not in done]
+        return [f"{site}@{nth}={fault}" for (site, nth), fault in self.plan.items()]
 
     # ── running ──
 
