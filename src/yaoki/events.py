@@ -140,6 +140,16 @@ class BreakerChanged(CallEvent, frozen=True, kw_only=True):
     open_for_s: float = 0.0
 
 
+class SharedStateLost(CallEvent, frozen=True, kw_only=True):
+    """The store of shared breakers cannot be reached: this node is on its own until it can."""
+
+    error: str
+
+
+class SharedStateRegained(CallEvent, frozen=True, kw_only=True):
+    """The store of shared breakers answers again."""
+
+
 class CallRejected(CallEvent, frozen=True, kw_only=True):
     """A policy refused a call before it was sent. policy: breaker, bulkhead, rate, throttle, deadline, limit, shed."""
 
