@@ -11,7 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import click
 
@@ -127,16 +127,11 @@ with_json(root)
 def run(words: Sequence[str]) -> int:
     """Carry out `yk WORDS` and return its exit code. Never raises for what a user can do wrong."""
     as_json = "--json" in (words[:words.index("--")] if "--" in words else words)
-    settings: dict[str, Any] = {"color": wants_color(sys.stdout), "obj": Output(json=as_json)}
     try:
-        ended = root.main(list(words), prog_name="yk", complete_var="_YK_COMPLETE", standalone_mode=False, **settings)
+        ended = _invoke(list(words), as_json=as_json)
         sys.stdout.flush()
     except BrokenPipeError:
         return _pipe_closed()
-    except SystemExit as error:  # click ends the process itself for a closed pipe, with 1, which means a finding here
-        if isinstance(error.__context__, BrokenPipeError):
-            return _pipe_closed()
-        raise
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return Exit.USAGE
@@ -147,6 +142,15 @@ def run(words: Sequence[str]) -> int:
     return int(ended) if isinstance(ended, int) else Exit.OK
 
 
+def _invoke(words: list[str], *, as_json: bool) -> object:
+    """Not by `root.main`, which ends the process itself for a closed pipe, with 1, which means a finding here."""
+    try:
+        with root.make_context("yk", words, color=wants_color(sys.stdout), obj=Output(json=as_json)) as context:
+            return root.invoke(context)
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+
+
 def _pipe_closed() -> Exit:
     """Python would complain once more when it flushes stdout at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
@@ -155,4 +159,9 @@ def _pipe_closed() -> Exit:
 
 def main() -> NoReturn:
     """The entry point of `yk`, `yaoki` and `python -m yaoki`."""
+    asked = os.environ.get("_YK_COMPLETE")
+    if asked:  # the shell asks what the tab key may mean
+        from click.shell_completion import shell_complete
+
+        sys.exit(shell_complete(root, {}, "yk", "_YK_COMPLETE", asked))
     sys.exit(run(sys.argv[1:]))

@@ -52,6 +52,7 @@ class Found:
 SETTINGS = (
     Setting("db", "text", "sqlite:///yaoki.db", "where runs are kept: sqlite:///FILE"),
     Setting("sagas", "list", [], "MODULE:SAGA of each saga that this project runs, for `yk doctor` and others"),
+    Setting("breakers.store", "text", "", "where breakers are shared: redis://..., sqlite:///FILE, dynamodb://TABLE, postgresql://..."),
     Setting("run.concurrency", "count", 256, "runs in flight at once in `yk run`"),
     Setting("run.id-field", "text", "id", "the field of an input that names its run, in `yk run`"),
     Setting("run.grace", "duration", 10.0, "on Ctrl-C, what is under way may still finish within this"),
