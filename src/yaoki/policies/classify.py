@@ -161,6 +161,8 @@ def of_yaoki(error: errors.YaokiError) -> Failure | None:
     """Our own errors, by the tree in `errors.py`."""
     if isinstance(error, errors.SuspendedError):
         return REFUSED
+    if isinstance(error, errors.InProgressError):
+        return SAFE._replace(happened=None)  # this request did nothing, but its twin with the same key is at it
     if isinstance(error, errors.RefusedError):
         return SAFE._replace(retry_after_s=error.fields.get("retry_after"))
     if isinstance(error, errors.InDoubtError):
