@@ -21,14 +21,23 @@ if TYPE_CHECKING:
         YaokiError,
     )
     from yaoki.policies import backoff
+    from yaoki.policies.adaptive import adaptive_limit
     from yaoki.policies.breaker import breaker
     from yaoki.policies.budget import budget
     from yaoki.policies.bulkhead import bulkhead
+    from yaoki.policies.cache import cache
     from yaoki.policies.classify import classify
     from yaoki.policies.deadline import deadline
+    from yaoki.policies.failover import failover
+    from yaoki.policies.fallback import fallback
+    from yaoki.policies.hedge import hedge
+    from yaoki.policies.limiter import rate_limit
     from yaoki.policies.pipeline import pipeline
+    from yaoki.policies.pushed import Pushed
     from yaoki.policies.retry import retry
     from yaoki.policies.scope import remaining
+    from yaoki.policies.single_flight import single_flight
+    from yaoki.policies.throttle import throttle
     from yaoki.policies.timeout import timeout
     from yaoki.saga import Saga
     from yaoki.service import Service
@@ -40,16 +49,18 @@ _HOMES = {
     "Effect": "yaoki.effect",
     "Saga": "yaoki.saga",
     "Service": "yaoki.service",
-    **dict.fromkeys(("backoff", "breaker", "budget", "bulkhead", "classify", "deadline", "pipeline", "remaining", "retry",
-                     "timeout"), "yaoki.policies"),
+    **dict.fromkeys(("Pushed", "adaptive_limit", "backoff", "breaker", "budget", "bulkhead", "cache", "classify", "deadline", "failover",
+                     "fallback", "hedge", "pipeline", "rate_limit", "remaining", "retry", "single_flight", "throttle", "timeout"),
+                    "yaoki.policies"),
     **dict.fromkeys(("DeclinedError", "ExhaustedError", "InDoubtError", "RefusedError", "RunBlockedError", "RunUndoneError",
                      "YaokiError"), "yaoki.errors"),
 }
 
 __all__ = [
-    "App", "DeclinedError", "Effect", "ExhaustedError", "InDoubtError", "RefusedError", "Run", "RunBlockedError",
-    "RunUndoneError", "Saga", "Service", "YaokiError", "backoff", "breaker", "budget", "bulkhead", "classify", "deadline", "open",
-    "pipeline", "remaining", "retry", "timeout",
+    "App", "DeclinedError", "Effect", "ExhaustedError", "InDoubtError", "Pushed", "RefusedError", "Run", "RunBlockedError",
+    "RunUndoneError", "Saga", "Service", "YaokiError", "adaptive_limit", "backoff", "breaker", "budget", "bulkhead", "cache",
+    "classify", "deadline", "failover", "fallback", "hedge", "open", "pipeline", "rate_limit", "remaining", "retry",
+    "single_flight", "throttle", "timeout",
 ]
 
 

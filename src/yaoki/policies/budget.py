@@ -8,7 +8,7 @@
 One bucket for each process and destination, shared by retries and hedges. It is fed by successes only, starts nearly
 empty and is small, so that a fleet of many sparse clients cannot save up a storm: with a bucket that starts full, or with
 a floor of retries per second and client, ten thousand clients keep a server down for ever after a short brown-out
-(`tests/unit/policies/test_brownout.py` replays it).
+(`tests/simulation/test_brownout.py` replays it).
 
 Source: M. Brooker, "Fixing retries with token buckets and circuit breakers", 2022, and Finagle's retry budgets; what is
 different here, and why, stands in `docs/reference/policies/retry.md`.
