@@ -49,6 +49,7 @@ class TableFeed:
         self.heads = False
         self.vouches = True
         self._table = table
+        self._shown = table.replace('"', "")
         self._names = key, version
         self._content = "NULL"
 
@@ -56,10 +57,10 @@ class TableFeed:
         """Check the table and its columns, and see which kind it is."""
         columns = await self._reader.columns(self._table)
         if not columns:
-            raise AuditError(f"there is no table {self._table} at {self.name}", do="check its name and schema, and the role's rights")
+            raise AuditError(f"there is no table {self._shown} at {self.name}", do="check its name and schema, and the role's rights")
         for name in self._names:
             if name not in columns:
-                raise AuditError(f"{self._table} has no column {name}; it has {', '.join(columns)}",
+                raise AuditError(f"{self._shown} has no column {name}; it has {', '.join(columns)}",
                                  do="name the columns that name a version: --key and --version")
         self._content = next((f'"{name}"' for name in CONTENTS if name in columns), "NULL")
         key = self._quoted(0)
@@ -180,7 +181,8 @@ async def open_table(pipeline: Pipeline, stack: contextlib.AsyncExitStack) -> Ta
         await reader.open()
     stack.push_async_callback(reader.close)
     shown = re.sub(r"//[^@/]*@", "//", pipeline.source)
-    feed = TableFeed(reader, shown, table, pipeline.key, pipeline.version)
+    quoted = ".".join(f'"{part}"' for part in table.split("."))  # a table may be called `order`
+    feed = TableFeed(reader, shown, quoted, pipeline.key, pipeline.version)
     await feed.open()
     return feed
 

@@ -1,0 +1,99 @@
+"""`yk audit` and `yk ledger`, as people and scripts use them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from yaoki.cli.frame.root import run
+from yaoki.ledger import Keeper, Ledger, Rules
+from yaoki.ledger.sinks.folder import FolderSink
+
+SINK = "archive/{key}-{version}.log"
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A ledger with five versions delivered to a folder."""
+    monkeypatch.chdir(tmp_path)
+
+    async def fill() -> None:
+        async with Ledger("sqlite:///shop.db", partitions=2) as ledger:
+            async with ledger.tx() as tx:
+                await tx.append_many([("A000001", {"n": n}) for n in range(5)])
+            await ledger.beat()
+            await ledger.seal()
+            await Keeper(ledger, [FolderSink("archive")], Rules()).deliverers[0].deliver()
+
+    asyncio.run(fill())
+    return tmp_path
+
+
+def yk(*words: str) -> int:
+    return int(run(list(words)))
+
+
+def test_an_audit_in_order_exits_with_0(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert yk("audit", "sqlite:///shop.db", "--sink", SINK) == 0
+    said = capsys.readouterr().out
+    assert "all partitions: QUIET" in said
+    assert "no finding is open" in said
+
+
+def test_a_loss_exits_with_1_and_is_repaired_on_request(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop / "archive" / "A000001-3.log").unlink()
+    (shop / "archive" / "readme.txt").write_text("foreign")
+    words = ("audit", "sqlite:///shop.db", "--sink", SINK, "--slo", "100ms")
+    assert yk(*words, "--json") == 1
+    (line,) = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(each["kind"], each["key"], each["version"]) for each in line["findings"]] == [("missing", "A000001", 3)]
+    assert line["foreign"] == {"count": 1, "examples": ["readme.txt"]}
+    assert line["loss_bound_s"] > 0
+
+    assert yk("audit", "gaps", "--in", "shop.db") == 1
+    assert "missing" in capsys.readouterr().out
+    finding = line["findings"][0]["id"]
+    assert yk("audit", "show", finding[:6], "--in", "shop.db") == 0
+    assert "promised within" in capsys.readouterr().out
+    assert yk("audit", "acknowledge", finding, "--why", "known", "--in", "shop.db") == 0
+    assert yk("audit", "gaps", "--in", "shop.db") == 0
+    capsys.readouterr()
+
+    assert yk("audit", "repair", "sqlite:///shop.db", "--sink", SINK, "--slo", "100ms", "--dry-run") == 1
+    assert "1 version(s) would be brought back" in capsys.readouterr().out
+    assert not (shop / "archive" / "A000001-3.log").exists()
+    assert yk("audit", "repair", "sqlite:///shop.db", "--sink", SINK, "--slo", "100ms") == 0
+    assert "repaired: A000001 version 3, read again from the sink" in capsys.readouterr().out
+    assert json.loads((shop / "archive" / "A000001-3.log").read_bytes()) == {"n": 2}
+
+
+@pytest.mark.parametrize(("words", "says"), [
+    (("audit", "sqlite:///shop.db", "--sink", "archive/{key}.log"), "each once"),
+    (("audit", "mysql://shop", "--sink", SINK), "nothing can be audited at 'mysql://shop'"),
+    (("audit", "sqlite:///shop.db#nothing", "--sink", SINK), "there is no table nothing"),
+    (("audit", "gaps"), "no audit has run here"),
+    (("audit", "show", "zzz", "--in", "shop.db"), "there is no finding 'zzz'"),
+    (("ledger", "keys", "--db", "sqlite:///nothing.db"), "there is no ledger"),
+])
+def test_what_cannot_be_done_is_said_with_what_to_do(shop: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...],
+                                                     says: str) -> None:
+    assert yk(*words) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "do this" in said
+
+
+def test_a_ledger_is_looked_into(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert yk("ledger", "keys", "--db", "sqlite:///shop.db", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"key": "A000001", "version": 5}
+    assert yk("ledger", "history", "A000001", "--db", "sqlite:///shop.db") == 0
+    assert '{"n":4}' in capsys.readouterr().out
+    assert yk("ledger", "epochs", "--db", "sqlite:///shop.db", "--verify") == 0
+    assert "the chain of hashes holds" in capsys.readouterr().out
+    assert yk("ledger", "erase", "A000001", "--yes", "--db", "sqlite:///shop.db") == 0
+    assert "5 content(s) of A000001 were erased" in capsys.readouterr().out
+    assert yk("ledger", "history", "A000001", "--db", "sqlite:///shop.db", "--json") == 0
+    assert all(json.loads(line)["erased"] for line in capsys.readouterr().out.splitlines())
