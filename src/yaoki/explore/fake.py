@@ -237,4 +237,5 @@ def _whose(subject: str, key: str | None, *, undo: bool) -> tuple[str, str]:
     if key is None:
         # An undo names what it undoes by the do's own key.
         key = current.key if undo else current.next_key()
-    return subject or current.key, key
+    # Whose effect it is does not depend on the key: a key that changes is one of the bugs to be found.
+    return subject or f"{current.run}/{current.step}", key

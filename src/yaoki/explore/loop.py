@@ -35,6 +35,8 @@ Ts = TypeVarTuple("Ts")
 START_S = 50_000.0
 # Rounds of callbacks at one instant before it is called a livelock: a thousand times what a step of a saga needs.
 SPIN_LIMIT = 100_000
+# Times the clock may move while nothing is called: two hours of an engine that only looks whether anybody wants something.
+IDLE_LIMIT = 15_000
 
 
 class DeadlockError(UsageError):
@@ -115,6 +117,7 @@ class VirtualLoop(base_events.BaseEventLoop):
         self._until = START_S + limit_s
         self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
         self.finished = False
+        self.wakes = 0  # of the clock, since the last call to anything outside (the world sets it back)
         self.failures: list[dict[str, Any]] = []
 
     def __del__(self, _warn: Any = None) -> None:
@@ -222,7 +225,8 @@ class VirtualLoop(base_events.BaseEventLoop):
         when = timers[0][0]
         if when > self._now:
             self._now = when
-            if when > self._until:
+            self.wakes += 1
+            if when > self._until or self.wakes > IDLE_LIMIT:
                 self._too_late()
         while timers and timers[0][0] <= self._now:
             handle = heappop(timers)[3]
@@ -234,7 +238,8 @@ class VirtualLoop(base_events.BaseEventLoop):
 
     def _too_late(self) -> None:
         waiting = self.waiting()
-        raise LivelockError(f"still going after {self._now - START_S:.0f} s of virtual time: {'; '.join(waiting)}",
+        idle = f", the last {self.wakes:,} times without a call to anything" if self.wakes > IDLE_LIMIT else ""
+        raise LivelockError(f"still going after {self._now - START_S:.0f} s of virtual time{idle}: {'; '.join(waiting)}",
                             do="bound the loop or retry named here, or raise the limit of the scenario", waiting=waiting)
 
     def _spinning(self) -> None:

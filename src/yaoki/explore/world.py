@@ -222,6 +222,7 @@ class World:
             fault, free = self._fault(site, nth, service)
         if self.digests is not None:
             self.digests.append(self._digest())
+        self.loop.wakes = 0
         points = self.points
         points.append(Point(site, nth, kind, service, life.name if life is not None else "", self.loop._now, fault, free))
         if len(points) > self.most_calls:
