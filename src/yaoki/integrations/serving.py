@@ -12,8 +12,9 @@ import msgspec
 from yaoki import events, runtime
 from yaoki.errors import BulkheadFullError, ConfigError, DeadlineError, RefusedError
 from yaoki.policies.adaptation import AdaptiveDecider, Algorithm, Permit
-from yaoki.policies.deadline import HEADER, USEFUL_S, decode_grpc, decode_ms
+from yaoki.policies.deadline import HEADER, decode_grpc, decode_ms
 from yaoki.policies.policy import seconds
+from yaoki.policies.scope import USEFUL_S
 from yaoki.policies.shedding import Reason, Shedder, Verdicts, Waiter
 
 W = TypeVar("W")
