@@ -66,6 +66,10 @@ class Run:
         """Ask it to undo itself. After its pivot this changes nothing."""
         await self._engine.cancel(self.id, reason=reason)
 
+    async def signal(self, name: str, answer: Any = None, *, who: str = "") -> None:
+        """Answer what its step `name` waits for, or will; the first answer counts. Raises InputError, RunNotFoundError."""
+        await self._engine.signal(self.id, name, answer, who=who)
+
     async def resolve(self, step: str, decision: str, *, result: Any = None, who: str = "", why: str = "") -> None:
         """Decide about a blocked step: "retry", "done" (with its result) or "undone"."""
         await self._engine.resolve(self.id, step, decision, result=result, who=who, why=why)
@@ -151,6 +155,9 @@ class SyncRun(Generic[T]):
 
     def cancel(self, reason: str = "cancelled") -> None:
         self._app.call(lambda: self._run.cancel(reason))
+
+    def signal(self, name: str, answer: Any = None, *, who: str = "") -> None:
+        self._app.call(lambda: self._run.signal(name, answer, who=who))
 
     def resolve(self, step: str, decision: str, *, result: Any = None, who: str = "", why: str = "") -> None:
         self._app.call(lambda: self._run.resolve(step, decision, result=result, who=who, why=why))

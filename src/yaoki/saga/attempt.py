@@ -18,6 +18,7 @@ from yaoki.saga import codec
 from yaoki.saga.records import Kind, Record
 from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
 from yaoki.saga.verdict import Verdict, failure, judge
+from yaoki.saga.waiting import begin_of_wait
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -112,6 +113,8 @@ class Attempts:
         step = self._step
         if self._undo:
             record = Record(Kind.UNDONE, step.name, b"", runtime.unix_time())
+        elif step.wait is not None:
+            record = begin_of_wait(step, value, self._driver.now())
         else:
             data = b"null" if value is None else codec.encode(value)
             # What cannot be read back as the declared type is a bug, found now; and what a successor gets is what it

@@ -22,6 +22,7 @@ import difflib
 import inspect
 import typing
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from yaoki.effect import Effect
@@ -29,6 +30,7 @@ from yaoki.errors import DefinitionError
 from yaoki.saga import codec
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.retrying import UNDO, Retrying
+from yaoki.saga.waiting import UNSET, Wait
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,6 +68,7 @@ class Step(Generic[P, R]):
         self.undo_is_async = True
         self.needs: list[str] = []
         self.sources: tuple[tuple[str, str], ...] = ()  # (parameter, what: a step's name, "" the input, "*" the effect)
+        self.wait: Wait | None = None  # what it waits for once its function has run; see `waiting.py`
         returns = self.hints.get("return", Any)
         self.result = codec.Decoder(type(None) if returns is None else returns)
         if undo is not None and undo is not _UNSET:
@@ -175,6 +178,53 @@ class Saga(Generic[I]):
                                         deadline=deadline, undo=undo)
         return self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo)
 
+    def sleep(self, length: Callable[..., float | timedelta] | float | timedelta, *, name: str = "",
+              after: str | typing.Iterable[str] = ()) -> Step[..., None]:
+        """Add a step in which time passes: seconds or a timedelta, or a function of the input and results that returns them.
+
+            book_trip.sleep(3600, name="cooling_off", after="hotel")
+
+            @book_trip.sleep
+            def until_check_in(trip: Trip, hotel: Booking) -> float: ...
+
+        It ends by the journal's clock, also if every process was gone meanwhile; a sleeping run costs nothing but its row.
+        """
+        if not callable(length):
+            if not name:
+                raise DefinitionError(f"a sleep of saga {self.name!r} has no name", do='give one: saga.sleep(3600, name="cooling_off")')
+            fixed = length
+            length = lambda: fixed  # noqa: E731  a step is a function
+        return self._add_wait(length, Wait("sleep"), type(None), name=name, after=after)
+
+    def wait_for(self, answer: type[R], *, name: str = "", after: str | typing.Iterable[str] = (), timeout: float | None = None,
+                 otherwise: Any = UNSET) -> Callable[[Callable[..., Any]], Step[..., R]]:
+        """Add a step that asks, and then waits for somebody's answer: a person, or a service that calls back.
+
+            @book_trip.wait_for(Decision, timeout=86_400)
+            async def approval(trip: Trip, hotel: Booking, effect: Effect) -> None:
+                await mail(trip.boss, f"answer to {effect.key}")          # asks; may be repeated, with the same key
+
+        The answer comes by `app.signal(run_id, "approval", Decision(...))`, `yk runs signal RUN approval JSON`, or HTTP. The
+        first one counts, also when it comes before the question. A waiting run costs nothing but its row.
+
+        Args:
+            answer: the type of the answer; it becomes the step's result.
+            timeout: seconds to wait; then `otherwise` is the result, or, without one, the step fails and the run undoes itself.
+        """
+        if timeout is not None and not timeout > 0:
+            raise DefinitionError(f"saga {self.name!r}: timeout is seconds above 0, not {timeout!r}", do="86_400 is a day")
+        if otherwise is not UNSET and timeout is None:
+            raise DefinitionError(f"saga {self.name!r}: otherwise= is for when a timeout is over, and there is none", do="give timeout=")
+        return lambda fn: self._add_wait(fn, Wait("signal", timeout, otherwise), answer, name=name, after=after)
+
+    def _add_wait(self, fn: Callable[..., Any], wait: Wait, gives: type[Any], *, name: str,
+                  after: str | typing.Iterable[str]) -> Step[..., Any]:
+        step = self._add(fn, name=name, pivot=False, after=after, retry=None, timeout=None, deadline=None, undo=None)
+        step.wait = wait
+        step.hints["return"] = gives
+        step.result = codec.Decoder(gives)
+        return step
+
     def _add(self, fn: Callable[..., Any], *, name: str, pivot: bool, after: str | typing.Iterable[str], retry: Any,
              timeout: float | None, deadline: float | None, undo: Callable[..., Any] | None) -> Step[..., Any]:
         name = name or getattr(fn, "__name__", "")
@@ -267,7 +317,8 @@ class Saga(Generic[I]):
                 raise _wrong(step.fn, f"step {step.name!r} comes after the pivot and may not be retried",
                              "after the pivot a run can only go forward: allow retries, or move the step above the pivot")
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
-                              _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot))
+                              _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot,
+                              step.wait.kind if step.wait else ""))
             below = below or step.pivot
         return Graph(self.name, tuple(nodes))
 

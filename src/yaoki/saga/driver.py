@@ -9,6 +9,7 @@ before anything that depends on it begins.
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -19,9 +20,14 @@ from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Append, Journal
 from yaoki.saga.machine import Machine
 from yaoki.saga.records import Abort, Failure, Header, Kind, Record, Resolution, RunState, Stored
+from yaoki.saga.waiting import end_of_wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# A wait that is over sooner than this stays in memory; a longer one is parked, and costs nothing but its row. Parking and being
+# taken up again cost two commits.
+REST_S = 2.0
 
 _FAILURE = msgspec.json.Decoder(Failure)
 _encode = msgspec.json.encode
@@ -56,7 +62,7 @@ class Driver:
         self.is_stopping = is_stopping
         self._journal = journal
         self.hold = journal.hold if journal.shared else None  # awaited before each effect
-        self._now = journal.now if journal.shared else rt.unix_time
+        self.now = journal.now if journal.shared else rt.unix_time
         self._let_go = False  # did the last entry give the run back to the journal?
         self._answered = answered
         self._seq = 0
@@ -78,9 +84,13 @@ class Driver:
         try:
             if self._lost() or machine.failed:  # it was undoing itself, or about to, when its process died
                 await self._write()
-            while True:
+            while not self._let_go:
                 if self._asked:
                     await self._answer()
+                    continue
+                if machine.waits and (ripe := machine.ripe(self.now())):
+                    await self._write(*(end_of_wait(self.saga, name, data, self.now()) for name, data in ripe))
+                    continue
                 undoing = machine.abort is not None
                 work = [] if self.is_stopping() else machine.undo if undoing else machine.start
                 if running:
@@ -95,10 +105,13 @@ class Driver:
                         attempts = Attempts(self, steps[name], undo=undoing)
                         running[name] = runtime.spawn(attempts.run(), name=f"yaoki-{self.header.id}-{name}")
                     await self._next_result()
+                elif (due_at := self._due_at()) is not None:
+                    await self._give_back(due_at)
+                elif machine.waits and not self.is_stopping():
+                    await self.pause(max(0.0, self._wakes_at() - self.now()))
                 else:
-                    if machine.state is RunState.BLOCKED and not self._let_go and not self.is_stopping():
-                        await self._write_blocked()
-                    return machine.state
+                    break
+            return machine.state
         finally:
             if self._deadline is not None:
                 self._deadline.cancel()
@@ -192,21 +205,39 @@ class Driver:
         return (*records, *more)
 
     def _entry(self, records: tuple[Record, ...]) -> Append:
-        state, now = self.machine.state, self._now()
+        state, now = self.machine.state, self.now()
         seq = self._seq - len(records)
+        due_at = self._due_at() if self.machine.waits or state is RunState.BLOCKED else None
         if state is self.header.state:
-            return Append(self.header.no, seq, records, at=now)
+            return Append(self.header.no, seq, records, at=now, due_at=due_at)
         result = self.last_result if state is RunState.COMPLETED else b""
-        return Append(self.header.no, seq, records, state, result, self._reason(state), now)
+        return Append(self.header.no, seq, records, state, result, self._reason(state), now, due_at)
 
-    async def _write_blocked(self) -> None:
-        """Taken up for a request that changed nothing: give it back as it was."""
-        state = RunState.BLOCKED
-        await self._journal.append(Append(self.header.no, self._seq, (), state, b"", self._reason(state), self._now()))
+    # ── resting ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _due_at(self) -> float | None:
+        """When to take the run up again, if there is nothing to do until then (inf: when somebody asks); else None."""
+        machine = self.machine
+        if self._running or self._asked or self.is_stopping() or (machine.undo if machine.abort else machine.start):
+            return None
+        if not (machine.waits or machine.state is RunState.BLOCKED) or machine.ripe(self.now()):
+            return None
+        at = self._wakes_at()
+        return at if at - self.now() > REST_S else None
+
+    def _wakes_at(self) -> float:
+        machine, deadline = self.machine, self.header.deadline_at
+        at = machine.wakes_at or inf
+        return min(at, deadline) if deadline and not machine.abort and not machine.past_pivot else at
+
+    async def _give_back(self, due_at: float) -> None:
+        """Taken up for something that changed nothing: give it back as it was."""
+        await self._journal.append(Append(self.header.no, self._seq, (), at=self.now(), due_at=due_at))
+        self._let_go = True
 
     def _written(self, entry: Append) -> None:
         header = self.header
-        self._let_go = entry.state is RunState.BLOCKED
+        self._let_go = entry.due_at is not None
         if entry.state is not None:
             header.state, header.reason = entry.state, entry.reason
             if entry.state.is_end:
@@ -262,6 +293,8 @@ class Driver:
         for kind, data, no in asked:
             if kind == "cancel":
                 await self._cancel(data)
+            elif kind == "signal":
+                await self._signal(*data)
             else:
                 await self._resolve(*data)
             if no:
@@ -277,9 +310,15 @@ class Driver:
         if number in self.machine.blocked:
             await self._write(Record(Kind.RESOLVED, step, _encode(resolution), runtime.unix_time()))
 
+    async def _signal(self, step: str, data: bytes) -> None:
+        """Nobody waits for a signal of another name, and after an abort nobody waits at all."""
+        number = self.machine.graph.index.get(step, -1)
+        if number >= 0 and self.machine.graph.nodes[number].waits == "signal" and self.machine.abort is None:
+            await self._write(Record(Kind.SIGNAL, step, data, runtime.unix_time()))
+
     def _set_deadline(self) -> None:
         if self.header.deadline_at and not self.machine.abort:
-            left = max(0.0, self.header.deadline_at - self._now())
+            left = max(0.0, self.header.deadline_at - self.now())
             late = Abort(f"the run's deadline passed ({self.saga.deadline:g} s)" if self.saga.deadline else "deadline passed")
             if left:
                 self._deadline = asyncio.get_running_loop().call_later(left, self.ask, "cancel", late)

@@ -33,6 +33,7 @@ from yaoki.saga.driver import Driver
 from yaoki.saga.journal.port import Created, Journal, NewRun, Request
 from yaoki.saga.machine import HistoryError
 from yaoki.saga.records import Abort, Header, Resolution, RunState, Stored
+from yaoki.saga.waiting import check_answer
 
 I = TypeVar("I")  # noqa: E741  a saga's input
 
@@ -219,6 +220,18 @@ class Engine:
         decided = {"step": step, "decision": decision, "result": msgspec.Raw(codec.encode(result)), "who": who, "why": why}
         await self._ask(run_id, "resolve", msgspec.json.encode(decided))
 
+    async def signal(self, run_id: str, name: str, answer: Any = None, *, who: str = "") -> None:
+        """Answer what a run waits for, or will. The first answer counts. Raises RunNotFoundError, InputError."""
+        found = await self.journal.headers([run_id])
+        if not found:
+            raise RunNotFoundError(f"there is no run {run_id!r}", do="check the id: `yk runs list`", run_id=run_id)
+        data = codec.encode(answer)
+        saga = self.sagas.get(found[0].saga)
+        if saga is not None:
+            check_answer(saga, name, data)
+        asked = {"name": name, "answer": msgspec.Raw(data), "who": who}
+        await self._ask(run_id, "signal", msgspec.json.encode(asked))
+
     def release_brake(self, saga: str) -> int:
         """Begin new runs of this saga again, those that waited first. Returns how many waited."""
         self._brakes[saga].release()
@@ -401,14 +414,11 @@ class Engine:
             _release(self._rung)
 
     async def _look(self) -> None:
-        if not self.journal.shared:
-            await self._carry_out_requests()
-            return
         due, asked = await self.journal.peek()
         if due and len(self._drivers) < self.concurrency:
             self._backlog = True
             self._feed()
-        if asked:
+        if asked or self._answered:
             await self._carry_out_requests()
         if remote := [run_id for run_id in self._waiters if run_id not in self._drivers]:
             for header in await self.journal.headers(remote):
@@ -464,10 +474,20 @@ def _hand(driver: Driver, request: Request) -> None:
         asked = msgspec.json.decode(request.data, type=_Resolve)
         driver.ask("resolve", (asked.step, Resolution(asked.decision, asked.result, asked.who, asked.why)), request.no)
         return
+    if request.kind == "signal":
+        signal = msgspec.json.decode(request.data, type=_Signal)
+        driver.ask("signal", (signal.name, bytes(signal.answer)), request.no)
+        return
     data = msgspec.json.decode(request.data)
     if request.kind == "cancel":
         by = f" by {data['who']}" if data.get("who") else ""
         driver.ask("cancel", Abort(f"{data.get('reason') or 'cancelled'}{by}", cancelled=True), request.no)
+
+
+class _Signal(msgspec.Struct):
+    name: str
+    answer: msgspec.Raw = msgspec.Raw(b"null")
+    who: str = ""
 
 
 class _Resolve(msgspec.Struct):

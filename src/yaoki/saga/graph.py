@@ -20,6 +20,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
         takes, gives: the types of its parameters and result, as written; they are part of the graph's hash.
         undo: can it be undone?
         pivot: is it the point of no return?
+        waits: "" (it does something), "sleep" (then a time passes), "signal" (then somebody answers).
     """
 
     name: str
@@ -28,6 +29,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     gives: str = ""
     undo: bool = False
     pivot: bool = False
+    waits: str = ""
 
 
 class Graph:

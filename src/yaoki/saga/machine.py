@@ -17,7 +17,8 @@ A step, as the machine sees it:
                             │                      ├─(abort)─▶ to undo ─undone─▶ clear
                             ├─failed, in doubt ────┘               │
                             ├─failed, certainly not there ─────────┼──────────▶ clear
-                            └─blocked ◀─ a person decides ─▶ ... ◀─┘
+                            ├─blocked ◀─ a person decides ─▶ ... ◀─┘
+                            └─parked (waits for a time or a signal) ─▶ done, or failed: the time was over
 
 `clear` means: nothing of this step is left, or ever was. A step may be undone when every step that follows it is clear,
 so undo runs in the reverse order of the graph, branches side by side.
@@ -33,7 +34,7 @@ from enum import IntEnum
 import msgspec
 
 from yaoki.saga.graph import Graph
-from yaoki.saga.records import Abort, Failure, Record, Resolution, RunState
+from yaoki.saga.records import Abort, Failure, Record, Resolution, RunState, Waiting
 
 
 class Step(IntEnum):
@@ -49,12 +50,15 @@ class Step(IntEnum):
     UNDO_BLOCKED = 7  # its undo needs a person
     CLEAR = 8  # nothing of it is left
     KEPT = 9  # a person decided to leave its effect; counts as clear
+    PARKED = 10  # waits for a time or a signal; nobody runs it
 
 
 _READY, _DONE = Step.READY, Step.DONE  # an enum's member is a slow thing to look up
 _FAILURES = frozenset({Step.FAILED, Step.DOUBTFUL})
+_AWAITS = frozenset({Step.WAITING, Step.READY, Step.PARKED, Step.BLOCKED})
 _ABORT = msgspec.json.Decoder(Abort)
 _FAILURE = msgspec.json.Decoder(Failure)
+_WAITING = msgspec.json.Decoder(Waiting)
 _RESOLUTION = msgspec.json.Decoder(Resolution)
 
 
@@ -70,9 +74,13 @@ class Machine:
         doubt: numbers of the steps to undo whose effect is not known to exist; their undo gets `None`.
         abort: why the run undoes itself, or None.
         blocked: numbers of the steps that need a person, in the order in which they came to need one.
+        waits: until when each parked step waits, by number; 0.0: no limit.
+        signals: by number of the step, the first signal that came for it, until it is done.
+        begun: numbers of the steps that are made at most once, and were begun.
     """
 
-    __slots__ = ("_holding", "_left", "_missing", "_ready", "_retried", "_undoable", "abort", "blocked", "doubt", "graph", "steps")
+    __slots__ = ("_holding", "_left", "_missing", "_ready", "_retried", "_undoable", "abort", "begun", "blocked", "doubt", "graph",
+                 "signals", "steps", "waits")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -86,6 +94,9 @@ class Machine:
         self.doubt: set[int] = set()
         self.abort: Abort | None = None
         self.blocked: list[int] = []
+        self.waits: dict[int, float] = {}
+        self.signals: dict[int, bytes] = {}
+        self.begun: set[int] = set()
         for number in graph.roots:
             self.steps[number] = Step.READY
 
@@ -126,6 +137,17 @@ class Machine:
             return RunState.BLOCKED
         return RunState.UNDOING if self.abort else RunState.RUNNING
 
+    def ripe(self, now: float) -> list[tuple[str, bytes | None]]:
+        """Parked steps that wait no longer: what was signalled, or None where the time is over. In order of definition."""
+        names = self.graph.names
+        return [(names[number], self.signals.get(number)) for number, until in sorted(self.waits.items())
+                if number in self.signals or (until and until <= now)]
+
+    @property
+    def wakes_at(self) -> float:
+        """When the first parked step's time is over; 0.0: never."""
+        return min((until for until in self.waits.values() if until), default=0.0)
+
     @property
     def past_pivot(self) -> bool:
         """Is the pivot done, so that the run can only go forward?"""
@@ -152,6 +174,12 @@ class Machine:
             self._abort(_ABORT.decode(record.data))
         elif kind == "blocked":
             self._blocked(self._number(record))
+        elif kind == "waiting":
+            self._park(self._number(record), _WAITING.decode(record.data))
+        elif kind == "signal":
+            self._signalled(self._number(record), record.data)
+        elif kind == "started":
+            self._begun(self._number(record))
         elif kind == "resolved":
             self._resolved(self._number(record), _RESOLUTION.decode(record.data))
         else:
@@ -170,12 +198,41 @@ class Machine:
 
     def _done(self, number: int) -> None:
         if self.steps[number] != _READY:
-            self._expect(number, Step.READY)
-        self._ready.remove(number)
+            self._expect(number, Step.READY, Step.PARKED)
+            self._unpark(number)
+        else:
+            self._ready.remove(number)
         if self.abort:
             self._to_undo(number, in_doubt=False)
             return
         self._advance(number)
+
+    def _park(self, number: int, waiting: Waiting) -> None:
+        """An abort that came before makes waiting pointless: what it did before it waited is undone."""
+        self._expect(number, Step.READY)
+        if not self.graph.nodes[number].waits:
+            raise HistoryError(f"{self.graph.names[number]} is not a step that waits")
+        self._ready.remove(number)
+        if self.abort:
+            self._to_undo(number, in_doubt=True)
+            return
+        self.steps[number] = Step.PARKED
+        self.waits[number] = waiting.until
+
+    def _unpark(self, number: int) -> None:
+        del self.waits[number]
+        self.signals.pop(number, None)
+
+    def _signalled(self, number: int, data: bytes) -> None:
+        """The first one counts: a second answer to the same question changes nothing."""
+        if self.graph.nodes[number].waits != "signal":
+            raise HistoryError(f"{self.graph.names[number]} does not wait for a signal")
+        if self.abort is None and self.steps[number] in _AWAITS:
+            self.signals.setdefault(number, data)
+
+    def _begun(self, number: int) -> None:
+        self._expect(number, Step.READY)
+        self.begun.add(number)
 
     def _advance(self, number: int) -> None:
         self.steps[number] = _DONE
@@ -188,8 +245,11 @@ class Machine:
                 self._ready.append(follower)
 
     def _failed(self, number: int, failure: Failure) -> None:
-        self._expect(number, Step.READY)
-        self._ready.remove(number)
+        if self.steps[number] == Step.PARKED:
+            self._unpark(number)
+        else:
+            self._expect(number, Step.READY)
+            self._ready.remove(number)
         in_doubt = failure.in_doubt or number in self._retried
         if not self.abort:
             self.steps[number] = Step.DOUBTFUL if in_doubt else Step.FAILED
@@ -235,11 +295,13 @@ class Machine:
         started = {self.graph.index[name] for name in abort.started}
         self._ready = [number for number in self._ready if number in started]
         blocked, self.blocked = self.blocked, []
+        self.waits.clear()
+        self.signals.clear()
         for number in reversed(range(len(self.graph))):
             step = self.steps[number]
             if number in self._ready:
                 continue  # it is awaited
-            if step in {Step.DONE, Step.DOUBTFUL} or number in blocked or (step == Step.READY and number in self._retried):
+            if step in {Step.DONE, Step.DOUBTFUL, Step.PARKED} or number in blocked or (step == Step.READY and number in self._retried):
                 self._to_undo(number, in_doubt=step != Step.DONE)
             else:
                 self._clear(number)

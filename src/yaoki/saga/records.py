@@ -45,6 +45,9 @@ class Kind(StrEnum):
     RESOLVED = "resolved"  # a person decided: `Resolution`
     ABORT = "abort"  # from here on the run undoes itself: `Abort`
     UNDONE = "undone"  # the step's effect is gone
+    WAITING = "waiting"  # the step waits for a time, or for a signal: `Waiting`
+    SIGNAL = "signal"  # what a step waits for, or will: JSON
+    STARTED = "started"  # an attempt of a step that is made at most once begins
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -95,6 +98,12 @@ class Abort(msgspec.Struct, frozen=True, omit_defaults=True):
     step: str = ""
     started: tuple[str, ...] = ()
     cancelled: bool = False
+
+
+class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a step waits for. until: seconds since 1970 by the journal's clock; 0.0: no limit."""
+
+    until: float = 0.0
 
 
 class Resolution(msgspec.Struct, frozen=True, omit_defaults=True):

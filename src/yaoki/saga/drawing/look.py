@@ -36,6 +36,7 @@ STATES = {
     Step.TO_UNDO: ("↶", "undoing", "busy"),
     Step.UNDO_BLOCKED: ("!", "undo blocked", "bad"),
     Step.CLEAR: ("∅", "nothing left", "gone"),
+    Step.PARKED: ("◷", "waiting for a time or an answer", "idle"),
     Step.KEPT: ("✓", "kept, decided by a person", "good"),
 }
 

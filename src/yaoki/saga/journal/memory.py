@@ -18,6 +18,7 @@ class MemoryJournal(OneOwner):
         self._records: dict[int, list[Record]] = {}
         self._numbers: dict[str, int] = {}
         self._taken: set[int] = set()
+        self._parked: dict[int, float] = {}  # when to take them up again
         self._requests: dict[int, Request] = {}
         self._graphs: dict[str, bytes] = {}
         self._next = 1
@@ -75,6 +76,9 @@ class MemoryJournal(OneOwner):
         records.extend(entry.records)
         header = self._headers[entry.run]
         header.updated_at = entry.at
+        if entry.due_at is not None:
+            self._parked[entry.run] = entry.due_at
+            self._taken.discard(entry.run)
         if entry.state is not None:
             header.state, header.reason = entry.state, entry.reason
             if entry.state.is_end:
@@ -86,16 +90,22 @@ class MemoryJournal(OneOwner):
         for no, header in self._headers.items():
             if len(found) == limit:
                 break
-            if no not in self._taken and header.state in {RunState.RUNNING, RunState.UNDOING}:
+            if no not in self._taken and self._parked.get(no, 0.0) <= self.now() and header.state in {RunState.RUNNING, RunState.UNDOING}:
                 self._taken.add(no)
+                self._parked.pop(no, None)
                 found.append(self._stored(no))
         return found
+
+    async def peek(self) -> tuple[bool, bool]:
+        now = self.now()
+        return any(due_at <= now for due_at in self._parked.values()), bool(self._requests)
 
     async def take_one(self, run_id: str) -> Stored | None:
         no = self._numbers.get(run_id)
         if no is None or self._headers[no].state.is_end:
             return None
         self._taken.add(no)
+        self._parked.pop(no, None)
         return self._stored(no)
 
     def release(self, no: int) -> None:

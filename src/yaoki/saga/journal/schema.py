@@ -27,9 +27,11 @@ CREATE TABLE run (
     created_at  REAL NOT NULL,
     updated_at  REAL NOT NULL,
     finished_at REAL NOT NULL DEFAULT 0,
-    deadline_at REAL NOT NULL DEFAULT 0
+    deadline_at REAL NOT NULL DEFAULT 0,
+    wake_at     REAL NOT NULL DEFAULT 0  -- above 0: parked until then
 );
 CREATE INDEX run_unfinished ON run (no) WHERE finished_at = 0;
+CREATE INDEX run_parked ON run (wake_at) WHERE wake_at > 0;
 CREATE TABLE record (
     run  INTEGER NOT NULL,
     seq  INTEGER NOT NULL,

@@ -119,7 +119,7 @@ class SqliteJournal(OneOwner):
         for each, answer in zip(batch, answers, strict=True):
             if answer is not None and not each.keep:  # type: ignore[union-attr]
                 self._created.discard(answer.header.no)
-            elif isinstance(each, Append) and each.state is not None and each.state.is_end:
+            elif isinstance(each, Append) and (each.due_at is not None or (each.state is not None and each.state.is_end)):
                 self._created.discard(each.run)
         return answers
 
@@ -131,6 +131,7 @@ class SqliteJournal(OneOwner):
             answers, numbers = self._insert_runs(connection, starts) if starts else ([], [])
             if appends:
                 _insert_records(connection, appends)
+                _park(connection, appends)
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:
@@ -164,6 +165,7 @@ class SqliteJournal(OneOwner):
     async def take(self, limit: int) -> list[Stored]:
         again, self._again = self._again[:limit], self._again[limit:]
         found = await self._call(lambda c: _unfinished_of(c, again)) if again else []
+        found += await self._wake_due(limit - len(found))
         while len(found) < limit:
             missing = limit - len(found)
             page = await self._call(lambda c, missing=missing: _unfinished(c, self._cursor, missing))  # type: ignore[misc]
@@ -178,9 +180,32 @@ class SqliteJournal(OneOwner):
         stored = await self.read(run_id)
         if stored is None or stored.header.state.is_end:
             return None
-        if stored.header.no > self._cursor:
-            self._created.add(stored.header.no)
+        no = stored.header.no
+        await self._call(lambda c: c.execute("UPDATE run SET wake_at = 0 WHERE no = ? AND wake_at > 0", (no,)))
+        self._hold(no)
         return stored
+
+    async def _wake_due(self, limit: int) -> list[Stored]:
+        """Parked runs whose time has come."""
+        if limit <= 0:
+            return []
+        sql = ("UPDATE run SET wake_at = 0 WHERE no IN (SELECT no FROM run WHERE wake_at > 0 AND wake_at <= ? ORDER BY wake_at LIMIT ?)"
+               " RETURNING no")
+        now = self.now()
+        numbers = await self._call(lambda c: [no for (no,) in c.execute(sql, (now, limit)).fetchall()])
+        for no in numbers:
+            self._hold(no)
+        return await self._call(lambda c: _unfinished_of(c, numbers)) if numbers else []
+
+    def _hold(self, no: int) -> None:
+        if no > self._cursor:
+            self._created.add(no)
+
+    async def peek(self) -> tuple[bool, bool]:
+        sql = "SELECT EXISTS (SELECT 1 FROM run WHERE wake_at > 0 AND wake_at <= ?), EXISTS (SELECT 1 FROM request)"
+        now = self.now()
+        due, asked = await self._call(lambda c: c.execute(sql, (now,)).fetchone())
+        return bool(due), bool(asked)
 
     def release(self, no: int) -> None:
         if no <= self._cursor:
@@ -268,6 +293,12 @@ def _insert_records(connection: sqlite3.Connection, appends: list[Append]) -> No
             f" finished_at = new.column6 FROM (VALUES {_places(len(chunk), 6)}) AS new WHERE no = new.column1", _flat(chunk))
 
 
+def _park(connection: sqlite3.Connection, appends: list[Append]) -> None:
+    parked = [(entry.due_at, entry.at, entry.run) for entry in appends if entry.due_at is not None]
+    if parked:
+        connection.executemany("UPDATE run SET wake_at = ?, updated_at = ? WHERE no = ?", parked)
+
+
 def _chunks(rows: list[tuple[Any, ...]]) -> Iterable[list[tuple[Any, ...]]]:
     begin = 0
     for size in CHUNKS:
@@ -285,7 +316,7 @@ def _flat(rows: list[tuple[Any, ...]]) -> list[Any]:
 
 
 def _unfinished(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
-    sql = (f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no > ? AND state != 'blocked' ORDER BY no LIMIT ?")
+    sql = (f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no > ? AND state != 'blocked' AND wake_at = 0 ORDER BY no LIMIT ?")
     return _with_records(connection, [_header(row) for row in connection.execute(sql, (after, limit))])
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 from yaoki.saga.journal.port import Append, NewRun
-from yaoki.saga.records import RunState
 
 Lane = tuple[str, str, str, int, str]
 """saga, graph, queue, priority, tenant: what may be claimed together."""
@@ -46,10 +44,9 @@ class BatchColumns:
             data.append(record.data)
             ats.append(record.at)
         state = entry.state
-        if state is RunState.BLOCKED or entry.due_at is not None:
-            due_at = inf if entry.due_at is None else entry.due_at
-            self._parked[entry.run] = ((state or RunState.RUNNING).value, entry.reason, entry.at, due_at)
-            self._changed.pop(entry.run, None)
+        if entry.due_at is not None:
+            old = self._changed.pop(entry.run, ("", b"", ""))
+            self._parked[entry.run] = (state.value if state else old[0], entry.reason if state else old[2], entry.at, entry.due_at)
             self.let_go.append(entry.run)
         elif state is not None:
             self._parked.pop(entry.run, None)

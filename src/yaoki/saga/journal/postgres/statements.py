@@ -31,16 +31,19 @@ _WRITTEN = """, written AS (
     SELECT r.* FROM fence, unnest($3::bigint[], $4::int[], $5::text[], $6::text[], $7::bytea[], $8::float8[]) AS r
 )"""
 
-# `owner` is left alone when a run ends (see migrations.py); it is given up when the run is parked or blocked ($14 says when
-# it is due again). A request that came meanwhile makes it due at once.
+# `owner` is left alone when a run ends (see migrations.py); it is given up when the run is parked ($19 says until when).
+# A request that came meanwhile makes it due at once. A blocked run that is still owned, for its other steps go on, is not due
+# either should its owner die: a person decides.
 _CHANGED = f"""
 , changed AS (
-    UPDATE yaoki.run SET state = c.state, result = c.result, reason = c.reason, updated_at = c.at, finished_at = c.ended
+    UPDATE yaoki.run SET state = c.state, result = c.result, reason = c.reason, updated_at = c.at, finished_at = c.ended,
+        due_at = CASE WHEN c.state = 'blocked' THEN 'infinity' WHEN run.due_at = 'infinity' THEN {NOW} ELSE run.due_at END
     FROM fence, unnest($9::bigint[], $10::text[], $11::bytea[], $12::text[], $13::float8[], $14::float8[])
         AS c(no, state, result, reason, at, ended)
     WHERE run.no = c.no
 ), parked AS (
-    UPDATE yaoki.run SET owner = NULL, state = p.state, reason = p.reason, updated_at = p.at, due_at = CASE
+    UPDATE yaoki.run SET owner = NULL, state = coalesce(nullif(p.state, ''), run.state),
+        reason = CASE WHEN p.state = '' THEN run.reason ELSE p.reason END, updated_at = p.at, due_at = CASE
         WHEN EXISTS (SELECT FROM yaoki.request q WHERE q.run = run.id) THEN {NOW} ELSE p.due_at END
     FROM fence, unnest($15::bigint[], $16::text[], $17::text[], $18::float8[], $19::float8[])
         AS p(no, state, reason, at, due_at)
@@ -91,13 +94,13 @@ CLAIM = f"""{_FENCE.format(counter="claim")}, lanes AS (
         LIMIT greatest($6::bigint, $3::bigint / (SELECT greatest(count(*), 1) FROM lanes)) FOR UPDATE SKIP LOCKED
     ) AS found LIMIT $3::bigint
 ), claimed AS (
-    UPDATE yaoki.run SET owner = $1, fence = run.fence + 1 FROM picked WHERE run.no = picked.no
+    UPDATE yaoki.run SET owner = $1, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM picked WHERE run.no = picked.no
     RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}
 )
 SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
 
 CLAIM_ONE = f"""{_FENCE.format(counter="claim")}, claimed AS (
-    UPDATE yaoki.run SET owner = $1, fence = run.fence + 1 FROM fence
+    UPDATE yaoki.run SET owner = $1, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM fence
     WHERE run.id = $3 AND run.finished_at = 0 AND (run.owner IS NULL OR run.owner = $1)
     RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}
 )
@@ -131,7 +134,7 @@ REAP = f"""
 WITH dead AS (
     UPDATE yaoki.worker SET state = 'dead', last_batch = batch WHERE state IN ('alive', 'draining') AND lease_until < {NOW} RETURNING no, name
 ), freed AS (
-    UPDATE yaoki.run SET owner = NULL, due_at = least(due_at, {NOW}) FROM dead
+    UPDATE yaoki.run SET owner = NULL FROM dead
     WHERE owner = dead.no AND finished_at = 0 RETURNING dead.no
 )
 SELECT dead.name, (SELECT count(*) FROM freed WHERE freed.no = dead.no) AS runs FROM dead"""
