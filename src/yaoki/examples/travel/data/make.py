@@ -50,11 +50,11 @@ def main() -> int:
         hotels = hotels_near({flight["dest"] for flight in flights}, site / "airportsdata" / "airports.csv", rng)
     members = [{"id": f"M{number:04}", "name": f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}",
                 "points": rng.choice((1_500, 4_000, 12_000, 40_000))} for number in range(1, MEMBERS + 1)]
-    scarcity(flights, hotels, rng)
+    scarce = scarcity(flights, hotels, rng)
     write_csv("flights.csv.gz", flights)
     write_csv("hotels.csv.gz", hotels)
     write_csv("members.csv.gz", members)
-    lines = [json.dumps(trip, ensure_ascii=False) + "\n" for trip in trips(flights, hotels, members, rng)]
+    lines = [json.dumps(trip, ensure_ascii=False) + "\n" for trip in trips(flights, hotels, members, scarce, rng)]
     (HERE / "trips.jsonl").write_text("".join(lines), encoding="utf-8")
     print(f"{len(flights)} flights, {len(hotels)} hotels, {len(members)} members, {len(lines)} trips")
     return 0
@@ -81,7 +81,7 @@ def departures(data: Path, rng: random.Random) -> list[dict[str, Any]]:
             size = seats[row["tailnum"]]
             found.append({"id": f"{row['carrier']}{row['flight']}-0{day}06-{row['origin']}", "origin": row["origin"], "dest": row["dest"],
                           "departs": f"2013-06-{day:02}T{clock[:2]}:{clock[2:]}", "seats": size,
-                          "free": rng.randint(size // 10, size // 3), "price": 6_000 + 9 * int(float(row["distance"]))})
+                          "free": rng.randint(-(-size // 10), -(-size // 3)), "price": 6_000 + 9 * int(float(row["distance"]))})
     unique = {flight["id"]: flight for flight in found}
     return sorted(unique.values(), key=lambda flight: (flight["departs"], flight["id"]))
 
@@ -99,19 +99,22 @@ def hotels_near(dests: set[str], airports: Path, rng: random.Random) -> list[dic
     return hotels
 
 
-def scarcity(flights: list[dict[str, Any]], hotels: list[dict[str, Any]], rng: random.Random) -> None:
-    """The last flights and hotels of a shuffled list have next to nothing left."""
+def scarcity(flights: list[dict[str, Any]], hotels: list[dict[str, Any]], rng: random.Random) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Leave next to nothing of some flights and hotels; returns those."""
     places = {hotel["airport"] for hotel in hotels}
     flights[:] = [flight for flight in flights if flight["dest"] in places]
-    for flight in rng.sample(flights, SCARCE_FLIGHTS):
-        flight["free"] = rng.randint(1, 3)
-    for hotel in rng.sample(hotels, SCARCE_HOTELS):
+    scarce_flights = rng.sample(flights, SCARCE_FLIGHTS)
+    for flight in scarce_flights:
+        flight["free"] = rng.randint(1, 2)
+    scarce_hotels = rng.sample(hotels, SCARCE_HOTELS)
+    for hotel in scarce_hotels:
         hotel["rooms"] = rng.randint(1, 3)
+    return scarce_flights, scarce_hotels
 
 
-def trips(flights: list[dict[str, Any]], hotels: list[dict[str, Any]], members: list[dict[str, Any]], rng: random.Random) -> Iterable[dict[str, Any]]:
-    scarce_flights = [flight for flight in flights if flight["free"] <= 3]
-    scarce_hotels = [hotel for hotel in hotels if hotel["rooms"] <= 3]
+def trips(flights: list[dict[str, Any]], hotels: list[dict[str, Any]], members: list[dict[str, Any]],
+          scarce: tuple[list[dict[str, Any]], list[dict[str, Any]]], rng: random.Random) -> Iterable[dict[str, Any]]:
+    scarce_flights, scarce_hotels = scarce
     by_airport: dict[str, list[dict[str, Any]]] = {}
     for hotel in hotels:
         by_airport.setdefault(hotel["airport"], []).append(hotel)
