@@ -18,6 +18,10 @@ BRAKE = 1000
 """Most versions repaired in one go without being told to: an hour of losses, not a table's whole history."""
 
 
+REFUSED = 4
+"""The exit code of a command that a safety guard stopped."""
+
+
 class Repair(msgspec.Struct, kw_only=True):
     """What a repair did, or would do.
 
@@ -66,7 +70,7 @@ async def repair(watch: Watch, *, limit: int = BRAKE, dry_run: bool = False) -> 
         raise RepairRefusedError(
             f"{len(result.planned)} versions would be repaired, the limit is {limit}",
             do=f"check that source and sink belong together, then repeat with --limit {len(result.planned)}",
-            wanted=len(result.planned), limit=limit)
+            wanted=len(result.planned), limit=limit, exit_code=REFUSED)
     if dry_run or not result.planned:
         return result
     failed = await watch.source.redeliver(result.planned, watch.sink)

@@ -21,6 +21,7 @@ from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.output import to_json, wants_color
 from yaoki.errors import (
     JournalError,
+    LedgerError,
     MessagesError,
     RunConflictError,
     RunNotFoundError,
@@ -29,7 +30,7 @@ from yaoki.errors import (
 )
 
 # What could not even begin. Other errors of ours tell how something went that did.
-COULD_NOT_BEGIN = (UsageError, JournalError, MessagesError, RunNotFoundError, RunConflictError)
+COULD_NOT_BEGIN = (UsageError, JournalError, MessagesError, LedgerError, RunNotFoundError, RunConflictError)
 
 _DISK = {
     errno.ENOSPC: "free some space and start again: what was acknowledged is safe",

@@ -83,7 +83,7 @@ class TableFeed:
             if not rows:
                 return
             now = runtime.unix_time()
-            yield [seen(str(row[0]), check_version(row[1], f"column {self._names[1]} of {row[0]!r} in {self._table}"), now,
+            yield [seen(str(row[0]), check_version(row[1], f"column {self._names[1]} of {row[0]!r} in {self._shown}"), now,
                         _as_bytes(row[2])) for row in rows], ""
             after = rows[-1][0], rows[-1][1]
 
