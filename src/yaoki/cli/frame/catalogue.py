@@ -54,6 +54,8 @@ ENTRIES: dict[str, Entry] = {
                      ("Nothing: this is what keeps a late request from bringing back what was undone.",)),
     "YK-1107": Entry(("A retry arrived while its first request is still being worked on.",),
                      ("Try again in a moment with the same key: then it gets the first one's answer.",)),
+    "YK-1108": Entry(("The program that pushes the data has been down for longer than the data is good for.",),
+                     ("Look at why nothing is pushed; `age_s` says for how long.",)),
     # ── nobody knows ─────────────────────────────────────────────────────────────────────────────────────────────────
     "YK-1200": Entry(("The connection was lost after the request was sent.", "A proxy answered 502 or 504."),
                      ("Repeat it with the same idempotency key, or undo it: a saga does so by itself.",)),
