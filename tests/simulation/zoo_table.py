@@ -36,11 +36,11 @@ def broken(name: str, depth: int) -> Report:
     return explore(module(name).program(fixed=False), faults=depth)
 
 
-def twin(name: str, depth: int) -> Report:
-    return explore(module(name).program(fixed=True), faults=depth)
+def twin(name: str, depth: int, most: int | None = None) -> Report:
+    return explore(module(name).program(fixed=True), faults=depth, most=most)
 
 
-def row(name: str) -> Row:
+def row(name: str, twin_executions: int | None = None) -> Row:
     """Explore one program to the depth at which its defect shows, and its twin to depth 2."""
     program = module(name)
     for depth in (0, 1, 2):
@@ -48,10 +48,10 @@ def row(name: str) -> Row:
         signatures = {invariant for signature in report.signatures for invariant in signature}
         if program.BREAKS in signatures:
             break
-    clean = twin(name, 2)
+    clean = twin(name, 2, twin_executions)
     alarms = ", ".join(sorted({invariant for signature in clean.signatures for invariant in signature}))
     return Row(name, program.__doc__.splitlines()[0], program.BREAKS, ", ".join(sorted(signatures)) or "nothing", depth, report.executions,
-               clean.executions, alarms or ("" if clean.ok else clean.stopped or "unfired"))
+               clean.executions, alarms or ("" if clean.ok else "not clean"))
 
 
 def main() -> int:
