@@ -39,6 +39,19 @@ class Clock(RealRuntime):
     async def run_blocking(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return fn(*args, **kwargs)
 
+    def worker(self, name: str) -> Any:
+        return _Inline()
+
+
+class _Inline:
+    """A worker without a thread: time must not pass while it works."""
+
+    async def run(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return fn(*args, **kwargs)
+
+    def close(self) -> None:
+        """Nothing to end."""
+
 
 class _JumpingSelector(selectors.DefaultSelector):
     clock: Clock
