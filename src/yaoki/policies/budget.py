@@ -23,7 +23,8 @@ from yaoki.errors import ConfigError
 
 DEFAULT_RATIO = 0.1   # at most one call in ten is a repetition, in the long run
 DEFAULT_CAP = 10.0    # a hundred successes fill it; a burst of ten retries is what a healthy client may need
-DEFAULT_START = 1.0   # a fresh process may repeat one call before its first ten successes
+DEFAULT_START = 0.5   # a fresh process earns its first repetition with five successes; with 1.0 (one for free) a hundred
+                      # thousand sparse clients keep a server down for ever, as test_brownout.py shows
 
 
 class Budget:
