@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from math import inf
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
@@ -100,11 +101,11 @@ def graphs(draw: st.DrawFn) -> Graph:
     return Graph("drawn", tuple(nodes))
 
 
-@given(graphs(), st.randoms(use_true_random=False))
+@given(graphs(), st.integers(0, 2**32))
 @settings(max_examples=150, deadline=None)
-def test_whatever_comes_a_run_with_waits_ends_and_nothing_overtakes_a_wait(graph: Graph, rng: Any):
+def test_whatever_comes_a_run_with_waits_ends_and_nothing_overtakes_a_wait(graph: Graph, seed: int):
     """Safety: no step begins before the waits that it needs are over. Liveness: time and answers bring every run to its end."""
-    machine, history, now = Machine(graph), [], 0.0
+    machine, history, now, rng = Machine(graph), [], 0.0, Random(seed)
 
     def apply(record: Record) -> None:
         history.append(record)
@@ -113,7 +114,7 @@ def test_whatever_comes_a_run_with_waits_ends_and_nothing_overtakes_a_wait(graph
             needs = graph.needs[graph.index[name]]
             assert all(machine.is_done(graph.names[need]) for need in needs)
 
-    for _ in range(400):
+    for _ in range(1000):
         if machine.state.is_end:
             break
         now += 1.0
