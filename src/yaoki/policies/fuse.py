@@ -178,11 +178,11 @@ def _text(run: list[_Part], site: Site, parameters: Parameters, *, nested: bool)
     shells = [_private(part.shell, index) for index, part in enumerate(run)]
     for index, part in enumerate(run):
         names = {f"{name}_{index}": value for name, value in part.policy.bind(part.site).items()}
-        bound.update({name: value for name, value in names.items() if re.search(rf"\b{name}\b", shells[index])})
-    if _clashes(parameters, shells):
+        bound.update({name: value for name, value in names.items() if _mentions(shells[index], name)})
+    if _clashes(parameters.given, tuple(shells)):
         parameters = ANY
     bound.update(parameters.defaults)
-    body = _shared(shells, _call(site, nested=nested))
+    body = _shared(tuple(shells), _call(site, nested=nested))
     if site.shape != "block":
         body += "\nreturn result"
     taken = {"function": parameters.taken, "call": f"fn, /, {parameters.taken}", "block": ""}[site.shape]
@@ -199,7 +199,14 @@ def _call(site: Site, *, nested: bool) -> str:
     return "result = AWAIT inner(fn, ARGS)" if nested else "result = AWAIT fn(ARGS)"
 
 
-def _shared(shells: list[str], call: str) -> str:
+@functools.lru_cache(maxsize=512)
+def _mentions(shell: str, name: str) -> bool:
+    return re.search(rf"\b{name}\b", shell) is not None
+
+
+# Cached, like the text that is compiled: a program that makes a service for every client or test makes the same text again.
+@functools.lru_cache(maxsize=512)
+def _shared(shells: tuple[str, ...], call: str) -> str:
     """Nest the shells around `call`, and give them the shared names that they use (`now`, `clock`, `rt`, `scope`, `attempts`)."""
     everything = "\n".join(shells)
     reads_now = re.search(r"\bnow\b(?! = )", everything)
@@ -257,13 +264,15 @@ def _parameters(fn: Any) -> Parameters:
 _SHARED = {"now", "clock", "rt", "scope", "ambient", "attempts", "result", "fn", "inner", "token", "call", "make", "_", *_GLOBALS}
 
 
-def _clashes(parameters: Parameters, shells: list[str]) -> bool:
+@functools.lru_cache(maxsize=512)
+def _clashes(given: str, shells: tuple[str, ...]) -> bool:
     """Would a parameter's name mean something else in the text?"""
-    names = set(re.findall(r"\w+", parameters.given)) - {"args", "kwargs"}
+    names = set(re.findall(r"\w+", given)) - {"args", "kwargs"}
     used = {name for shell in shells for name in re.findall(r"\b[a-z_]\w*", shell)}
     return bool(names & (used | _SHARED))
 
 
+@functools.lru_cache(maxsize=512)
 def _private(shell: str, index: int) -> str:
     """Give `$name` a number, so that two policies of a kind do not share variables."""
     return re.sub(r"\$(\w+)", rf"\1_{index}", textwrap.dedent(shell).strip("\n").rstrip())
