@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from yaoki.cli.runs.answering import signal
 from yaoki.cli.runs.asking import cancel, resolve, resume, retry
 from yaoki.cli.runs.keeping import export, purge
 from yaoki.cli.runs.listing import list_
@@ -19,5 +20,5 @@ def command() -> None:
     """
 
 
-for verb in (list_, show, retry, resolve, cancel, resume, export, purge):
+for verb in (list_, show, signal, retry, resolve, cancel, resume, export, purge):
     command.add_command(verb)

@@ -72,7 +72,7 @@ def resolve(*, run: str, step: str, decision: str, result: str, who: str, why: s
         data = {"step": step, "decision": decision, "result": value, "who": who, "why": why}
         return [(story.stored.header.id, "resolve", data)]
 
-    return _ask_one(output(), db, run, decide)
+    return ask_one(output(), db, run, decide)
 
 
 @click.command()
@@ -106,7 +106,7 @@ def retry(*, run: str | None, step: str | None, everything: bool, saga: str, err
         return [(story.stored.header.id, "resolve", _again(each, who, why)) for each in steps]
 
     if run is not None:
-        return _ask_one(output(), db, run, decide)
+        return ask_one(output(), db, run, decide)
     from yaoki.cli.frame.journal import wait_for
 
     wanted = {"saga": saga, "since": since, "until": until, "limit": limit}
@@ -132,7 +132,7 @@ def cancel(*, run: str, reason: str, who: str, db: str) -> Exit:
                              do="let it finish, and take its effects back by a run of your own", exit_code=Exit.REFUSED)
         return [(header.id, "cancel", {"reason": reason, "who": who})]
 
-    return _ask_one(output(), db, run, decide)
+    return ask_one(output(), db, run, decide)
 
 
 @click.command()
@@ -152,7 +152,7 @@ def resume(*, saga: str, who: str, db: str) -> Exit:
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _ask_one(out: Output, db: str, run: str, decide: Callable[[Story], list[Asked]]) -> Exit:
+def ask_one(out: Output, db: str, run: str, decide: Callable[[Story], list[Asked]]) -> Exit:
     from yaoki.cli.frame.journal import wait_for
 
     return wait_for(_decide_and_send(out, db, run, decide))

@@ -18,7 +18,7 @@ from yaoki.saga.drawing import Look, look_of
 from yaoki.saga.drawing.look import STATES
 from yaoki.saga.graph import Graph
 from yaoki.saga.machine import HistoryError, Machine, Step
-from yaoki.saga.records import Abort, Failure, Kind, Record, Resolution, Stored
+from yaoki.saga.records import Abort, Failure, Kind, Record, Resolution, Stored, Waiting
 
 
 class Line(NamedTuple):
@@ -152,6 +152,13 @@ def _told(record: Record) -> tuple[str, str, str, str]:
         decided = msgspec.json.decode(record.data, type=Resolution)
         by = f"by {decided.who}" if decided.who else ""
         return f"decided: {decided.decision}", ", ".join(part for part in (by, decided.why) if part), "plain", "☞"
+    if record.kind is Kind.WAITING:
+        until = msgspec.json.decode(record.data, type=Waiting).until
+        return "waits", f"until {show_instant(until)}" if until else "for an answer", "idle", "◷"
+    if record.kind is Kind.SIGNAL:
+        return "answered", _shown(record.data), "plain", "☞"
+    if record.kind is Kind.STARTED:
+        return "begun, once", "", "plain", "▸"
     failure = _failure(record)
     what = ("undo blocked" if failure.undo else "blocked") if record.kind is Kind.BLOCKED else "failed"
     return what, in_words(failure), "bad", STATES[Step.BLOCKED if record.kind is Kind.BLOCKED else Step.FAILED][0]

@@ -156,7 +156,7 @@ UPDATE yaoki.run SET due_at = least(due_at, {NOW}) WHERE id = $1 AND owner IS NU
 # What this worker has to carry out: for runs that it owns, and for those that are gone or ended, where nothing is to be done.
 REQUESTS = """
 SELECT q.no, q.run, q.kind, q.data, q.at FROM yaoki.request q LEFT JOIN yaoki.run r ON r.id = q.run
-WHERE r.no IS NULL OR r.owner = $1 OR r.finished_at > 0 ORDER BY q.no LIMIT 1000"""
+WHERE r.no IS NULL OR r.owner = $1 OR r.finished_at > 0 OR $1 = 0 ORDER BY q.no LIMIT 1000"""
 # A request that came in the very moment in which its run was parked.
 MISSED = f"""
 UPDATE yaoki.run SET due_at = {NOW} FROM (SELECT DISTINCT run FROM yaoki.request LIMIT 1000) q
