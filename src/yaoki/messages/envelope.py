@@ -28,6 +28,9 @@ PARTS = 16
 """Partitions of every store and stream. A constant, because changing it would move keys between readers in flight;
 sixteen is how many worker processes of one handler can share its work."""
 
+SAGA_TYPES = "saga."
+ECHO = "~"
+"""A service's own word on a choreographed run, as it came back from the broker, has this after its source."""
 UNREADABLE = "yaoki.unreadable"
 
 _EXTENSION = re.compile(r"[a-z0-9]{1,20}\Z")  # what CloudEvents allows as a name

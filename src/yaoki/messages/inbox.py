@@ -14,16 +14,18 @@ import sqlite3
 from collections.abc import Collection
 from typing import Any
 
+import msgspec
+
 from yaoki import events, runtime
 from yaoki.errors import MessagesError
 from yaoki.messages.brokers.port import Broker, Subscription
 from yaoki.messages.consumer import Pace
-from yaoki.messages.envelope import PARTS
+from yaoki.messages.envelope import ECHO, PARTS, SAGA_TYPES, Message
 from yaoki.messages.store.bell import Bell
 from yaoki.messages.store.port import Store
 
 BATCH = 500
-FETCH_WAIT_S = 1.0
+FETCH_WAIT_S = 0.3
 PAUSE_S = 0.5
 
 
@@ -98,9 +100,18 @@ class Intake:
         deliveries = await subscription.fetch(BATCH, FETCH_WAIT_S)
         if not deliveries:
             return
-        # What this service said itself is in its log already, under the same identity, and is passed over there.
-        await self.store.append([each.message for each in deliveries])
+        await self.store.append([self._landed(each.message) for each in deliveries])
         await subscription.ack(deliveries)
+
+    def _landed(self, message: Message) -> Message:
+        """What this service said itself is in its log already, and is passed over there.
+
+        Except what belongs to a choreographed run: there the broker's order is what all participants agree on, so each
+        takes its own words from the broker as well, under a source of their own.
+        """
+        if message.source == self.service and message.type.startswith(SAGA_TYPES):
+            return msgspec.structs.replace(message, source=f"{self.service}{ECHO}")
+        return message
 
     async def _leave(self) -> None:
         try:

@@ -242,6 +242,10 @@ class Store(Protocol):
         """The messages of this id (or of ids that begin so), oldest first, at most 20."""
         ...
 
+    async def starting_with(self, prefix: str, *, limit: int = 10_000) -> list[Entry]:
+        """All messages whose id begins with this, in the order of the log."""
+        ...
+
     async def prune(self, older_than_s: float, *, limit: int = 10_000) -> int:
         """Delete messages that are older, and that every group has done. Returns how many."""
         ...

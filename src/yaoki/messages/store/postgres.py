@@ -149,7 +149,10 @@ class PostgresStore:
         return [(row["grp"], *_pair(row)) for row in rows]
 
     async def get(self, message_id: str) -> list[Entry]:
-        return [_entry(row) for row in await self._fetch(sql.GET, message_id)]
+        return await self.starting_with(message_id, limit=20)
+
+    async def starting_with(self, prefix: str, *, limit: int = 10_000) -> list[Entry]:
+        return [_entry(row) for row in await self._fetch(sql.STARTING_WITH, prefix, prefix + "\U0010ffff", limit)]
 
     async def lag(self, group: str | None = None) -> list[GroupLag]:
         rows = await self._fetch(sql.LAG, group)

@@ -27,8 +27,8 @@ LOCK = "SELECT pg_advisory_xact_lock(7230901, hashtext($1))"  # a number of ours
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS yaoki_key_heads (key text PRIMARY KEY, eff_xid xid8 NOT NULL) WITH (fillfactor = 70);
 CREATE TABLE IF NOT EXISTS yaoki_messages (
-    pos bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, eff_xid xid8 NOT NULL, part smallint NOT NULL, id text NOT NULL,
-    source text NOT NULL, type text NOT NULL, key text NOT NULL, version integer NOT NULL, time double precision NOT NULL,
+    pos bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, eff_xid xid8 NOT NULL, part smallint NOT NULL,
+    id text COLLATE "C" NOT NULL, source text NOT NULL, type text NOT NULL, key text NOT NULL, version integer NOT NULL, time double precision NOT NULL,
     due double precision NOT NULL, data bytea NOT NULL, meta bytea NOT NULL, UNIQUE (id, source));
 CREATE INDEX IF NOT EXISTS yaoki_messages_order ON yaoki_messages (eff_xid, pos);
 CREATE TABLE IF NOT EXISTS yaoki_groups (
@@ -146,7 +146,9 @@ WHERE ($1::text IS NULL OR h.grp = $1) AND ($2::text IS NULL OR h.key = $2) AND 
 ORDER BY h.x, h.pos, h.grp LIMIT $4
 """  # noqa: S608 (only our own column lists)
 
-GET = f"SELECT {COLUMNS} FROM yaoki_messages m WHERE starts_with(m.id, $1) ORDER BY m.pos LIMIT 20"  # noqa: S608
+STARTING_WITH = f"""
+SELECT {COLUMNS} FROM yaoki_messages m WHERE m.id >= $1 AND m.id < $2 ORDER BY m.eff_xid, m.pos LIMIT $3
+"""  # noqa: S608 (only our own column lists)
 
 DECLARE = """
 INSERT INTO yaoki_groups (grp, types, since_x, since_pos, declared)

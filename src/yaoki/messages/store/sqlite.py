@@ -152,6 +152,9 @@ class SqliteStore:
     async def get(self, message_id: str) -> list[Entry]:
         return await self._look_up(reads.get, message_id)
 
+    async def starting_with(self, prefix: str, *, limit: int = 10_000) -> list[Entry]:
+        return await self._look_up(reads.starting_with, prefix, limit)
+
     async def _look_up(self, query: Callable[..., T], *args: Any) -> T:
         try:
             return await self._reader.run(query, self._read, *args)

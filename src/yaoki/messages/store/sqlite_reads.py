@@ -132,9 +132,13 @@ def held(connection: sqlite3.Connection, group: str | None, states: Sequence[str
 
 
 def get(connection: sqlite3.Connection, message_id: str) -> list[Entry]:
+    return starting_with(connection, message_id, 20)
+
+
+def starting_with(connection: sqlite3.Connection, prefix: str, limit: int) -> list[Entry]:
     rows = connection.execute(
-        f"SELECT {COLUMNS} FROM yaoki_messages m WHERE m.id >= ? AND m.id < ? ORDER BY m.pos LIMIT 20",  # noqa: S608 (only our own column lists)
-        (message_id, message_id + "\U0010ffff"))
+        f"SELECT {COLUMNS} FROM yaoki_messages m WHERE m.id >= ? AND m.id < ? ORDER BY m.pos LIMIT ?",  # noqa: S608 (only our own column lists)
+        (prefix, prefix + "\U0010ffff", limit))
     return [entry_of(row) for row in rows]
 
 

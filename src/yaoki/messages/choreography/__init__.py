@@ -1,0 +1,6 @@
+"""Sagas with no one in charge: each service sees what happens and does its part, by the same definition and machine."""
+
+from yaoki.messages.choreography.monitor import Monitor
+from yaoki.messages.choreography.participant import cancel, participate, start
+
+__all__ = ["Monitor", "cancel", "participate", "start"]
