@@ -84,11 +84,11 @@ class SqliteJournal(OneOwner):
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10.0,
                                      cached_statements=64)
         try:
+            prepare(connection, self.path)  # first: another program's file is not even switched to WAL
             if writing:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute(f"PRAGMA synchronous = {'FULL' if self._durability == 'power' else 'NORMAL'}")
                 connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            prepare(connection, self.path)
         except BaseException:
             connection.close()
             raise
