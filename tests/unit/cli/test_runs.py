@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.root import run
 from yaoki.cli.runs import asking
+from yaoki.saga.journal.sqlite import SqliteJournal
 from yaoki.saga.records import RunState
 
 CARDS = {"ok-1": "1", "ok-2": "1", "no-1": "declined", "bug-1": "bug", "bug-2": "bug", "sticky-1": "sticky"}
@@ -120,6 +122,36 @@ def test_what_is_wrong_with_the_words_of_run_is_said_and_nothing_is_made(yk: Cal
     assert "do this:" in said.err
     assert "Traceback" not in said.err
     assert not list(Path().glob("*.db"))
+
+
+def test_a_lock_of_another_program_on_the_file_is_said(ran: Callable[..., Said], monkeypatch: pytest.MonkeyPatch):
+    connect = sqlite3.connect
+    other = connect("yaoki.db", isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, **{**options, "timeout": 0.05}))
+    said = ran("run", "orders:order", "orders.jsonl")
+    other.close()
+    assert said.code == Exit.USAGE
+    assert "YK-3000  yaoki.db is busy: another program holds a lock on it" in said.err
+
+
+def test_on_a_full_disk_it_says_so_and_goes_on_when_there_is_room(yk: Callable[..., Said], monkeypatch: pytest.MonkeyPatch):
+    opened = SqliteJournal._opened
+
+    def on_a_small_disk(journal: SqliteJournal, writing: bool) -> sqlite3.Connection:
+        connection = opened(journal, writing)
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages + 1}")
+        return connection
+
+    Path("orders.jsonl").write_text("".join(json.dumps({"id": f"o-{n}", "card": {"number": "1"}}) + "\n" for n in range(300)))
+    with monkeypatch.context() as small:
+        small.setattr(SqliteJournal, "_opened", on_a_small_disk)
+        said = yk("run", "orders:order", "orders.jsonl")
+    assert said.code == Exit.USAGE
+    assert "YK-3000  no space left for yaoki.db" in said.err
+    assert "nothing was lost" in said.err
+    assert yk("run", "orders:order", "orders.jsonl", "--json").json[0]["completed"] == 300
 
 
 # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────────────
