@@ -15,9 +15,9 @@ import redis
 import redis.asyncio
 import sqlalchemy
 from botocore.exceptions import ClientError
-from servers import PostgresServer, free_port
 from sqlalchemy.orm import sessionmaker
 
+from servers import PostgresServer, free_port
 from yaoki import effect
 from yaoki.effect import Effect
 from yaoki.errors import ConfigError
