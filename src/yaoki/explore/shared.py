@@ -1,0 +1,192 @@
+"""A simulated journal that several workers share: leases on the database's clock, and the fence.
+
+It is a model of what `yaoki.saga.journal.postgres` does with the server, statement by statement: a worker registers, renews
+its lease, claims runs that nobody owns, and commits a batch only while it has not been declared dead. What the model leaves
+out is the connection: statements that are lost or sent twice are for that journal's own tests.
+
+    alive ──no renewal for lease_s──▶ dead (by whoever looks first; its runs are free) ──▶ its batches are refused
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from yaoki import runtime
+from yaoki.app import App
+from yaoki.errors import FencedError
+from yaoki.explore.journal import Platter, SimJournal
+from yaoki.explore.world import World
+from yaoki.saga.define import Saga
+from yaoki.saga.journal.port import Append, Created, NewRun, Request
+from yaoki.saga.records import RunState, Stored
+
+# The default lease of a worker on PostgreSQL, in seconds.
+LEASE_S = 15.0
+# A worker that could not renew for this share of its lease begins nothing more.
+SURE = 0.8
+_UNFINISHED = frozenset({RunState.RUNNING, RunState.UNDOING})
+
+
+class Worker(msgspec.Struct):
+    """One row of the table of workers: an incarnation."""
+
+    no: int
+    name: str
+    lease_until: float
+    alive: bool = True
+
+
+class SharedPlatter(Platter):
+    """What is durable: the runs, who owns them, and who is taken for alive."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.workers: dict[int, Worker] = {}
+        self.owners: dict[int, int] = {}
+
+    def digest(self) -> Any:
+        return super().digest(), sorted(self.owners.items()), [(each.no, each.alive) for each in self.workers.values()]
+
+    def reap(self, now: float) -> None:
+        """Declare dead whose lease is over, and free what they own."""
+        for worker in self.workers.values():
+            if worker.alive and worker.lease_until < now:
+                worker.alive = False
+                self.free(worker.no)
+
+    def free(self, worker: int) -> None:
+        for run in [run for run, owner in self.owners.items() if owner == worker]:
+            del self.owners[run]
+
+
+class SharedSimJournal(SimJournal):
+    """One worker's view of a shared journal.
+
+    Args:
+        world, platter: as for `SimJournal`. name: the worker's.
+        fencing: False leaves the fence out, to see what it is for.
+    """
+
+    shared = True
+
+    def __init__(self, world: World, platter: SharedPlatter, name: str, *, fencing: bool = True) -> None:
+        super().__init__(world, platter)
+        self.name = name
+        self.fencing = fencing
+        self.table = platter
+        self._me: Worker | None = None
+        self._renewed_at = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # ── the lease ──
+
+    async def open(self) -> None:
+        """Register a new incarnation."""
+        self._stop()
+        no = len(self.table.workers) + 1
+        self._me = self.table.workers[no] = Worker(no, self.name, self.now() + LEASE_S)
+        self._renew()
+
+    async def close(self) -> None:
+        await self._group.drain()
+        self._stop()
+        if self._me is not None:
+            self._me.alive = False
+            self.table.free(self._me.no)
+
+    def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _renew(self) -> None:
+        me = self._me
+        assert me is not None
+        self.table.reap(self.now())
+        if self.fencing and not me.alive:
+            self.fenced()
+            return
+        me.alive = True
+        me.lease_until = self.now() + LEASE_S
+        self._renewed_at = runtime.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(LEASE_S / 3, self._renew)
+
+    async def hold(self) -> None:
+        """Nobody begins an effect in doubt about the lease."""
+        while self.fencing and runtime.monotonic() - self._renewed_at > SURE * LEASE_S and self._me is not None and self._me.alive:
+            await runtime.sleep(0.05)
+
+    def _pass_fence(self) -> int:
+        me = self._me
+        assert me is not None
+        self.table.reap(self.now())
+        if self.fencing and not me.alive:
+            self.fenced()
+            raise FencedError(f"worker {self.name} was declared dead", do="nothing: it starts again by itself", worker=self.name)
+        me.lease_until = self.now() + LEASE_S
+        return me.no
+
+    # ── runs ──
+
+    def _write_one(self, operation: NewRun | Append) -> Created | None:
+        me = self._pass_fence()
+        if isinstance(operation, NewRun):
+            # The numbers are the database's, not this worker's.
+            self._next = max(self._headers, default=0) + 1
+            created = self._create(operation)
+            if created.new and operation.keep:
+                self.table.owners[created.header.no] = me
+                self._headers[created.header.no].fence = created.header.fence = 1
+            return created
+        self._append(operation)
+        if operation.due_at is not None:
+            self.table.owners.pop(operation.run, None)
+        return None
+
+    async def take(self, limit: int) -> list[Stored]:
+        me = self._pass_fence()
+        found: list[Stored] = []
+        for no, header in self._headers.items():
+            free = no not in self.table.owners and self._parked.get(no, 0.0) <= self.now()
+            if free and header.state in _UNFINISHED and len(found) < limit:
+                found.append(self._claim(no, me))
+        return found
+
+    async def take_one(self, run_id: str) -> Stored | None:
+        me, no = self._pass_fence(), self._numbers.get(run_id)
+        if no is None or self._headers[no].state.is_end or self.table.owners.get(no, me) != me:
+            return None
+        return self._claim(no, me)
+
+    def _claim(self, no: int, me: int) -> Stored:
+        self.table.owners[no] = me
+        self._parked.pop(no, None)
+        self._headers[no].fence += 1
+        return self._stored(no)
+
+    def release(self, no: int) -> None:
+        self.table.owners.pop(no, None)
+
+    async def peek(self) -> tuple[bool, bool]:
+        self.table.reap(self.now())
+        now = self.now()
+        due = any(no not in self.table.owners and header.state in _UNFINISHED and self._parked.get(no, 0.0) <= now
+                  for no, header in self._headers.items())
+        return due, bool(self._requests)
+
+    async def requests(self) -> list[Request]:
+        me = self._me.no if self._me is not None else 0
+        return [each for each in self._requests.values() if self._numbers.get(each.run) is None
+                or self.table.owners.get(self._numbers[each.run]) == me or self._headers[self._numbers[each.run]].state.is_end]
+
+
+def open_worker(world: World, name: str, *sagas: Saga[Any], journal: str = "journal", fencing: bool = True) -> App:
+    """Make the app of one worker among several, on a shared simulated journal."""
+    platter = next((each for each in world.journals if each.name == journal), None)
+    if platter is None:
+        platter = SharedPlatter(journal)
+        world.journals.append(platter)
+    platter.sagas.update({saga.name: saga for saga in sagas})
+    return App(SharedSimJournal(world, platter, name, fencing=fencing), sagas, concurrency=100, grace=10.0)

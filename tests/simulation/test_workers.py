@@ -1,0 +1,76 @@
+"""Two workers on one journal, with leases: power cuts and pauses longer than the lease, with and without the fence."""
+
+from __future__ import annotations
+
+import pytest
+
+from yaoki.errors import RunNotFoundError
+from yaoki.explore import Booking, FakeService, Scenario, World, explore
+from yaoki.explore.shared import open_worker
+from yaoki.saga.define import Saga
+
+FAULTS = ["crash", "proc.pause", "call.lost_ack", "call.timeout:none", "dep.outage:call.reject"]
+
+
+def two_workers(*, fencing: bool = True, declines: bool = False) -> Scenario:
+    """One of the two starts a run; whoever lives brings it to its end."""
+    hotel, payment = FakeService("hotel"), FakeService("payment", declines=declines)
+    trip = Saga("trip", input=str)
+
+    @trip.step
+    async def room(who: str) -> Booking:
+        return await hotel.book()
+
+    @room.undo
+    async def cancel(who: str, room: Booking | None) -> None:
+        await hotel.cancel()
+
+    @trip.step
+    async def pay(who: str, room: Booking) -> Booking:
+        return await payment.book()
+
+    @pay.undo
+    async def refund(who: str, pay: Booking | None) -> None:
+        await payment.cancel()
+
+    async def work(world: World, name: str, starts: bool) -> str:
+        async with open_worker(world, name, trip, fencing=fencing) as app:
+            if starts:
+                await app.start(trip, "ann", id="run-1")
+            while True:
+                try:
+                    return (await app.run(trip, "run-1").wait()).value
+                except RunNotFoundError:
+                    await world.sleep(1.0)
+
+    async def main(world: World) -> str:
+        one = world.start("one", work, world, "one", True)
+        two = world.start("two", work, world, "two", False)
+        while not (one.done and two.done):
+            await world.sleep(5.0)
+        for process in (one, two):
+            if process.error is not None:
+                raise process.error
+        return f"{one.result} {two.result}"
+
+    return Scenario(main, name="two_workers", faults=FAULTS, timed=True, same_answer=False)
+
+
+def test_a_run_is_taken_over_and_ends_once_whatever_happens_to_one_worker():
+    report = explore(two_workers(), faults=1)
+    assert report.ok, report.text(matrix=False)
+    report = explore(two_workers(declines=True), faults=1)
+    assert report.ok, report.text(matrix=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("declines", [False, True])
+def test_every_pair_of_faults(declines):
+    report = explore(two_workers(declines=declines), faults=2)
+    assert report.ok, report.text(matrix=False)
+
+
+def test_without_the_fence_a_zombie_breaks_the_run():
+    report = explore(two_workers(fencing=False), faults=2, most=1500)
+    assert report.found, "the fence is not needed?"
+    assert any("proc.pause" in story.token for story in report.stories), report.text(matrix=False)
