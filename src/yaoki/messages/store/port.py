@@ -217,6 +217,10 @@ class Store(Protocol):
         """Where held messages lie after these positions: a message may be held while an earlier one is under way."""
         ...
 
+    async def is_done(self, group: str, part: int, position: Position) -> bool:
+        """Has the group come past this position? Held messages before it are not done for that."""
+        ...
+
     async def due(self, group: str, parts: Collection[int], *, now: float, limit: int) -> list[tuple[Entry, Held]]:
         """Held messages whose time has come, each with what waits behind it, in the order of the log."""
         ...

@@ -131,6 +131,11 @@ class PostgresStore:
                                  [pos for _, pos in after.values()])
         return [(row["part"], (int(row["x"]), row["pos"])) for row in rows]
 
+    async def is_done(self, group: str, part: int, position: Position) -> bool:
+        rows = await self._fetch("SELECT (x, pos) >= ($3::text::xid8, $4::bigint) AS done FROM yaoki_cursors "
+                                 "WHERE grp = $1 AND part = $2", group, part, str(position[0]), position[1])
+        return bool(rows and rows[0]["done"])
+
     async def due(self, group: str, parts: Collection[int], *, now: float, limit: int) -> list[tuple[Entry, Held]]:
         return [_pair(row) for row in await self._fetch(sql.DUE, group, list(parts), now, limit)]
 

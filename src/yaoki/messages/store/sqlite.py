@@ -139,6 +139,9 @@ class SqliteStore:
     async def held_beyond(self, group: str, after: Mapping[int, Position]) -> list[tuple[int, Position]]:
         return await self._look_up(reads.held_beyond, group, dict(after))
 
+    async def is_done(self, group: str, part: int, position: Position) -> bool:
+        return await self._look_up(reads.is_done, group, part, position[1])
+
     async def due(self, group: str, parts: Collection[int], *, now: float, limit: int) -> list[tuple[Entry, Held]]:
         return await self._look_up(reads.due, group, tuple(parts), now, limit)
 

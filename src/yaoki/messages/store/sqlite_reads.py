@@ -87,6 +87,11 @@ def held_beyond(connection: sqlite3.Connection, group: str, after: Mapping[int, 
     return [(part, (0, pos)) for part, pos in rows]
 
 
+def is_done(connection: sqlite3.Connection, group: str, part: int, pos: int) -> bool:
+    row = connection.execute("SELECT pos >= ? FROM yaoki_cursors WHERE grp = ? AND part = ?", (pos, group, part)).fetchone()
+    return bool(row and row[0])
+
+
 def due(connection: sqlite3.Connection, group: str, parts: Sequence[int], now: float, limit: int) -> list[tuple[Entry, Held]]:
     rows = connection.execute(
         f"""WITH heads AS (SELECT part, pos, key, state FROM yaoki_held WHERE grp = :grp
