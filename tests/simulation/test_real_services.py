@@ -126,6 +126,24 @@ def test_faults_look_like_requests_errors(fault, error):
     assert run.answer.startswith(f"raises {error}")
 
 
+@pytest.mark.parametrize(("fault", "answer"), [
+    ("payload.truncate", "raises JSONDecodeError"), ("payload.corrupt", "raises JSONDecodeError"), ("payload.unexpected", "returns {'unexpected': True}"),
+])
+def test_a_reply_may_be_spoiled_after_the_work_is_done(fault, answer):
+    done = []
+
+    def main() -> object:
+        return requests.get("http://bank.test/charges", timeout=3).json()
+
+    def bank(request: Request) -> object:
+        done.append(1)
+        return {"charges": []}
+
+    run, _ = replay(Scenario(main, setup=lambda world: world.host("bank.test", bank)), f"yk1:bank.test.GET /charges@0={fault}")
+    assert run.answer.startswith(answer)
+    assert done
+
+
 def test_an_unknown_host_says_how_to_add_it():
     def main() -> None:
         requests.get("http://nowhere.test/", timeout=3)

@@ -110,9 +110,9 @@ CATALOGUE: tuple[Fault, ...] = (
     _fault("call.partial", {At.CALL}, Effect.PART, "ok", "only some of the items were taken", tier=Tier.LIVE),
     _fault("call.conflict", {At.COMMIT}, Effect.NONE, "refused", "another transaction was there first", tier=Tier.LIVE),
     _fault("read.stale", {At.READ}, Effect.DONE, "ok", "an old value was read"),
-    _fault("payload.truncate", {At.CALL, At.READ}, Effect.DONE, "ok", "the reply broke off in the middle", tier=Tier.LIVE),
-    _fault("payload.corrupt", {At.CALL, At.READ}, Effect.DONE, "ok", "the reply was garbage", tier=Tier.LIVE),
-    _fault("payload.unexpected", {At.CALL, At.READ}, Effect.DONE, "ok", "the reply was well-formed and not what was expected", tier=Tier.LIVE),
+    _fault("payload.truncate", {At.CALL, At.READ}, Effect.DONE, "ok", "the reply broke off in the middle"),
+    _fault("payload.corrupt", {At.CALL, At.READ}, Effect.DONE, "ok", "the reply was garbage"),
+    _fault("payload.unexpected", {At.CALL, At.READ}, Effect.DONE, "ok", "the reply was well-formed and not what was expected"),
     # ── the process ──
     _fault("crash.before_effect", _ALL, Effect.NONE, "nothing", "the process lost power before this happened", crash=True, tier=Tier.CORE),
     _fault("crash.after_effect", _WRITES | {At.RECEIVE}, Effect.DONE, "nothing",
@@ -125,7 +125,7 @@ CATALOGUE: tuple[Fault, ...] = (
     _fault("proc.twin", _MESSAGES, Effect.TWICE, "ok", "two workers were given the same work"),
     _fault("proc.restart", {At.CALL}, Effect.DONE, "in_doubt", "the service was restarted after the effect, and lost what was not durable"),
     # ── messages ──
-    _fault("msg.drop", {At.SEND}, Effect.NONE, "ok", "the message vanished on the way", tier=Tier.LIVE),
+    _fault("msg.drop", {At.SEND}, Effect.NONE, "ok", "the message vanished on the way"),
     _fault("msg.duplicate", _MESSAGES, Effect.TWICE, "ok", "the message was delivered twice", tier=Tier.CORE),
     _fault("msg.reorder", _MESSAGES, Effect.DONE, "ok", "a later message overtook this one", tier=Tier.CORE),
     _fault("msg.delay", _MESSAGES, Effect.DONE, "ok", "the message came late"),

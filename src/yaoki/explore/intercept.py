@@ -10,6 +10,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from yaoki.chaos.faults import At
@@ -47,7 +48,30 @@ def _arguments(world: worlds.World, host: Host, request: Request, dialect: Any, 
     del world
     return {"service": host.name, "op": op.replace(",", ";").replace("=", ":").replace("+", " ").replace("@", " "),
             "effect": lambda: host.serve(request), "kind": At.READ if request.method in READS else At.CALL,
-            "dialect": dialect, "timeout_s": timeout_s}
+            "dialect": dialect, "timeout_s": timeout_s,
+            "variants": {fault: partial(_spoiled, host, request, spoil) for fault, spoil in _SPOILS.items()}}
+
+
+def _spoiled(host: Host, request: Request, spoil: Callable[[bytes], bytes]) -> Any:
+    """The service did its work, and its reply did not survive the way."""
+    said = host.serve(request)
+
+    async def later() -> Reply:
+        reply = await said
+        reply.body = spoil(reply.body)
+        return reply  # type: ignore[no-any-return]
+
+    if not isinstance(said, Reply):
+        return later()
+    said.body = spoil(said.body)
+    return said
+
+
+_SPOILS: dict[str, Callable[[bytes], bytes]] = {
+    "payload.truncate": lambda body: body[: len(body) // 2],
+    "payload.corrupt": lambda body: body[::-1],
+    "payload.unexpected": lambda _: b'{"unexpected": true}',
+}
 
 
 # ── httpx ──
@@ -105,7 +129,7 @@ def _httpx(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None]
         host, dialect, timeout_s = asked(inside, request)
         sent = _request(request, request.read())
         arguments = _arguments(inside, host, sent, dialect, timeout_s)
-        arguments["effect"] = _inline(host, sent)
+        _inline(host, sent, arguments)
         return answer(inside.call_blocking(**arguments), request)
 
     _put(stack, httpx.AsyncHTTPTransport, "handle_async_request", handle_async_request)
@@ -129,12 +153,14 @@ def _request(request: Any, body: bytes) -> Request:
     return Request(request.method, str(request.url), headers, body)
 
 
-def _inline(host: Host, request: Request) -> Callable[[], Any]:
-    def serve() -> Any:
-        said = host.serve(request)
+def _inline(host: Host, request: Request, arguments: dict[str, Any]) -> None:
+    """For a caller that blocks: an answer that is a coroutine is run to its end."""
+    def waited(effect: Callable[[], Any]) -> Any:
+        said = effect()
         return said if isinstance(said, Reply) else run_inline(host.world, said)
 
-    return serve
+    arguments["effect"] = partial(waited, partial(host.serve, request))
+    arguments["variants"] = {fault: partial(waited, effect) for fault, effect in arguments["variants"].items()}
 
 
 def _without_pool(world: Callable[[], worlds.World | None], real: Any) -> Any:
@@ -213,7 +239,7 @@ def _urllib3(stack: contextlib.ExitStack, world: Callable[[], worlds.World | Non
             raise urllib3.exceptions.NewConnectionError(conn, f"there is no host {self.host!r} in this universe: world.host({self.host!r}, app)")
         sent = Request(method, f"{self.scheme}://{self.host}{url}", tuple((str(k).lower(), _text(v)) for k, v in (headers or {}).items()), _body(body))
         arguments = _arguments(inside, host, sent, dialect, self._get_timeout(settings.get("timeout")).read_timeout)
-        arguments["effect"] = _inline(host, sent)
+        _inline(host, sent, arguments)
         reply: Reply = inside.call_blocking(**arguments)
         return urllib3.HTTPResponse(io.BytesIO(reply.body), headers=urllib3.HTTPHeaderDict(reply.headers), status=reply.status,
                                     preload_content=settings.get("preload_content", True), decode_content=False, request_method=method, request_url=url)

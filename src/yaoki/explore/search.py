@@ -38,7 +38,7 @@ from yaoki.explore.tidy import tidy
 
 # Tried only when asked for by name: they mean something for some programs and are noise for others.
 _ON_REQUEST = frozenset({"proc.cancel", "proc.twin", "clock.jump", "clock.jump:back", "read.stale", "call.delay", "proc.pause",
-                         "disk.unsynced_lost", "msg.drop", "msg.poison"})
+                         "disk.unsynced_lost", "msg.drop", "payload.truncate", "payload.corrupt", "payload.unexpected"})
 _CRASH_BEFORE = "crash.before_effect"
 # Distinct ways to break that are told in full; the others are counted.
 MOST_STORIES = 8

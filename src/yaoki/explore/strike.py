@@ -206,13 +206,14 @@ def _jump(seconds: float) -> Callable[[Strike], None]:
 _ASYNC: dict[str, Callable[[Strike], None]] = {
     "call.reject": _reject, "call.error": _error, "call.throttle": _throttle, "call.lost_ack": _lost_ack,
     "call.timeout:none": _never, "call.timeout:done": _unheard, "call.timeout:late": _late, "call.delay": _delay,
-    "call.duplicate": _duplicate, "read.stale": _variant("read.stale"),
+    "call.duplicate": _duplicate, "net.dns": _reject, "net.reset": _lost_ack, "read.stale": _variant("read.stale"),
     "crash.before_effect": _crash_before, "crash.after_effect": _crash_after, "crash.after_checkpoint": _crash_after,
     "crash.before_ack": _crash_before, "proc.cancel": _cancel, "proc.pause": _pause, "proc.restart": _restart,
     "net.partition": _partition, "net.partition:asym": _partition_asym,
     "disk.full": _reject, "disk.eio": _error, "disk.unsynced_lost": _crash_before, "disk.torn": _crash_before,
     "clock.jump": _jump(JUMP_S), "clock.jump:back": _jump(-JUMP_S),
-    **{name: _variant(name) for name in ("msg.duplicate", "msg.reorder", "msg.delay", "msg.redeliver", "msg.drop", "msg.poison")},
+    **{name: _variant(name) for name in ("msg.duplicate", "msg.reorder", "msg.delay", "msg.redeliver", "msg.drop",
+                                                  "payload.truncate", "payload.corrupt", "payload.unexpected")},
 }
 
 
@@ -271,6 +272,6 @@ def _said(world: World, fault: str, service: str, site: str, dialect: Dialect, t
         world.restart_service(service)
     if fault in {"call.lost_ack", "proc.restart"}:
         return dialect.in_doubt(site)
-    answers = {"call.reject": dialect.refused, "disk.full": dialect.refused, "call.error": dialect.failed,
+    answers = {"call.reject": dialect.refused, "net.dns": dialect.refused, "net.reset": dialect.in_doubt, "disk.full": dialect.refused, "call.error": dialect.failed,
                "disk.eio": dialect.failed, "call.throttle": dialect.throttled}
     return answers[fault](site) if fault in answers else None
