@@ -17,13 +17,13 @@ from yaoki.cli.frame.options import DURATION
 @click.option("--kills", type=click.IntRange(min=0), default=3, show_default=True, help="How often the orchestrator is killed with -9.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything that is drawn; a new one by default.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Keep the databases in this folder.")
-@click.option("--port", type=click.IntRange(0, 65530), default=0, help="First of five ports for the services; free ones by default.")
+@click.option("--port", type=click.IntRange(0, 65530), default=0, help="First of six ports for the services; free ones by default.")
 @click.option("--limit", type=DURATION, default="15m", show_default=True, help="Give up after this.")
 def command(ctx: click.Context, *, trips: int, faults: float, kills: int, seed: int | None, folder: Path | None, port: int,
             limit: float) -> Exit | None:
     """Book a thousand trips while everything fails, and audit what is left.
 
-    Starts five services with a database each, makes their requests fail in every way, kills the program that books, and
+    Starts six services with a database each, makes their requests fail in every way, kills the program that books, and
     reads the services' own databases in the end. Exit code 0 only if every trip is either booked whole or undone whole.
     """
     if ctx.invoked_subcommand is not None:

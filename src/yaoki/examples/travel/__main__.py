@@ -16,7 +16,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=3, help="how often the orchestrator is killed with -9 (3)")
     parser.add_argument("--seed", type=int, help="of everything that is drawn; a new one if left out")
     parser.add_argument("--dir", type=Path, help="an empty folder for the databases; a temporary one if left out")
-    parser.add_argument("--port", type=int, default=0, help="first of five ports; free ones if left out")
+    parser.add_argument("--port", type=int, default=0, help="first of six ports; free ones if left out")
     parser.add_argument("--limit", type=float, default=900.0, help="seconds after which it gives up (900)")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     given = parser.parse_args(words)

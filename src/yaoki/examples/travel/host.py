@@ -34,9 +34,10 @@ import uvicorn.protocols.http.h11_impl  # here, so that a fork does not have to
 from yaoki.errors import ConfigError, YaokiError
 from yaoki.examples.travel import services
 from yaoki.examples.travel.faults import Faults, Switch
-from yaoki.examples.travel.services import flight, hotel, payment, points, recommend  # noqa: F401  likewise
+from yaoki.examples.travel.services import flight, front, hotel, payment, points, recommend  # noqa: F401  likewise
 
 CALLERS_TIMEOUT_S = 0.5  # what a slow answer must exceed; the saga's services wait this long
+UNHARMED = frozenset({"front"})  # what must never fail is not made to fail; what it depends on is
 FAILED_START = 78  # EX_CONFIG of sysexits.h: a start that would fail again
 
 
@@ -79,6 +80,7 @@ class Host:
             for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
+            os.environ["TRAVEL_RECOMMEND"] = self.urls["recommend"]
             serve(name, self.stores[name], self.sockets[name].getsockname()[1], alive=self.alive, folder=self.folder,
                   seed=f"{self.seed}/{name}/{self.starts[name]}")
             code = 0
@@ -158,7 +160,7 @@ class Host:
 def serve(name: str, store_url: str, port: int, *, alive: int | None = None, folder: Path | None = None, seed: str = "0") -> None:
     """Serve one service in this process, until it is told to end or its parent's end of `alive` is closed."""
     app: Any = services.make(name, store_url)
-    if folder is not None and (folder / "faults.switch").exists():
+    if folder is not None and name not in UNHARMED and (folder / "faults.switch").exists():
         app = Faults(app, store=getattr(app.state, "store", None), switch=Switch(folder / "faults.switch"),
                      log=folder / f"{name}.faults", seed=seed, timeout_s=CALLERS_TIMEOUT_S)
     # The protocol is named, because asyncio turns Nagle's delay off only where it is: without it each answer takes 40 ms.
@@ -209,7 +211,7 @@ def _answers(address: Any) -> bool:
 def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yaoki.examples.travel.host", description="Run the travel agency's services.")
     parser.add_argument("--dir", type=Path, required=True, help="folder for the databases")
-    parser.add_argument("--port", type=int, default=0, help="first of five ports; any free ones if left out")
+    parser.add_argument("--port", type=int, default=0, help="first of six ports; any free ones if left out")
     parser.add_argument("--seed", default="0", help="seed of the faults, if the folder has a switch for them")
     parser.add_argument("--store", action="append", default=[], metavar="SERVICE=URL", help="a service's database")
     given = parser.parse_args(words)

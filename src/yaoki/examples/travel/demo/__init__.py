@@ -39,7 +39,7 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
             not the same run.
         json: print one JSON object, and nothing else, on standard output.
         folder: where the databases go, and stay; a temporary folder if left out, kept only when the audit finds something.
-        port: the first of five ports for the services; free ones if left out.
+        port: the first of six ports for the services; free ones if left out.
         limit: seconds after which it gives up.
 
     Returns:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from yaoki.app import journal_at
 from yaoki.errors import ConfigError, YaokiError
 from yaoki.examples.travel.audit import Report, audit, prices
@@ -27,6 +29,7 @@ KILL_WITHIN_S = 0.4  # ... and then at a random instant within this time
 FAULTS_UNTIL = 0.97  # of the trips have ended: the rest is let finish
 STALLED_S = 15.0  # without a trip ending, faults and waits have met: kill what is to be killed, then stop the faults
 SETTLE_S = LATE_S + 0.3  # a duplicate may come that late; what it does then must be seen by the audit
+VISIT_EVERY_S = 0.2
 PAGE = 1000
 
 
@@ -62,6 +65,7 @@ class Progress:
     orchestrator_kills: int = 0
     service_kills: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    front_page: Counter[str] = field(default_factory=Counter)  # whole, degraded (without recommendations), failed
     seconds: float = 0.0
 
 
@@ -91,11 +95,11 @@ class Play:
 
     async def run(self) -> Outcome:
         """Raises ConfigError when something cannot start. However it ends, no process is left."""
-        listening: asyncio.Task[None] | None = None
+        beside: list[asyncio.Task[None]] = []
         try:
             async with asyncio.timeout(self.plan.limit_s):
                 await self._start_host()
-                listening = asyncio.create_task(self._listen())
+                beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._visit())]
                 await self._book()
                 if self.plan.faults:
                     self._say("waiting for requests that come late")
@@ -103,10 +107,11 @@ class Play:
         except TimeoutError:
             self._say(f"gave up after {self.plan.limit_s:g} s")
         finally:
+            for task in beside[1:]:
+                task.cancel()
             await self._stop()
-            if listening is not None:
-                await asyncio.wait([listening], timeout=5)
-                listening.cancel()
+            if beside:
+                await asyncio.wait(beside, timeout=5)
         self._say("auditing")
         self.progress.faults = count(self.plan.folder)
         asked = prices(trips(self.plan.trips))
@@ -132,6 +137,18 @@ class Play:
             told = json.loads(line)
             if told.get("signal") == 9:
                 self.progress.service_kills[told["died"]] += 1
+
+    async def _visit(self) -> None:
+        """Look at the front page again and again: it must always be there, with recommendations or without."""
+        async with httpx.AsyncClient(base_url=self._urls["front"], timeout=30) as visitor:
+            while True:
+                try:
+                    reply = await visitor.get("/")
+                    found = "failed" if reply.status_code != 200 else "degraded" if reply.headers["x-degraded"] == "true" else "whole"
+                except httpx.HTTPError:
+                    found = "failed"
+                self.progress.front_page[found] += 1
+                await asyncio.sleep(VISIT_EVERY_S)
 
     # ── the orchestrator ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -27,6 +27,7 @@ def to_dict(outcome: Outcome) -> dict[str, Any]:
         "trips": report.trips, "completed": report.completed, "undone": report.undone, **report.wrong(),
         "orchestrator_kills": progress.orchestrator_kills, "service_kills": progress.service_kills.total(),
         "faults_injected": progress.faults.total(), "faults": dict(sorted(progress.faults.items())),
+        "front_page": {name: progress.front_page[name] for name in ("whole", "degraded", "failed")},
         "seconds": round(progress.seconds, 2), "seed": plan.seed, "share_of_faults": plan.faults,
         "ok": report.clean, "findings": report.findings[:FINDINGS_SHOWN],
     }
@@ -34,12 +35,14 @@ def to_dict(outcome: Outcome) -> dict[str, Any]:
 
 def table(outcome: Outcome) -> str:
     """The outcome for people."""
-    found = to_dict(outcome)
+    found, progress = to_dict(outcome), outcome.progress
     kinds = ", ".join(f"{count} {kind}" for kind, count in found["faults"].items())
     lines = [
         "", f"{found['trips']:>8} trips    in {found['seconds']:.1f} s, seed {found['seed']}",
         f"{found['faults_injected']:>8} faults   {kinds or 'none'}",
         f"{found['service_kills']:>8} services and {found['orchestrator_kills']} orchestrators killed with -9, and started again",
+        (f"{progress.front_page.total():>8} looks at the front page: {progress.front_page['degraded']} without recommendations, "
+        f"{progress.front_page['failed']} failed"),
         "", "What the services' own databases say:", ""]
     lines += [f"{found[name]:>8} {name.replace('_', ' '):<19} {meaning}" for name, meaning in MEANINGS.items()]
     lines += ["", *(f"  ! {finding}" for finding in found["findings"])]

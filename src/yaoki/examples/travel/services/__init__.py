@@ -14,7 +14,7 @@ from yaoki.errors import ConfigError
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-NAMES = ("hotel", "flight", "points", "payment", "recommend")
+NAMES = ("hotel", "flight", "points", "payment", "recommend", "front")
 
 
 def make(name: str, store_url: str) -> Starlette:
