@@ -234,19 +234,56 @@ async def test_a_body_that_can_be_sent_only_once_is_sent_once(script: Script) ->
     assert (reply.status_code, len(script.seen)) == (503, 1)
 
 
-async def test_cancelling_leaves_no_connection_open(script: Script) -> None:
+async def test_a_cancelled_request_is_let_go_and_leaves_no_connection_in_limbo(script: Script) -> None:
     import asyncio
 
     script.answers = ["slow"]
     pool = httpx.AsyncHTTPTransport(verify=PLAIN)
     service = Service("hotel", policy=pipeline(retry(3, QUICK, budget=False), timeout(5)))
-    async with httpx.AsyncClient(transport=AsyncTransport(service, pool), base_url=script.url) as made:
+    transport = AsyncTransport(service, pool)
+    async with httpx.AsyncClient(transport=transport, base_url=script.url) as made:
         task = asyncio.create_task(made.get("/"))
         while not script.seen:  # noqa: ASYNC110 - a thread appends to it
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert service.numbers().in_flight == 0
+        while transport._carrier.let_go:  # noqa: ASYNC110 - until the server has answered
+            await asyncio.sleep(0.01)
         assert pool._pool.connections == []
-    assert service.numbers().in_flight == 0
     assert len(script.seen) == 1
+
+
+async def test_a_pool_survives_a_storm_of_timeouts(script: Script) -> None:
+    """Cancelled inside httpx, a pool of four is dead after the first dozen of them."""
+    import asyncio
+
+    script.answers = ["slow"] * 12
+    service = Service("hotel", policy=timeout(0.05))
+    pool = httpx.AsyncHTTPTransport(verify=PLAIN, limits=httpx.Limits(max_connections=4))
+    async with httpx.AsyncClient(transport=AsyncTransport(service, pool), base_url=script.url, timeout=httpx.Timeout(2.0)) as made:
+        first = await asyncio.gather(*(made.get("/") for _ in range(12)), return_exceptions=True)
+        assert all(isinstance(each, AttemptTimeoutError | httpx.ReadTimeout) for each in first)
+        script.answers.clear()
+        answered = 0
+        for _ in range(200):
+            try:
+                answered += (await made.get("/")).status_code == 200
+            except (AttemptTimeoutError, httpx.TimeoutException):
+                await asyncio.sleep(0.02)
+            if answered == 20:
+                break
+    assert answered == 20
+
+
+async def test_closing_the_client_ends_what_was_let_go(script: Script) -> None:
+    import asyncio
+
+    script.answers = ["slow"]
+    transport = AsyncTransport(Service("hotel", policy=timeout(0.05)), httpx.AsyncHTTPTransport(verify=PLAIN))
+    async with httpx.AsyncClient(transport=transport, base_url=script.url, timeout=None) as made:
+        with pytest.raises((AttemptTimeoutError, httpx.ReadTimeout)):
+            await made.get("/")
+    assert transport._carrier.let_go == 0
+    assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []

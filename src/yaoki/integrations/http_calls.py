@@ -71,5 +71,7 @@ def hand_on_deadline(headers: MutableMapping[str, str], timeouts: dict[str, floa
     text = encode_ms(left_s)
     if name is not None and text is not None:
         headers[name] = text
-    kinds = timeouts or dict.fromkeys(("connect", "read", "write", "pool"))
-    return {kind: left_s if limit is None else min(limit, left_s) for kind, limit in kinds.items()}
+    kinds = timeouts or dict.fromkeys(("connect", "read", "write"))
+    bounded = {kind: left_s if limit is None else min(limit, left_s) for kind, limit in kinds.items()}
+    # No pool timeout: it makes httpx's pool lose a connection, and the caller is bounded without it. See `carry.py`.
+    return {**bounded, "pool": None}

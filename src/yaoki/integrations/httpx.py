@@ -13,6 +13,8 @@ Each request is one call of the service, and may be several attempts:
 - Answers such as 429 and 503 are failures for the policy (Retry-After is honoured), but the caller gets the last answer,
   exactly as httpx would have given it; `response.extensions["yaoki_attempts"]` counts.
 - A body that cannot be sent twice (a generator) is sent once.
+- A request that a policy, or the caller, stops waiting for is let go, not cut off, because httpx's pool would lose its
+  connection (`carry.py`). While a deadline or timeout bounds the call, httpx's own *pool* timeout is off for the same reason.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from typing import Any
 
 import httpx
 
+from yaoki.integrations.carry import Carrier
 from yaoki.integrations.http_calls import AnswerError, check, hand_on_deadline, may_have_happened, prepare
 from yaoki.policies import scope
 from yaoki.policies.classify import attempts_made, classify
@@ -89,6 +92,7 @@ class AsyncCalls:
         self._service = service
         self._transport = transport if transport is not None else self._default()
         self._deadline_header = deadline_header
+        self._carrier = Carrier()
 
     def _default(self) -> Any:
         return httpx.AsyncHTTPTransport()
@@ -101,7 +105,7 @@ class AsyncCalls:
             if unread is not None:
                 await unread.aclose()
             try:
-                return call.answered(await self._transport.handle_async_request(request))
+                return call.answered(await self._carrier.send(self._transport.handle_async_request, request))
             except Exception as error:
                 call.broke(error)
                 raise
@@ -118,6 +122,7 @@ class AsyncCalls:
         return response
 
     async def aclose(self) -> None:
+        await self._carrier.aclose()
         await self._transport.aclose()
 
 
