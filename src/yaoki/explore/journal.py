@@ -6,6 +6,7 @@ nothing of its batch, which is what a transaction promises; the SQLite journal k
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from yaoki.chaos.faults import At
@@ -89,9 +90,10 @@ class SimJournal(MemoryJournal):
     async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
         life = owner.get()
         world = self._world
+        write_one = self._writer()
 
         def write() -> list[Created | None]:
-            answers = [self._write_one(each) for each in batch]
+            answers = [write_one(each) for each in batch]
             if world is not None and world.digests is not None and life is not None:
                 self._forget(batch, life.heard)
             return answers
@@ -99,6 +101,10 @@ class SimJournal(MemoryJournal):
         if world is None:
             return write()
         return await world.call(self._platter.name, _what(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)  # type: ignore[no-any-return]
+
+    def _writer(self) -> Callable[[NewRun | Append], Created | None]:
+        """What writes the operations of the batch that is sent now."""
+        return self._write_one
 
     def _write_one(self, operation: NewRun | Append) -> Created | None:
         if isinstance(operation, NewRun):

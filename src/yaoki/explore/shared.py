@@ -10,6 +10,8 @@ out is the connection: statements that are lost or sent twice are for that journ
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -86,6 +88,8 @@ class SharedSimJournal(SimJournal):
     async def open(self) -> None:
         """Register a new incarnation."""
         self._stop()
+        # What was given to the last incarnation fails with it: nothing may be written in the new one's name.
+        await self._group.drain()
         no = len(self.table.workers) + 1
         self._me = self.table.workers[no] = Worker(no, self.name, self.now() + LEASE_S)
         self._renew()
@@ -118,20 +122,23 @@ class SharedSimJournal(SimJournal):
         while self.fencing and runtime.monotonic() - self._renewed_at > SURE * LEASE_S and self._me is not None and self._me.alive:
             await runtime.sleep(0.05)
 
-    def _pass_fence(self) -> int:
-        me = self._me
+    def _pass_fence(self, me: Worker | None) -> int:
         assert me is not None
         self.table.reap(self.now())
         if self.fencing and not me.alive:
-            self.fenced()
+            if me is self._me:
+                self.fenced()
             raise FencedError(f"worker {self.name} was declared dead", do="nothing: it starts again by itself", worker=self.name)
         me.lease_until = self.now() + LEASE_S
         return me.no
 
     # ── runs ──
 
-    def _write_one(self, operation: NewRun | Append) -> Created | None:
-        me = self._pass_fence()
+    def _writer(self) -> Callable[[NewRun | Append], Created | None]:
+        return partial(self._write_as, self._me)  # who sends it, not who we are by the time it arrives
+
+    def _write_as(self, sender: Worker | None, operation: NewRun | Append) -> Created | None:
+        me = self._pass_fence(sender)
         if isinstance(operation, NewRun):
             # The numbers are the database's, not this worker's.
             self._next = max(self._headers, default=0) + 1
@@ -146,7 +153,7 @@ class SharedSimJournal(SimJournal):
         return None
 
     async def take(self, limit: int) -> list[Stored]:
-        me = self._pass_fence()
+        me = self._pass_fence(self._me)
         found: list[Stored] = []
         for no, header in self._headers.items():
             free = no not in self.table.owners and self._parked.get(no, 0.0) <= self.now()
@@ -155,7 +162,7 @@ class SharedSimJournal(SimJournal):
         return found
 
     async def take_one(self, run_id: str) -> Stored | None:
-        me, no = self._pass_fence(), self._numbers.get(run_id)
+        me, no = self._pass_fence(self._me), self._numbers.get(run_id)
         if no is None or self._headers[no].state.is_end or self.table.owners.get(no, me) != me:
             return None
         return self._claim(no, me)
