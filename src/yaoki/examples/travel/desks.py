@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -42,8 +44,7 @@ class Desk:
             bulkhead(CONNECTIONS, queue=1000, max_wait=30.0),
             timeout(2 * ATTEMPT_S),
         ))
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS)
-        self.client = async_client(self.service, transport=transport or httpx.AsyncHTTPTransport(limits=limits), base_url=url,
+        self.client = async_client(self.service, transport=transport or _transport(), base_url=url,
                                    timeout=httpx.Timeout(ATTEMPT_S, pool=None))
 
     async def do(self, path: str, body: dict[str, Any], answer: type[T]) -> T:
@@ -56,6 +57,17 @@ class Desk:
     async def undo(self, path: str, key: str) -> None:
         """Undo what was done under `key`, whether it ever was or not."""
         (await self.client.delete(path, params={"key": key})).raise_for_status()
+
+
+def _transport() -> httpx.AsyncBaseTransport:
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=CONNECTIONS)
+    return httpx.AsyncHTTPTransport(limits=limits, verify=_tls())
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """One for all desks: to read the system's certificates takes a tenth of a second."""
+    return ssl.create_default_context()
 
 
 def _raise_if_declined(reply: httpx.Response) -> None:

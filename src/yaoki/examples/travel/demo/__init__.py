@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json as jsons
+import os
 import random
 import shutil
 import signal
@@ -54,17 +55,30 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
     except YaokiError as error:
         print(f"yaoki demo: {error}\n  {error.do}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:  # nobody reads on: `yk demo | head`
+        _silence(notes)
+        return INTERRUPTED
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("yaoki demo: interrupted; every process it started has ended", file=sys.stderr)
         return INTERRUPTED
-    print(table(outcome), file=notes)
     if outcome.report.clean and not kept:
         shutil.rmtree(plan.folder, ignore_errors=True)
-    else:
-        print(f"\nThe databases and the journal are in {plan.folder}", file=notes)
-    if json:
-        print(jsons.dumps(to_dict(outcome)))
+    try:
+        print(table(outcome), file=notes)
+        if plan.folder.exists():
+            print(f"\nThe databases and the journal are in {plan.folder}", file=notes)
+        if json:
+            print(jsons.dumps(to_dict(outcome)), flush=True)
+    except BrokenPipeError:
+        _silence(notes)
     return OK if outcome.report.clean else FINDING
+
+
+def _silence(notes: TextIO) -> None:
+    """Keep Python from complaining at its end that what is left could not be written."""
+    for stream in {notes, sys.stdout}:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 async def _played(plan: Plan, notes: TextIO) -> Outcome:

@@ -26,6 +26,8 @@ from yaoki.saga.journal.port import Query
 
 KILLS_BETWEEN = (0.02, 0.85)  # of the trips have ended
 KILL_WITHIN_S = 0.4  # ... and then at a random instant within this time
+KILLED_SOON = 0.3  # the share of kills that come while the orchestrator still takes up what the last one left
+SOON_S = 2.0
 FAULTS_UNTIL = 0.97  # of the trips have ended: the rest is let finish
 STALLED_S = 15.0  # without a trip ending, faults and waits have met: kill what is to be killed, then stop the faults
 SETTLE_S = LATE_S + 0.3  # a duplicate may come that late; what it does then must be seen by the audit
@@ -160,13 +162,21 @@ class Play:
             self._orchestrator = await _spawn("orchestrator", "--dir", str(self.plan.folder), "--trips", str(self.plan.trips),
                                               **{f"TRAVEL_{name.upper()}": url for name, url in self._urls.items()})
             self._say("booking while everything fails" if self._switch.share else "booking")
-            if await self._ran_until(None if share is None else int(share * self.plan.trips)):
+            if await self._ran_until(*self._kill_at(share)):
                 return
             self._orchestrator.kill()
             await self._orchestrator.wait()
             self.progress.orchestrator_kills += 1
 
-    async def _ran_until(self, kill_at: int | None) -> bool:
+    def _kill_at(self, share: float | None) -> tuple[int | None, float]:
+        """After how many ended trips to kill the orchestrator, and within how many seconds from then."""
+        if share is None:
+            return None, 0.0
+        if self._rng.random() < KILLED_SOON:
+            return 0, SOON_S
+        return int(share * self.plan.trips), KILL_WITHIN_S
+
+    async def _ran_until(self, kill_at: int | None, within_s: float) -> bool:
         """Watch the orchestrator; True when it has ended by itself, False when it is time to kill it."""
         process = self._orchestrator
         assert process is not None
@@ -178,7 +188,7 @@ class Play:
                 self._last_ended = (self._last_ended[0], time.monotonic())
                 # The instant is what matters: in the middle of whatever is under way.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), self._rng.uniform(0, KILL_WITHIN_S))
+                    await asyncio.wait_for(process.wait(), self._rng.uniform(0, within_s))
                 return process.returncode is not None
             if kill_at is None and self._switch.share and (stalled or self.progress.ended.total() >= FAULTS_UNTIL * self.plan.trips):
                 self._switch.share = 0.0
