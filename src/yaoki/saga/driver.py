@@ -307,8 +307,22 @@ class Driver:
 
     async def _resolve(self, step: str, resolution: Resolution) -> None:
         number = self.machine.graph.index.get(step, -1)
-        if number in self.machine.blocked:
+        if number not in self.machine.blocked:
+            return
+        if wrong := self._misfit(step, resolution):
+            reason = f"{step} needs a person: the result that was given is not what it returns: {wrong}"
+            await self._journal.append(Append(self.header.no, self._seq, (), RunState.BLOCKED, b"", reason, self.now()))
+        else:
             await self._write(Record(Kind.RESOLVED, step, _encode(resolution), runtime.unix_time()))
+
+    def _misfit(self, step: str, resolution: Resolution) -> str:
+        """Why the result that a person gave is not what the step returns, or "". In the history it would stop every later start."""
+        if resolution.decision == "done" and self.machine.abort is None:
+            try:
+                self.saga.steps[step].result.decode(bytes(resolution.result))
+            except msgspec.ValidationError as error:
+                return str(error)
+        return ""
 
     async def _signal(self, step: str, data: bytes) -> None:
         """Nobody waits for a signal of another name, and after an abort nobody waits at all."""
