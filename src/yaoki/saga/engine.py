@@ -23,6 +23,7 @@ from yaoki.errors import (
     InputError,
     JournalError,
     RunConflictError,
+    RunError,
     RunNotFoundError,
     UsageError,
 )
@@ -85,6 +86,7 @@ class Engine:
         self._resumed: list[str] = []  # ... and those whose brake was released
         self._handed: set[int] = set()  # requests that a driver has, and has not answered yet
         self._answered: list[int] = []
+        self._foreign: set[int] = set()  # requests for runs whose saga this engine does not have
         self._feeding: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
@@ -200,6 +202,8 @@ class Engine:
                     return stored.header
             if self._broken is not None:
                 raise self._broken
+            if run_id in self.unfit:
+                raise _unfit(run_id, self.unfit[run_id])
             return await waiter
         finally:
             waiters = self._waiters.get(run_id, [])
@@ -260,6 +264,8 @@ class Engine:
             driver = Driver(saga, stored, self.journal, self._is_stopping, self._answered.append, is_new=is_new)
         except (HistoryError, msgspec.ValidationError, KeyError) as error:
             self.unfit[header.id] = str(error)
+            for waiter in self._waiters.pop(header.id, ()):
+                _fail(waiter, _unfit(header.id, str(error)))
             if events.wanted():
                 events.emit(events.RunBlocked(run=header.id, saga=header.saga, step="", reason=f"the code does not fit: {error}"))
             return None
@@ -446,7 +452,7 @@ class Engine:
     async def _carry_out_requests(self) -> None:
         """Hand requests to the runs they are for. One is removed only when its run has recorded what came of it."""
         for request in await self.journal.requests():
-            if request.no in self._handed:
+            if request.no in self._handed or request.no in self._foreign:
                 continue
             if request.kind == "resume":
                 self.release_brake(msgspec.json.decode(request.data)["saga"])
@@ -454,6 +460,10 @@ class Engine:
                 continue
             if request.run not in self._drivers:
                 stored = await self.journal.take_one(request.run)
+                if stored is not None and stored.header.saga not in self.sagas:
+                    self.journal.release(stored.header.no)
+                    self._foreign.add(request.no)  # for an engine that has this saga's code
+                    continue
                 if stored is not None and request.run not in self._drivers:
                     self._begin(stored)
             if not self._hand_out(request):
@@ -514,6 +524,11 @@ def _same(header: Header, new: NewRun) -> None:
         what = f"of saga {header.saga!r}" if header.saga != new.saga else "with another input"
         raise RunConflictError(f"run {header.id!r} exists already, {what}", do="use another id, or start it with the same input",
                                run_id=header.id)
+
+
+def _unfit(run_id: str, why: str) -> RunError:
+    return RunError(f"run {run_id!r} does not fit the code: {why}", do="deploy the code that it was started with, or one that fits it",
+                    run_id=run_id)
 
 
 def _fail(waiter: asyncio.Future[Header], error: Exception) -> None:

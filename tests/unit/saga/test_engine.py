@@ -19,6 +19,7 @@ from yaoki.errors import (
     JournalError,
     RunBlockedError,
     RunConflictError,
+    RunError,
     RunUndoneError,
     UsageError,
 )
@@ -212,6 +213,51 @@ def test_a_blocked_step_can_be_resolved_as_done_with_its_result():
         return await handle.result()
 
     assert on_app(saga, work) == "paid booked by phone, seat 7"
+
+
+def test_a_result_that_is_not_what_the_step_returns_is_refused_and_the_run_stays_blocked():
+    world, journal = World(hotel=[TypeError("bug")]), MemoryJournal()
+    saga = trip_saga(world)
+
+    async def work(app: App) -> tuple[str, str]:
+        handle = await app.start(saga, Trip(), id="t")
+        await handle.wait()
+        await handle.resolve("hotel", "done", result=7)
+        while await journal.requests():
+            await runtime.sleep(0.1)
+        refused = (await handle.stored()).header
+        assert refused.state is RunState.BLOCKED
+        await handle.resolve("hotel", "done", result="booked by phone")
+        return refused.reason, await handle.result()
+
+    reason, result = on_app(saga, work, journal)
+    assert "the result that was given is not what it returns: Expected `str`, got `int`" in reason
+    assert result == "paid booked by phone, seat 7"
+
+
+def test_a_request_for_a_run_of_another_saga_waits_for_an_engine_that_has_its_code():
+    world, journal = World(hotel=[TypeError("bug")]), MemoryJournal()
+    saga, other = trip_saga(world), Saga("other", input=Trip)
+
+    @other.step(undo=None)
+    async def car(trip: Trip) -> int:
+        return 1
+
+    async def blocked(app: App) -> None:
+        assert await (await app.start(saga, Trip(), id="t")).wait() is RunState.BLOCKED
+
+    async def elsewhere(app: App) -> int:
+        await journal.request("t", "resolve", b'{"step":"hotel","decision":"retry"}', 0.0)
+        await runtime.sleep(3.0)
+        return len(await journal.requests())
+
+    async def here(app: App) -> RunState:
+        await runtime.sleep(1.0)
+        return await app.run(saga, "t").wait()
+
+    on_app(saga, blocked, journal)
+    assert on_app(other, elsewhere, journal) == 1
+    assert on_app(saga, here, journal) is RunState.COMPLETED
 
 
 def test_an_undo_that_gives_up_blocks_the_run_and_can_be_resolved():
@@ -606,7 +652,11 @@ def test_a_run_that_the_code_does_not_fit_any_more_is_left_alone_and_told():
         return 1
 
     async def work(app: App) -> dict[str, str]:
+        with pytest.raises(RunError, match="does not fit the code"):  # whoever waits is told, before and after it was looked at
+            await app.run(other, "t").wait()
         await runtime.sleep(1.0)
+        with pytest.raises(RunError, match="does not fit the code"):
+            await app.run(other, "t").wait()
         return app.engine.unfit
 
     assert "hotel" in on_app(other, work, journal)["t"] or "flight" in on_app(other, work, journal)["t"]
