@@ -32,6 +32,9 @@ PIECES_A_PASS = 512
 """Sketches held at once: two sides, 25 KB each as Python numbers, so about 25 MB."""
 
 PIECE_BATCH = 512
+MOST_NAMED = 100_000
+"""Differences named at most: more are not single losses but a wrong bucket, and a list of them helps nobody."""
+
 FAN_OUT = 16
 CHUNK_RECORDS = 8192
 """Pages of listings are gathered up to this size: preparing columns costs the same for 10 as for 1 000 records."""
@@ -75,12 +78,13 @@ class Difference(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a comparison found. `passes`: how often both sides were read."""
+    """What a comparison found. `passes`: how often both sides were read; `truncated`: there is more than was named."""
 
     expected: int
     found: int
     differences: list[Difference]
     passes: int
+    truncated: bool = False
 
 
 class _Piece:
@@ -138,6 +142,7 @@ class Search:
         self._found: list[Difference] = []
         self.passes = 0
         self.counts = (0, 0)
+        self.truncated = False
 
     def begin_pass(self) -> bool:
         """Choose the pieces of the next pass. False: everything is named."""
@@ -189,6 +194,10 @@ class Search:
             else:
                 self._name(piece)
         self._pieces = []
+        if len(self._found) > MOST_NAMED:
+            self._found = self._found[:MOST_NAMED]
+            self._waiting = []
+            self.truncated = True
 
     def _decide(self, piece: _Piece) -> None:
         for side in piece.sides:
@@ -226,7 +235,7 @@ class Search:
 
     def result(self) -> Summary:
         ordered = sorted(self._found, key=lambda each: (each.key, each.version))
-        return Summary(*self.counts, ordered, self.passes)
+        return Summary(*self.counts, ordered, self.passes, self.truncated)
 
 
 def compare_records(expected: list[Record], found: list[Record]) -> list[Difference]:

@@ -75,11 +75,13 @@ async def save_findings(tx: Tx, findings: Iterable[Finding]) -> None:
             each.id, each.sink, each.state, each.opened_at, msgspec.json.encode(each).decode())
 
 
-async def load_findings(store: Store, sink: str | None = None, *, everything: bool = False) -> list[Finding]:
-    """The findings of a sink, or of all; the open ones, or `everything`."""
+async def load_findings(store: Store, sink: str | None = None, *, everything: bool = False,
+                        since: float | None = None) -> list[Finding]:
+    """The findings of a sink, or of all: the open ones; with `since` also those opened later; or `everything`."""
+    after = 0.0 if everything else 1e18 if since is None else since
     rows = await store.fetch(
-        "SELECT body FROM yaoki_ledger_finding WHERE (?1 = '' OR sink = ?1) AND (?2 = 1 OR state <> 'closed') "
-        "ORDER BY opened_at, id", sink or "", 1 if everything else 0)
+        "SELECT body FROM yaoki_ledger_finding WHERE (?1 = '' OR sink = ?1) AND (state <> 'closed' OR opened_at >= ?2) "
+        "ORDER BY opened_at, id", sink or "", after)
     return [msgspec.json.decode(body, type=Finding) for (body,) in rows]
 
 

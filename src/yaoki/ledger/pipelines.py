@@ -70,16 +70,18 @@ async def open_audit(pipeline: Pipeline) -> AsyncIterator[Watch]:
         stack.push_async_callback(sink.close)
         scheme = pipeline.source.split("://", 1)[0]
         if scheme == "dynamodb":
-            yield await _dynamo(pipeline, sink, stack)
+            watch = await _dynamo(pipeline, sink, stack)
         elif scheme in {"sqlite", "postgresql", "postgres"} and "#" not in pipeline.source:
             ledger = await stack.enter_async_context(Ledger(pipeline.source))
-            yield Watch(ledger.store, LedgerSource(ledger), sink, pipeline.rules, list_every_s=pipeline.list_every_s)
+            watch = Watch(ledger.store, LedgerSource(ledger), sink, pipeline.rules, list_every_s=pipeline.list_every_s)
         elif scheme in {"sqlite", "postgresql", "postgres", "sqs", "nats"}:
-            yield await _feed(pipeline, sink, stack)
+            watch = await _feed(pipeline, sink, stack)
         else:
             raise ConfigError(f"nothing can be audited at {pipeline.source!r}",
                               do="use dynamodb://TABLE, postgresql://...[#TABLE], sqlite:///FILE[#TABLE], sqs://QUEUE or "
                               "nats://HOST/STREAM")
+        stack.push_async_callback(watch.close)
+        yield watch
 
 
 def aws(pipeline: Pipeline, service: str) -> Any:

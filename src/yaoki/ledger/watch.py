@@ -18,9 +18,9 @@ from yaoki.errors import AuditError
 from yaoki.events import AuditAdvanced, FindingClosed, FindingOpened, VerdictReached
 from yaoki.ledger import findings as kinds
 from yaoki.ledger.auditor import Auditor
-from yaoki.ledger.compare import compare_records, differences
+from yaoki.ledger.compare import Summary, compare_records, differences
 from yaoki.ledger.findings import Finding
-from yaoki.ledger.leases import prove, take
+from yaoki.ledger.leases import LEASE_S, Lease, give_up, prove, take
 from yaoki.ledger.notes import Progress, load_findings, load_progress, save_look
 from yaoki.ledger.records import Batch, Naming, Record, is_beat
 from yaoki.ledger.rules import Rules
@@ -30,6 +30,12 @@ from yaoki.ledger.store.port import Store
 from yaoki.ledger.verdicts import Look, Verdict
 
 READ_AT_ONCE = 1000
+
+BEATS_JUDGED = 120
+"""The newest beats of a partition are judged; older ones have served and are removed from the sink."""
+
+CLOSED_KEPT_S = 7 * 86_400.0
+"""How long a closed finding is remembered by the auditor, so that it is not told twice. The store keeps it for ever."""
 
 Lint = Callable[[], Awaitable[Sequence[tuple[str, str]]]]
 
@@ -43,13 +49,16 @@ class Watch:
         lint: reads the settings of the pipeline and says what is dangerous about them: (name, sentence) pairs.
     """
 
-    def __init__(self, store: Store, source: Source, sink: Sink, rules: Rules, *, owner: str = "auditor",
+    def __init__(self, store: Store, source: Source, sink: Sink, rules: Rules, *, owner: str = "",
                  list_every_s: float = 3600.0, lint: Lint | None = None) -> None:
         self.store = store
         self.source = source
         self.sink = sink
         self.rules = rules
-        self._owner = owner
+        self._owner = owner or f"auditor-{runtime.new_id()[-12:]}"
+        self._lease: Lease | None = None
+        self._arrived: dict[str, set[Naming]] = {}
+        self._forgotten: dict[str, set[Naming]] = {}
         self._list_every_s = list_every_s
         self._lint = lint
         self.progress = Progress(sink=sink.name)
@@ -68,7 +77,8 @@ class Watch:
         Raises:
             AuditError: another auditor of this sink is at work, or a side cannot be read.
         """
-        lease = await take(self.store, f"audit/{self.sink.name}", self._owner)
+        lease_s = LEASE_S + 3 * self.rules.listing_s
+        lease = self._lease = await take(self.store, f"audit/{self.sink.name}", self._owner, lease_s=lease_s)
         if lease is None:
             raise AuditError(f"another auditor is at work on {self.sink.name}",
                              do="let it work, or wait until its lease has ended")
@@ -91,6 +101,11 @@ class Watch:
         self._tell(changes, verdicts, before, runtime.monotonic() - began)
         return verdicts
 
+    async def close(self) -> None:
+        """Let the next auditor of this sink in at once."""
+        if self._lease is not None:
+            await give_up(self.store, self._lease)
+
     async def run(self, *, looks: int | None = None) -> None:
         """Look every `rules.audit_every_s` until cancelled, or so many times."""
         done = 0
@@ -106,7 +121,8 @@ class Watch:
         """Start from what is stored: this may be a new process, or a person closed a finding meanwhile."""
         settled = self.auditor
         self.progress = await load_progress(self.store, self.sink.name)
-        stored = await load_findings(self.store, self.sink.name, everything=True)
+        since = await self.source.now() - CLOSED_KEPT_S
+        stored = await load_findings(self.store, self.sink.name, since=since)
         self.auditor = Auditor(self.sink.name, self.rules, stored, self.source.part_of)
         self.auditor.adopt(settled)
 
@@ -118,6 +134,7 @@ class Watch:
             known = None if self.by_name_only else await self.source.known()
             summary = await differences(self._expected, self._found, known=known)
             found_differences = summary.differences
+            self._note_flood(summary, now)
             # A source that cannot vouch for every name says nothing about a name that only the sink has.
             if not self.source.vouches:
                 found_differences = [each for each in found_differences if each.kind != kinds.EXTRA]
@@ -143,17 +160,43 @@ class Watch:
                 self.auditor.book.lose(each, "no copy is left at the source or in what was recorded of the stream")
 
     async def _judge(self, lane: Lane, now: float, changed: Counter[str]) -> Verdict:
-        there = {(each.key, each.version) for each in await self._read(self.sink.read, lane.names)}
-        arrived = frozenset(beat.number for beat, name in zip(lane.beats, lane.names, strict=True) if name in there)
-        if lane.natural and arrived:
-            arrived = frozenset(range(max(arrived) + 1))
+        beats, names = lane.beats[-BEATS_JUDGED:], lane.names[-BEATS_JUDGED:]
+        there = await self._beats_there(lane.part, names)
+        arrived = frozenset(beat.number for beat, name in zip(beats, names, strict=True) if name in there)
+        if lane.natural:
+            arrived = frozenset(range(max(arrived) + 1)) if arrived else arrived
+        else:
+            await self._forget(lane)
         open_ones = [each for each in self.auditor.book.open_ones() if each.part in {lane.part, ""} and each.version >= 0]
         if self.source.complete and not open_ones and arrived:
             # Everything written among the beats that never came was compared by name and is there.
             self.auditor.settle(lane.part, self._settled_until(lane, arrived))
         return self.auditor.judge(Look(
-            part=lane.part, now=now, beats=lane.beats, arrived=arrived, transported=lane.transported,
+            part=lane.part, now=now, beats=beats, arrived=arrived, transported=lane.transported,
             changed=changed[lane.part] + changed[""], differing=len(open_ones), held_s=lane.held_s, holder=lane.holder))
+
+    async def _beats_there(self, part: str, names: Sequence[Naming]) -> set[Naming]:
+        """Which of these beats are at rest. What was seen once is not asked for again: a request each would cost too much."""
+        seen = self._arrived.get(part, set()) & set(names)
+        asked = [name for name in names if name not in seen]
+        seen |= {(each.key, each.version) for each in await self._read(self.sink.read, asked)}
+        self._arrived[part] = seen
+        return seen
+
+    async def _forget(self, lane: Lane) -> None:
+        """Remove beats that have served from the sink, each once: they would pile up for ever."""
+        old = {name for name in lane.names[:-BEATS_JUDGED] if is_beat(name[0])}
+        due = old - self._forgotten.get(lane.part, set())
+        if due:
+            await self.sink.forget(sorted(due))
+        self._forgotten[lane.part] = old
+
+    def _note_flood(self, summary: Summary, now: float) -> None:
+        """Say that there is more than is worth naming: a wrong table or bucket, not a loss."""
+        if summary.truncated:
+            self.auditor.book.open("flood", now, note=(
+                f"{len(summary.differences)} differences were named and there are more: {summary.expected} versions are expected "
+                f"and {summary.found} are there; are source, sink and template the right ones?"))
 
     def _settled_until(self, lane: Lane, arrived: frozenset[int]) -> int:
         """The newest beat written before what has been audited: skipped ones below it are accounted for."""

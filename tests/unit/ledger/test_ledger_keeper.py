@@ -10,7 +10,7 @@ import pytest
 from virtual_time import Clock
 from yaoki import events, runtime
 from yaoki.errors import AuditError, RepairRefusedError
-from yaoki.ledger import Keeper, Ledger, Rules, verdicts
+from yaoki.ledger import Keeper, Ledger, Rules, compare, verdicts
 from yaoki.ledger import findings as kinds
 from yaoki.ledger.findings import Finding
 from yaoki.ledger.notes import load_findings, load_progress
@@ -18,7 +18,7 @@ from yaoki.ledger.repair import repair
 from yaoki.ledger.service import DRILL_KEY
 from yaoki.ledger.sinks.memory import MemorySink
 from yaoki.ledger.sources.ledger import LedgerSource
-from yaoki.ledger.watch import Watch
+from yaoki.ledger.watch import BEATS_JUDGED, Watch
 
 RULES = Rules(slo_s=20, beat_every_s=10, seal_every_s=5, hold_s=5, audit_every_s=10, listing_s=1, clock_error_s=1)
 
@@ -57,14 +57,15 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 
 async def test_a_day_in_which_nothing_changes_raises_nothing(stage: Stage) -> None:
-    rules = Rules(slo_s=600, beat_every_s=300, seal_every_s=300, audit_every_s=300)
+    rules = Rules(slo_s=1200, beat_every_s=600, seal_every_s=600, audit_every_s=600)
     keeper, seen = Keeper(stage.ledger, [stage.sink], rules), []
-    for _ in range(24 * 12):
+    for _ in range(24 * 6):
         await keeper.turn()
         seen.append(keeper.watches[0].auditor.worst())
-        stage.clock.now += 300
+        stage.clock.now += 600
     assert set(seen) == {verdicts.QUIET}
     assert await stage.findings() == []
+    assert len(stage.sink.contents) <= 2 * (BEATS_JUDGED + 2)  # beats that have served do not pile up
 
 
 async def test_versions_flow_to_the_sink_and_nothing_is_raised(stage: Stage) -> None:
@@ -244,13 +245,27 @@ async def test_what_no_copy_exists_of_is_said_to_be_lost(stage: Stage) -> None:
     assert (await repair(stage.watch)).lost == [("a", 1)]
 
 
+async def test_a_flood_of_differences_is_said_once_and_not_listed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "MOST_NAMED", 50)
+    await stage.write("a")
+    await stage.wait(60)
+    stage.sink.contents |= {(f"foreign{n}", 1): b"x" for n in range(300)}
+    await stage.watch.look(whole=True)
+    found = await stage.findings()
+    assert len(found) == 51
+    (flood,) = [each for each in found if each.kind == "flood"]
+    assert "1 versions are expected and 301 are there" in flood.note
+
+
 async def test_one_auditor_of_a_sink_at_a_time(stage: Stage) -> None:
     await stage.watch.look()
     other = Watch(stage.ledger.store, LedgerSource(stage.ledger), stage.sink, RULES, owner="other")
     with pytest.raises(AuditError, match="another auditor"):
         await other.look()
-    stage.clock.now += 60
+    await stage.watch.close()
     assert await other.look()
+    stage.clock.now += 600  # it died without giving its lease up
+    assert await stage.watch.look()
 
 
 async def test_events_tell_of_all_of_it(stage: Stage) -> None:

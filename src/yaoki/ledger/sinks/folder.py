@@ -119,3 +119,7 @@ class FolderSink:
         except FileNotFoundError:
             return []
         return [Record(key, version, content_digest(content) if self.knows_digests else b"", at)]
+
+    async def forget(self, names: Sequence[Naming]) -> None:
+        for name in names:
+            (self.root / self.template.name(*name)).unlink(missing_ok=True)

@@ -68,3 +68,6 @@ class HttpSink:
             found.append(Record(key, version, bytes.fromhex(etag) if len(etag) == 32 else b"",
                                 parsedate_to_datetime(modified).timestamp() if modified else 0.0))
         return found
+
+    async def forget(self, names: Sequence[Naming]) -> None:
+        """The service decides how long it keeps heartbeats."""

@@ -63,3 +63,7 @@ class MemorySink:
     async def read(self, names: Sequence[Naming]) -> list[Record]:
         return [Record(*name, content_digest(self.contents[name]), self.times.get(name, 0.0)) for name in names
                 if name in self.contents for _ in range(1 + self.copies.get(name, 0))]
+
+    async def forget(self, names: Sequence[Naming]) -> None:
+        for name in names:
+            self.contents.pop(name, None)

@@ -56,3 +56,7 @@ class Sink(Protocol):
     async def read(self, names: Sequence[Naming]) -> list[Record]:
         """What is at rest under these names, read just now."""
         ...
+
+    async def forget(self, names: Sequence[Naming]) -> None:
+        """Remove heartbeats that have served. Never called with anything else; where removing is not allowed, they stay."""
+        ...

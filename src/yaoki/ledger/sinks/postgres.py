@@ -37,6 +37,7 @@ class PostgresSink:
         self._page = f"SELECT {columns} FROM {table} WHERE (key, version) > ($1, $2) ORDER BY key, version LIMIT {PAGE}"  # noqa: S608
         self._some = (f"SELECT {columns} FROM {table} "  # noqa: S608
                       "WHERE (key, version) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))")
+        self._delete = f"DELETE FROM {table} WHERE (key, version) IN (SELECT * FROM unnest($1::text[], $2::bigint[]))"  # noqa: S608
         self._insert = f"INSERT INTO {table} (key, version, content) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING 1"  # noqa: S608
 
     async def open(self) -> None:
@@ -73,3 +74,6 @@ class PostgresSink:
     async def read(self, names: Sequence[Naming]) -> list[Record]:
         rows = await self._pool.fetch(self._some, [key for key, _ in names], [version for _, version in names])
         return [Record(*row) for row in rows]
+
+    async def forget(self, names: Sequence[Naming]) -> None:
+        await self._pool.execute(self._delete, [key for key, _ in names], [version for _, version in names])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from yaoki.ledger.sinks.port import Foreign
 from yaoki.ledger.sinks.template import Template
 
 READS_AT_ONCE = 16
+DELETES_A_CALL = 1000
 ETAG_HEX = 32
 GONE = {"404", "NoSuchKey", "NotFound"}
 
@@ -114,6 +116,12 @@ class S3Sink:
                     return None
                 raise _refused(error, f"bucket {self.bucket}", "s3:GetObject") from error
         return Record(key, version, self._digest(head.get("ETag", "")), head["LastModified"].timestamp())
+
+    async def forget(self, names: Sequence[Naming]) -> None:
+        for start in range(0, len(names), DELETES_A_CALL):
+            objects = [{"Key": self.template.name(*name)} for name in names[start:start + DELETES_A_CALL]]
+            with contextlib.suppress(ClientError):  # the auditor need not be allowed to: then heartbeats pile up
+                await runtime.run_blocking(self._s3.delete_objects, Bucket=self.bucket, Delete={"Objects": objects, "Quiet": True})
 
 
 def _code(error: ClientError | BotoCoreError) -> str:

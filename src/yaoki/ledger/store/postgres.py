@@ -61,8 +61,12 @@ BETWEEN = """SELECT eff_xid, pos, key, version, digest, commitment, extract(epoc
 VERSIONS = """SELECT key, version, content, schema, extract(epoch FROM written_at)::float8, traceparent
     FROM yaoki_ledger_version WHERE key = $1 AND version >= $2 AND version <= $3 ORDER BY version"""
 
-HELD = """SELECT coalesce(extract(epoch FROM clock_timestamp() - min(written_at)), 0)::float8 FROM yaoki_ledger_version v
-    WHERE eff_xid >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint"""
+# For each partition the first row above the watermark, by its index: never a scan of the table.
+HELD = """SELECT coalesce(extract(epoch FROM clock_timestamp() - min(first.written_at)), 0)::float8
+    FROM generate_series(0, (SELECT body::int - 1 FROM yaoki_ledger_note WHERE name = 'partitions')) AS part
+    CROSS JOIN LATERAL (SELECT written_at FROM yaoki_ledger_version v
+        WHERE v.part = part.part AND eff_xid >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+        ORDER BY eff_xid, pos LIMIT 1) AS first"""
 
 HOLDER = """SELECT format('process %s (%s), open for %s s: %s', pid, datname,
         round(extract(epoch FROM clock_timestamp() - xact_start)), left(query, 200))
