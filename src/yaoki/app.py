@@ -20,7 +20,8 @@ from typing import Any, Generic, Self, TypeVar
 from yaoki.errors import ConfigError, RunBlockedError, RunError, RunUndoneError
 from yaoki.saga.define import Saga
 from yaoki.saga.engine import Engine
-from yaoki.saga.journal.port import Journal
+from yaoki.saga.journal.port import NORMAL, Journal
+from yaoki.saga.placing import Placing
 from yaoki.saga.records import Header, RunState, Stored
 
 T = TypeVar("T")
@@ -113,18 +114,35 @@ class App:
         assert self._sync is not None
         self._sync.close()
 
-    async def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "") -> Run:  # noqa: A002
+    async def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "", queue: str = "default",  # noqa: A002
+                    priority: int = NORMAL, tenant: str = "", delay: float = 0.0, connection: Any = None) -> Run:
         """Start a run; the same id twice is one run. When this returns, the run is durable and will end, whatever fails.
 
         Args:
             id: your name for it, and its idempotency key; a new time-ordered id by default.
             traceparent: W3C trace context to go on with.
+            queue, priority, tenant: where it waits for its turn, on PostgreSQL: priority 0 (first) to 9; tenants take turns.
+            delay: seconds to wait before it begins.
+            connection: of yours, with a transaction under way on the database that holds the journal (asyncpg, or async
+                psycopg): the run is started if and only if you commit. A run of this id that exists is left as it is.
 
         Raises:
-            InputError, RunConflictError, JournalError: nothing was started.
+            InputError, RunConflictError, JournalError, NoTransactionError: nothing was started.
         """
-        header = await self.engine.start(saga, input, id=id, traceparent=traceparent)
+        placing = Placing(queue, priority, tenant, delay)
+        if connection is not None:
+            return Run(self.engine, saga, await self.engine.start_with(connection, saga, input, id=id, traceparent=traceparent,
+                                                                       placing=placing))
+        header = await self.engine.start(saga, input, id=id, traceparent=traceparent, placing=placing)
         return Run(self.engine, saga, header.id)
+
+    async def start_many(self, saga: Saga[I], inputs: Iterable[tuple[str, I]], *, queue: str = "default", priority: int = NORMAL,
+                         tenant: str = "", delay: float = 0.0) -> int:
+        """Start a run for each (id, input), a hundred thousand in seconds. Returns how many were new.
+
+        An empty id is a new one. When it returns all are durable; they are taken up as there is room, here or elsewhere.
+        """
+        return await self.engine.start_many(saga, inputs, placing=Placing(queue, priority, tenant, delay))
 
     def run(self, saga: Saga[Any], id: str) -> Run:  # noqa: A002
         """A handle on a run that was started earlier."""
@@ -186,9 +204,16 @@ class SyncApp:
             future.cancel()
             raise
 
-    def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "") -> SyncRun[Any]:  # noqa: A002
+    def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "", queue: str = "default",  # noqa: A002
+              priority: int = NORMAL, tenant: str = "", delay: float = 0.0) -> SyncRun[Any]:
         """As `App.start`."""
-        return SyncRun(self, self.call(lambda: self._app.start(saga, input, id=id, traceparent=traceparent)))
+        return SyncRun(self, self.call(lambda: self._app.start(saga, input, id=id, traceparent=traceparent, queue=queue,
+                                                               priority=priority, tenant=tenant, delay=delay)))
+
+    def start_many(self, saga: Saga[I], inputs: Iterable[tuple[str, I]], *, queue: str = "default", priority: int = NORMAL,
+                   tenant: str = "", delay: float = 0.0) -> int:
+        """As `App.start_many`."""
+        return self.call(lambda: self._app.start_many(saga, inputs, queue=queue, priority=priority, tenant=tenant, delay=delay))
 
     def run(self, saga: Saga[Any], id: str) -> SyncRun[Any]:  # noqa: A002
         """As `App.run`."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
@@ -33,6 +34,7 @@ from yaoki.saga.define import Saga
 from yaoki.saga.driver import Driver
 from yaoki.saga.journal.port import Created, Journal, NewRun, Request
 from yaoki.saga.machine import HistoryError
+from yaoki.saga.placing import PLAIN, Placing
 from yaoki.saga.records import Abort, Header, Resolution, RunState, Stored
 from yaoki.saga.waiting import check_answer
 
@@ -46,6 +48,9 @@ SHARED_POLL_S = 1.0
 
 # How often somebody who waits for a run that another worker drives has its state looked up.
 REMOTE_POLL_S = 0.2
+
+# Runs that are handed to the journal at once by a bulk start: a few full commits.
+BULK = 4096
 
 # Many bells at once are one.
 COALESCE_S = 0.01
@@ -136,7 +141,8 @@ class Engine:
 
     # ── starting and asking ──────────────────────────────────────────────────────────────────────────────────────────
 
-    async def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "") -> Header:  # noqa: A002
+    async def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "",  # noqa: A002
+                    placing: Placing = PLAIN) -> Header:
         """Start a run, or find the one that this id has. When it returns, the run is durable.
 
         Raises:
@@ -144,17 +150,15 @@ class Engine:
             RunConflictError: a run of this id exists, with another saga or input.
             JournalError: it could not be made durable; it was not started.
         """
-        if self._broken is not None or self._stopping:
-            raise self._broken or JournalError("the engine is closing", do="start it again")
-        if self.sagas.get(saga.name) is not saga:
-            raise UsageError(f"saga {saga.name!r} was not given to this engine", do=f"open it with sagas=[..., {saga.name}]")
-        data = _encoded(saga, input)
-        now = self.journal.now()
+        new = self._new(saga, input, id, traceparent)
         braked = self._brakes[saga.name].is_on
         # On a shared journal whoever has room takes what is not kept; alone, that is decided once the run is durable.
         keep = not self.journal.shared or (not braked and self._has_room(self._starting))
-        new = NewRun(id or runtime.new_id(), saga.name, saga.graph.hash, data, now + saga.deadline if saga.deadline else 0.0,
-                     traceparent, now, keep)
+        if placing is not PLAIN and not placing.is_plain:
+            placing.check(shared=self.journal.shared)
+            keep, new = False, placing.of(new, self.journal.now())
+        elif not keep:
+            new = PLAIN.of(new, 0.0)
         self._starting += keep
         try:
             created = await self._create(new)
@@ -175,6 +179,41 @@ class Engine:
         if created.new and events.wanted():
             events.emit(events.RunStarted(run=header.id, saga=header.saga))
         return header
+
+    def _new(self, saga: Saga[I], input: I, id: str, traceparent: str) -> NewRun:  # noqa: A002
+        if self._broken is not None or self._stopping:
+            raise self._broken or JournalError("the engine is closing", do="start it again")
+        if self.sagas.get(saga.name) is not saga:
+            raise UsageError(f"saga {saga.name!r} was not given to this engine", do=f"open it with sagas=[..., {saga.name}]")
+        now = self.journal.now()
+        return NewRun(id or runtime.new_id(), saga.name, saga.graph.hash, _encoded(saga, input),
+                      now + saga.deadline if saga.deadline else 0.0, traceparent, now)
+
+    async def start_many(self, saga: Saga[I], inputs: Iterable[tuple[str, I]], *, placing: Placing = PLAIN) -> int:
+        """Start a run for each (id, input); returns how many were new. None is kept here: whoever has room takes them.
+
+        An id that exists is left as it is, also if its input was another. Memory is bounded by a page, not by `inputs`.
+        """
+        placing.check(shared=self.journal.shared)
+        fresh = 0
+        for page in _pages((placing.of(self._new(saga, value, run_id, ""), self.journal.now()) for run_id, value in inputs), BULK):
+            fresh += sum(created.new for created in await asyncio.gather(*(self._create(new) for new in page)))
+            self._backlog = True
+            self._feed()
+        await self.journal.ring()
+        return fresh
+
+    async def start_with(self, connection: Any, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "",  # noqa: A002
+                         placing: Placing = PLAIN) -> str:
+        """Start a run in the caller's own transaction; returns its id. Raises NoTransactionError."""
+        if not self.journal.shared:
+            raise UsageError("connection= is for a journal in the database that holds your data", do="open a postgresql:// journal")
+        from yaoki.saga.journal.postgres.joining import start_with  # noqa: PLC0415  only where it is used
+
+        placing.check(shared=True)
+        new = placing.of(self._new(saga, input, id, traceparent), self.journal.now())
+        await start_with(connection, new)
+        return new.id
 
     def _has_room(self, coming: int = 0) -> bool:
         return len(self._drivers) + coming < self.concurrency and not self._backlog and self._fencing is None
@@ -472,6 +511,12 @@ class Engine:
             answered, self._answered[:] = list(self._answered), []
             await self.journal.carried_out(answered)
             self._handed.difference_update(answered)
+
+
+def _pages(runs: Iterable[NewRun], size: int) -> Iterator[list[NewRun]]:
+    each = iter(runs)
+    while page := list(itertools.islice(each, size)):
+        yield page
 
 
 def _release(future: asyncio.Future[None]) -> None:

@@ -67,6 +67,8 @@ class MemoryJournal(OneOwner):
         self._numbers[run.id] = header.no
         if run.keep:
             self._taken.add(header.no)
+        if run.due_at:
+            self._parked[header.no] = run.due_at
         return Created(_copy(header), new=True)
 
     def _append(self, entry: Append) -> None:

@@ -162,6 +162,9 @@ class Journal(Protocol):
         """The headers of those of these runs that exist."""
         ...
 
+    async def ring(self) -> None:
+        """Tell the other owners that there is something to take."""
+
     async def search(self, query: Query) -> list[Header]: ...
 
     async def counts(self, saga: str = "") -> dict[RunState, int]: ...
@@ -203,6 +206,9 @@ class OneOwner:
 
     async def serve(self, graphs: Sequence[str], queues: Sequence[str] | None = None) -> None:
         """The engine leaves alone what it cannot run."""
+
+    async def ring(self) -> None:
+        """There are no others."""
 
     async def read(self, run_id: str) -> Stored | None:
         raise NotImplementedError

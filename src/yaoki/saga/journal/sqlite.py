@@ -149,6 +149,8 @@ class SqliteJournal(OneOwner):
             sql = ("INSERT INTO run (no, id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at) VALUES "
                    f"{_places(len(chunk), 10)} ON CONFLICT DO NOTHING RETURNING no")
             fresh.update(no for (no,) in connection.execute(sql, _flat(chunk)))
+        if delayed := [(run.due_at, row[0]) for row, run in zip(rows, runs, strict=True) if run.due_at and row[0] in fresh]:
+            connection.executemany("UPDATE run SET wake_at = ? WHERE no = ?", delayed)
         answers = []
         for row, run in zip(rows, runs, strict=True):
             if row[0] in fresh:
