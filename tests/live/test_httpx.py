@@ -26,7 +26,7 @@ QUICK = backoff.fixed(0.001)
 
 
 class Script:
-    """A server that answers with the next of a list: a status, a pair of status and headers, "drop", or "slow"."""
+    """A server that answers with the next of a list: a status, a pair of status and headers, "drop", "slow", or seconds to wait."""
 
     def __init__(self) -> None:
         self.answers: list[Any] = []
@@ -44,8 +44,8 @@ class Script:
                 if answer == "drop":
                     self.close_connection = True
                     return
-                if answer == "slow":
-                    time.sleep(0.5)
+                if answer == "slow" or isinstance(answer, float):
+                    time.sleep(answer if isinstance(answer, float) else 0.5)
                     answer = 200
                 status, headers = answer if isinstance(answer, tuple) else (answer, {})
                 self.send_response(status)
@@ -256,25 +256,30 @@ async def test_a_cancelled_request_is_let_go_and_leaves_no_connection_in_limbo(s
 
 
 async def test_a_pool_survives_a_storm_of_timeouts(script: Script) -> None:
-    """Cancelled inside httpx, a pool of four is dead after the first dozen of them."""
+    """Cancelled inside httpx, a pool of four is dead after a second of them."""
     import asyncio
 
-    script.answers = ["slow"] * 12
+    script.answers = [late for _ in range(40) for late in (0.06, 200, 0.1)]
     service = Service("hotel", policy=timeout(0.05))
     pool = httpx.AsyncHTTPTransport(verify=PLAIN, limits=httpx.Limits(max_connections=4))
     async with httpx.AsyncClient(transport=AsyncTransport(service, pool), base_url=script.url, timeout=httpx.Timeout(2.0)) as made:
-        first = await asyncio.gather(*(made.get("/") for _ in range(12)), return_exceptions=True)
-        assert all(isinstance(each, AttemptTimeoutError | httpx.ReadTimeout) for each in first)
+        async def caller() -> None:
+            for _ in range(10):
+                try:
+                    await made.get("/")
+                except (AttemptTimeoutError, httpx.TimeoutException):
+                    pass
+
+        await asyncio.gather(*(caller() for _ in range(12)))
         script.answers.clear()
+        await asyncio.sleep(0.3)  # what was let go ends
         answered = 0
-        for _ in range(200):
+        for _ in range(20):
             try:
                 answered += (await made.get("/")).status_code == 200
             except (AttemptTimeoutError, httpx.TimeoutException):
-                await asyncio.sleep(0.02)
-            if answered == 20:
-                break
-    assert answered == 20
+                pass
+    assert answered >= 15
 
 
 async def test_closing_the_client_ends_what_was_let_go(script: Script) -> None:
