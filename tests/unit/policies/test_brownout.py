@@ -36,6 +36,7 @@ class Server:
     def __init__(self, longest_s: float = NEVER) -> None:
         self.free_at = 0.0
         self.longest_s = longest_s
+        self.scale = 1.0
 
     def send(self, now: float) -> float | None:
         """When the answer comes, or None: turned away at once."""
@@ -43,7 +44,7 @@ class Server:
         if begins - now > self.longest_s:
             return None
         rate = BROWN_PER_S if WARM_S <= begins < WARM_S + BROWN_S else CAPACITY_PER_S
-        self.free_at = begins + 1 / rate
+        self.free_at = begins + 1 / (rate * self.scale)
         return self.free_at
 
 
@@ -56,9 +57,11 @@ class Client:
         self.circuit = circuit
 
 
-def recovery_s(clients: int, make: Callable[[], Client], *, horizon_s: float = 120.0, server: Server | None = None) -> tuple[float, float]:
+def recovery_s(clients: int, make: Callable[[], Client], *, horizon_s: float = 120.0, server: Server | None = None,
+               scale: float = 1.0) -> tuple[float, float]:
     """Seconds until calls are answered again, and calls sent for each call asked for during and after the brown-out."""
-    rng, server = Random(5), server or Server()
+    rng, server, asked_per_s = Random(5), server or Server(), ASKED_PER_S * scale
+    server.scale = scale
     fleet: dict[int, Client] = {}
     timeout = AttemptTimeoutError("x")
     failure = classify(timeout)
@@ -110,19 +113,33 @@ def recovery_s(clients: int, make: Callable[[], Client], *, horizon_s: float = 1
         asked += now >= WARM_S
         client = fleet.setdefault(int(rng.random() * clients), make())
         attempt(client, Attempts(now), now, now)
-        at(now + rng.expovariate(ASKED_PER_S), new_call)
+        at(now + rng.expovariate(asked_per_s), new_call)
 
     at(0.0, new_call)
     while events[0][0] < end_s:
         when, _, then = heappop(events)
         then(when)
     over = int(WARM_S + BROWN_S)
-    well = [second for second in range(over, int(end_s) - 5) if all(answered.get(each, 0) >= 0.85 * ASKED_PER_S for each in range(second, second + 3))]
+    well = [second for second in range(over, int(end_s) - 5) if all(answered.get(each, 0) >= 0.85 * asked_per_s for each in range(second, second + 3))]
     return (float(well[0] - over) if well else NEVER), sent / asked
 
 
 def bucket(**settings: float) -> Callable[[], Client]:
     return lambda: Client(4, Budget(0.1, **settings))
+
+
+@pytest.mark.long
+def test_the_table_of_the_documentation() -> None:
+    """At the published scenario's own load: docs/reference/policies/retry.md."""
+    def row(make: Callable[[], Client], *clients: int) -> list[float]:
+        return [recovery_s(each, make, horizon_s=90, scale=4)[0] for each in clients]
+
+    assert row(lambda: Client(1, None), 10) == [34]
+    assert row(lambda: Client(4, None), 10) == [NEVER]
+    assert row(bucket(start=0.0), 10, 1000, 10_000, 100_000) == [33, 35, 33, 33]
+    assert row(bucket(), 10, 1000, 10_000, 100_000) == [33, 37, 33, 33]
+    assert row(bucket(start=1.0), 10, 1000, 10_000, 100_000) == [33, 39, 83, NEVER]
+    assert row(bucket(start=10), 10_000) == [NEVER]
 
 
 @pytest.fixture(scope="module")
