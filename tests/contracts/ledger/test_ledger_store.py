@@ -237,6 +237,38 @@ async def test_appends_commit_and_roll_back_with_the_callers_postgres_transactio
         assert len(await ledger.history("a")) == 2
 
 
+async def test_cancelling_a_commit_leaves_no_transaction_behind(tmp_path: Path) -> None:
+    async with Ledger(f"sqlite:///{tmp_path}/l.db") as ledger:
+        async def write_one() -> None:
+            async with ledger.tx() as tx:
+                await tx.append("a", 1)
+
+        for spins in range(8):  # wherever the cancellation falls
+            task = asyncio.ensure_future(write_one())
+            for _ in range(spins):
+                await asyncio.sleep(0)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+            before = len(await ledger.history("a"))
+            await write_one()
+            assert [each.version for each in await ledger.history("a")] == list(range(1, before + 2))
+
+
+async def test_a_writer_waits_for_another_process_and_may_be_cancelled_meanwhile(tmp_path: Path) -> None:
+    async with Ledger(f"sqlite:///{tmp_path}/l.db") as ledger:
+        with contextlib.closing(sqlite3.connect(tmp_path / "l.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = asyncio.ensure_future(write(ledger, "a"))
+            await asyncio.sleep(0.05)
+            waiting.cancel()
+            await asyncio.sleep(0.05)
+            other.execute("COMMIT")
+            with contextlib.suppress(asyncio.CancelledError):
+                await waiting
+        assert await write(ledger, "a") == [1]
+
+
 # ── many writers ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

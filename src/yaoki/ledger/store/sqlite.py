@@ -1,7 +1,7 @@
 """A ledger in one SQLite file: one writer at a time, so the order of row ids is the order of commits.
 
 WAL with `synchronous=FULL`: a commit returns after its fsync. Statements take microseconds and run where they are called;
-what may wait, `BEGIN IMMEDIATE` for another process and `COMMIT` for the disk, runs on a thread of its own.
+what may wait, `BEGIN IMMEDIATE` for another process and `COMMIT` for the disk, waits on a thread of its own.
 """
 
 from __future__ import annotations
@@ -150,12 +150,13 @@ class SqliteStore:
     @contextlib.asynccontextmanager
     async def _began(self, connection: sqlite3.Connection) -> AsyncIterator[SqliteTx]:
         assert self._worker is not None, "open the ledger first"
-        here = connection is self._connection  # a caller's connection may be bound to the caller's thread
-        run = self._worker.run if here else _at_once
-        await run(connection.execute, "BEGIN IMMEDIATE")
+        # A caller's connection may be bound to the caller's thread, and has settings of its own.
+        worker = self._worker if connection is self._connection else None
         try:
+            if worker is None or not _began_at_once(connection):
+                await _execute(worker, connection, "BEGIN IMMEDIATE")
             yield SqliteTx(connection)
-            await run(connection.execute, "COMMIT")
+            await _execute(worker, connection, "COMMIT")
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -191,8 +192,39 @@ class SqliteStore:
         return self._connection
 
 
-async def _at_once(execute: Any, sql: str) -> Any:
-    return execute(sql)
+def _began_at_once(connection: sqlite3.Connection) -> bool:
+    """Begin without waiting for another writer; False if there is one. Saves two switches of threads, nearly always."""
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte is the primary code
+            raise
+        return False
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
+    return True
+
+
+async def _execute(worker: runtime.Worker | None, connection: sqlite3.Connection, sql: str) -> None:
+    """Run a statement that may wait. Cancelling is heard after it: a thread inside SQLite cannot be called off, and a
+    connection that two threads use at once would commit what the other just rolled back.
+    """
+    if worker is None:
+        connection.execute(sql)
+        return
+    work = runtime.spawn(worker.run(connection.execute, sql), name=f"ledger {sql}")
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.shield(work)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except sqlite3.Error:
+            break  # told by `result` below
+    work.result()
+    if cancelled is not None:
+        raise cancelled
 
 
 def conflict(row: NewRow, actual: int) -> VersionConflictError:
