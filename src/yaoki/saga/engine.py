@@ -197,11 +197,17 @@ class Engine:
         placing.check(shared=self.journal.shared)
         fresh = 0
         for page in _pages((placing.of(self._new(saga, value, run_id, ""), self.journal.now()) for run_id, value in inputs), BULK):
-            fresh += sum(created.new for created in await asyncio.gather(*(self._create(new) for new in page)))
+            fresh += sum(created.new for created in await self._create_all(page))
             self._backlog = True
             self._feed()
         await self.journal.ring()
         return fresh
+
+    async def _create_all(self, page: list[NewRun]) -> list[Created]:
+        try:
+            return await asyncio.gather(*[self.journal.create(new) for new in page])  # futures: a task each would cost more than the row
+        except FencedError:  # a part of it may be there already, which harms nothing: an id is one run
+            return [await self._create(new) for new in page]
 
     async def start_with(self, connection: Any, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "",  # noqa: A002
                          placing: Placing = PLAIN) -> str:
