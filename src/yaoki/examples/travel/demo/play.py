@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import sys
 import time
 from collections import Counter
@@ -69,6 +70,7 @@ class Progress:
     faults: Counter[str] = field(default_factory=Counter)
     front_page: Counter[str] = field(default_factory=Counter)  # whole, degraded (without recommendations), failed
     seconds: float = 0.0
+    cpu_s: float = 0.0  # of all processes; unlike the seconds it hardly depends on what else the machine does
 
 
 @dataclass
@@ -115,6 +117,8 @@ class Play:
             if beside:
                 await asyncio.wait(beside, timeout=5)
         self._say("auditing")
+        used = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        self.progress.cpu_s = sum(each.ru_utime + each.ru_stime for each in used)
         self.progress.faults = count(self.plan.folder)
         asked = prices(trips(self.plan.trips))
         report = await asyncio.to_thread(audit, self.plan.folder, asked, await claims(self.plan.folder))

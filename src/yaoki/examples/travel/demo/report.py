@@ -28,7 +28,7 @@ def to_dict(outcome: Outcome) -> dict[str, Any]:
         "orchestrator_kills": progress.orchestrator_kills, "service_kills": progress.service_kills.total(),
         "faults_injected": progress.faults.total(), "faults": dict(sorted(progress.faults.items())),
         "front_page": {name: progress.front_page[name] for name in ("whole", "degraded", "failed")},
-        "seconds": round(progress.seconds, 2), "seed": plan.seed, "share_of_faults": plan.faults,
+        "seconds": round(progress.seconds, 2), "cpu_seconds": round(progress.cpu_s, 2), "seed": plan.seed, "share_of_faults": plan.faults,
         "ok": report.clean, "findings": report.findings[:FINDINGS_SHOWN],
     }
 
