@@ -37,9 +37,9 @@ def command(*, target: str, form: str, file: Path | None, down: bool | None) -> 
         out.say(click.style(saga.name, bold=True) + click.style(f"  {len(saga.graph)} steps, hash {saga.graph.hash}", dim=True))
         out.say()
         out.say(picture(saga.graph, None, form, down=down, out=out))
-        from yaoki.saga.drawing.look import LEGEND
+        from yaoki.saga.drawing.look import legend
 
-        out.say("\n" + click.style(LEGEND, dim=True))
+        out.say("\n" + click.style(legend(saga.graph), dim=True))
     else:
         out.say(picture(saga.graph, None, form).rstrip("\n"))
 

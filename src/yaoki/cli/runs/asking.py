@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # How long an engine that runs may take to carry a request out before it is said that none does: seconds. It looks every 0.5.
 WAIT_S = 2.0
 
+# Of so many runs each is told what became of it; of more, only how many.
+FEW = 20
+
 Asked = tuple[str, str, dict[str, Any]]
 """Run, kind and data of a request."""
 
@@ -192,10 +195,11 @@ async def _send(out: Output, db: str, asked: list[Asked]) -> Exit:
             state = stored.header.state if stored else None
             waiting = any(request.run == run for request in left)
             out.emit({"run": run or None, "carried_out": not waiting, "state": state})
-            if not left and run and len(runs) <= 20:
-                out.say(f"{run}: carried out, it is {state} now")
+            if not left and run and len(runs) <= FEW:
+                refused = f": {stored.header.reason}" if stored and state is RunState.BLOCKED else ""
+                out.say(f"{run}: carried out, it is {state} now{refused}")
     if not left:
-        out.say(f"{len(asked)} carried out" if len(runs) > 20 or "" in runs else "")
+        out.say(f"{len(asked)} carried out" if len(runs) > FEW or "" in runs else "")
         return Exit.OK
     out.say(f"written into the journal: {len(asked)} for {len(runs)} run{'s' if len(runs) > 1 else ''}")
     out.remark("no engine has carried this out yet. One that is busy will at its next step; where none runs, the next one that "

@@ -99,7 +99,7 @@ def _head(story: Story) -> Iterator[str]:
 
 def _trouble(story: Story, asked: list[Request], db: str) -> Iterator[str]:
     header = story.stored.header
-    if header.reason and header.state is not RunState.BLOCKED:
+    if header.reason and not header.reason.endswith("needs a person"):
         yield f"  why: {printable(header.reason)}"
     for step, failure in story.blocked().items():
         from yaoki.cli.runs.story import in_words, own_frames

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from yaoki.saga.drawing.layers import Layered
 from yaoki.saga.drawing.look import Look, plain_looks
 from yaoki.saga.drawing.placing import place
-from yaoki.saga.drawing.routing import Net, assign, nets_of, trunk
+from yaoki.saga.drawing.routing import Net, NoRoomError, assign, nets_of, trunk
 from yaoki.saga.graph import Graph
 from yaoki.text import columns_of
 
@@ -27,6 +27,9 @@ Paint = Callable[[str, str], str]
 # The four ways out of a cell, as bits, and the character for each sum of them.
 N, E, S, W = 1, 2, 4, 8
 LINES = " ╵╶└╷│┌├╴┘─┴┐┤┬┼"
+# Rows outside of the first and the last box of a layer that lines may take: as many as nets could ever want.
+OUTSIDE = 40
+
 BORDERS = {False: "┌─┐│└┘", True: "┏━┓┃┗┛"}
 
 
@@ -45,12 +48,23 @@ def boxes(graph: Graph, looks: Sequence[Look] | None = None, *, width: int = 100
         return ""
     layered = Layered(graph.needs)
     if down is not None:
-        return _Drawing(layered, looks, down=down).text(paint)
-    across = _Drawing(layered, looks, down=False)
+        return _drawn(layered, looks, down=down).text(paint)
+    across = _drawn(layered, looks, down=False)
     if across.width <= width:
         return across.text(paint)
-    upright = _Drawing(layered, looks, down=True)
+    upright = _drawn(layered, looks, down=True)
     return min((upright, across), key=lambda drawing: drawing.width).text(paint)
+
+
+def _drawn(graph: Layered, looks: Sequence[Look], *, down: bool) -> _Drawing:
+    """The drawing with its boxes as near to each other as its lines allow."""
+    room = 3 if down else 1
+    while True:
+        try:
+            return _Drawing(graph, looks, room, down=down)
+        except NoRoomError:
+            room += 1
+            assert room < OUTSIDE, "every line has a row of its own by now"
 
 
 class Gap:
@@ -69,7 +83,8 @@ class Gap:
 class _Drawing:
     """A canvas of cells. "Flow" is the way that edges go, "row" the place across it; only `_put` knows which is x."""
 
-    def __init__(self, graph: Layered, looks: Sequence[Look], *, down: bool) -> None:
+    def __init__(self, graph: Layered, looks: Sequence[Look], room: int, *, down: bool) -> None:
+        self.room = room  # free rows between two neighbours
         self.graph = graph
         self.looks = looks
         self.down = down
@@ -90,7 +105,7 @@ class _Drawing:
         middle = [size // 2 if self.down else (size - 1) // 2 for size in sizes]
         self.before = [*middle, *[0] * points]
         self.after = [*(size - 1 - half for size, half in zip(sizes, middle, strict=True)), *[0] * points]
-        self.row = place(self.graph, self.before, self.after, gap=3 if self.down else 1)
+        self.row = place(self.graph, self.before, self.after, gap=self.room)
 
     # ── along the flow ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,17 +132,26 @@ class _Drawing:
     def _gap(self, number: int, begin: int) -> int:
         layers = self.graph.layers
         nets = nets_of([(v, follower) for v in layers[number] for follower in self.graph.followers[v]], self.row)
-        gap = Gap(begin, assign(nets), down=self.down)
-        free = {(self.row[v], side): self.row[v] + side * ((self.before if side < 0 else self.after)[v] + 1)
-                for v in layers[number + 1] for side in (-1, 1)}
+        gap = Gap(begin, assign(nets, self._free(layers[number + 1])), down=self.down)
         for net in nets:
-            self._net(net, gap, free)
+            self._net(net, gap)
+        for row in sorted({row for net in nets for row in net.detours}):  # lines to one target may join on their last track
+            lanes = {net.detours[row] for net in nets if row in net.detours}
+            self._across(gap.track(gap.tracks - 1), (min(row, *lanes), max(row, *lanes)), {row, *lanes})
         for vertex in layers[number + 1]:
             if vertex < self.graph.size:
                 self._put(self.row[vertex], gap.end, "▼" if self.down else "▶", "line")
         return gap.end + 1
 
-    def _net(self, net: Net, gap: Gap, free: dict[tuple[int, int], int]) -> None:
+    def _free(self, layer: Sequence[int]) -> dict[int, list[int]]:
+        """Rows beside each vertex of a layer that no vertex stands in: before it, then after it, the nearest first."""
+        first = [self.row[v] - self.before[v] for v in layer]
+        last = [self.row[v] + self.after[v] for v in layer]
+        begins = [first[0] - OUTSIDE, *(end + 1 for end in last)]
+        ends = [*first, last[-1] + OUTSIDE]
+        return {self.row[v]: [*range(first[i] - 1, begins[i] - 1, -1), *range(last[i] + 1, ends[i + 1])] for i, v in enumerate(layer)}
+
+    def _net(self, net: Net, gap: Gap) -> None:
         if net.is_straight and not net.detours:
             self._along(net.sources[0], gap.begin, gap.end, before=True, after=True)
             return
@@ -136,12 +160,10 @@ class _Drawing:
             self._along(row, gap.begin, track, before=True)
         for row in net.direct:
             self._along(row, track, gap.end, after=True)
-        for row, side in net.detours.items():
-            beside = free[row, side]
+        for row, beside in net.detours.items():
             self._along(beside, track, last)
             self._along(row, last, gap.end, after=True)
-            self._across(last, (min(beside, row), max(beside, row)), {beside, row})
-        self._across(track, trunk(net, free), {*net.sources, *net.direct, *(free[d] for d in net.detours.items())})
+        self._across(track, trunk(net), {*net.sources, *net.direct, *net.detours.values()})
 
     # ── lines ────────────────────────────────────────────────────────────────────────────────────────────────────────
 

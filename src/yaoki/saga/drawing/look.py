@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.machine import Machine, Step
-from yaoki.saga.records import RunState
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,11 @@ STATES = {
 }
 
 
-LEGEND = "↶ can be undone   ┏━┓ the point of no return: what comes after it only goes forward"
+def legend(graph: Graph) -> str:
+    """What the marks in `plain_looks` mean, as far as this graph has them."""
+    pivot = "┏━┓ the point of no return: what comes after it only goes forward"
+    return "   ".join(text for text, has in (("↶ can be undone", any(node.undo for node in graph.nodes)),
+                                            (pivot, graph.pivot >= 0)) if has)
 
 
 def plain_looks(graph: Graph) -> list[Look]:
@@ -51,7 +54,9 @@ def plain_looks(graph: Graph) -> list[Look]:
 
 def _plain(node: Node) -> Look:
     gives = "" if node.gives in {"None", "Any", ""} else f"→ {node.gives}"
-    return Look(f"{node.name} ↶" if node.undo else node.name, gives, pivot=node.pivot)
+    waits = {"": "", "sleep": "◷ sleeps", "signal": "◷ waits for an answer"}.get(node.waits, f"◷ {node.waits}")
+    sub = "  ".join(part for part in (waits, gives) if part)
+    return Look(f"{node.name} ↶" if node.undo else node.name, sub, pivot=node.pivot)
 
 
 def looks_of(machine: Machine) -> list[Look]:
@@ -66,6 +71,4 @@ def look_of(machine: Machine, number: int, more: str = "") -> Look:
     mark, words, tone = STATES[step]
     if step is Step.TO_UNDO:
         words = "to undo, in doubt" if number in machine.doubt else "to undo"
-    if step is Step.CLEAR and machine.state is RunState.RUNNING:
-        words = "skipped"
     return Look(f"{mark} {node.name}", f"{words}  {more}".strip(), tone, node.pivot)

@@ -11,9 +11,11 @@ Each trunk has a track of its own. What may touch what is decided so that nobody
 
 1. A branch may not run over the line of another net's source in the same row: that net's trunk comes first.
 2. Where nets share a target, a net with other targets may not be touched by a line that could turn into it: it comes
-   first, and a second such net, or one that meets a line running along the whole row, takes a detour: through the free
+   first, and a second such net, or one that meets a line running along the whole row, takes a detour: through a free
    row beside its target, to a last track.
 3. A circle of "comes first" is broken by a detour as well.
+4. Each detour has a free row of its own, and detours to two targets do not overlap on the last track. Where there is no
+   such row, the boxes have to stand further apart (`NoRoomError`).
 
 Lines that merely cross are drawn as a bridge.
 
@@ -26,13 +28,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 
+class NoRoomError(Exception):
+    """A detour has no free row. Never leaves `drawing`: the boxes are moved apart."""
+
+
 class Net:
     """Sources that lead to the same targets.
 
     Attributes:
         sources, targets: their rows, ascending.
-        detours: rows of targets that are reached on the last track, each with the side (-1 before, 1 after) of the
-            free row that leads there.
+        detours: rows of targets that are reached on the last track, each with the free row that leads there.
         track: number of the trunk's track, from 0.
     """
 
@@ -66,26 +71,59 @@ def nets_of(edges: Sequence[tuple[int, int]], rows: Sequence[int]) -> list[Net]:
     return sorted(nets, key=lambda net: (net.sources, net.targets))
 
 
-def assign(nets: Sequence[Net]) -> int:
-    """Give each net its track and detours. Returns the number of tracks, the last one for detours included."""
+def assign(nets: Sequence[Net], free: Mapping[int, Sequence[int]]) -> int:
+    """Give each net its track and detours. Returns the number of tracks, the last one for detours included.
+
+    Args:
+        free: by target's row, the free rows that lead to it, best first.
+
+    Raises:
+        NoRoomError: there are too few.
+    """
+    lanes = _Lanes(nets, free)
     for row in sorted({row for net in nets for row in net.targets}):
-        _share(row, [net for net in nets if row in net.targets])
+        _share(row, [net for net in nets if row in net.targets], lanes)
     left, track = list(nets), 0
     while left:
-        free = [net for net in left if not _clashes(net, left)]
-        if not free:
+        ready = [net for net in left if not _clashes(net, left)]
+        if not ready:
             net = min(left, key=lambda net: (len(_clashes(net, left)), net.sources))
             for row in sorted(_clashes(net, left)):
-                _detour(net, row, nets)
+                lanes.detour(net, row)
             continue
-        for net in free:
+        for net in ready:
             net.track = track
             track += 0 if net.is_straight else 1
             left.remove(net)
     return track + any(net.detours for net in nets)
 
 
-def _share(row: int, nets: list[Net]) -> None:
+class _Lanes:
+    """The free rows that detours take."""
+
+    def __init__(self, nets: Sequence[Net], free: Mapping[int, Sequence[int]]) -> None:
+        self._nets = nets
+        self._free = free
+        self._spans: dict[int, tuple[int, int]] = {}  # of each target on the last track
+        self._used: set[int] = set()
+
+    def detour(self, net: Net, row: int) -> None:
+        others = {source for other in self._nets if other is not net for source in other.sources}
+        for lane in self._free[row]:
+            low, high = self._spans.get(row, (row, row))
+            span = (min(low, lane), max(high, lane))
+            if lane not in self._used and lane not in others and not self._overlaps(row, span):
+                self._used.add(lane)
+                self._spans[row] = span
+                net.detours[row] = lane
+                return
+        raise NoRoomError
+
+    def _overlaps(self, row: int, span: tuple[int, int]) -> bool:
+        return any(span[0] <= high and low <= span[1] for other, (low, high) in self._spans.items() if other != row)
+
+
+def _share(row: int, nets: list[Net], lanes: _Lanes) -> None:
     """Rule 2: of the nets with several targets, at most one reaches a shared target directly."""
     if len(nets) < 2:
         return
@@ -95,7 +133,7 @@ def _share(row: int, nets: list[Net]) -> None:
             if keep is None:
                 keep = net
             else:
-                _detour(net, row, nets)
+                lanes.detour(net, row)
 
 
 def _clashes(net: Net, others: Sequence[Net]) -> set[int]:
@@ -106,12 +144,7 @@ def _clashes(net: Net, others: Sequence[Net]) -> set[int]:
     return net.direct & (sources | shared)
 
 
-def _detour(net: Net, row: int, nets: Sequence[Net]) -> None:
-    taken = {other.detours[row] for other in nets if row in other.detours}
-    net.detours[row] = 1 if -1 in taken and 1 not in taken else -1
-
-
-def trunk(net: Net, free: Mapping[tuple[int, int], int]) -> tuple[int, int]:
-    """First and last row of the net's trunk. `free`: the free row at (target's row, side)."""
-    rows = [*net.sources, *net.direct, *(free[row, side] for row, side in net.detours.items())]
+def trunk(net: Net) -> tuple[int, int]:
+    """First and last row of the net's trunk."""
+    rows = [*net.sources, *net.direct, *net.detours.values()]
     return min(rows), max(rows)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from yaoki.saga.drawing import boxes, looks_of, plain_looks
-from yaoki.saga.drawing.boxes import _Drawing
+from yaoki.saga.drawing.boxes import _Drawing, _drawn
 from yaoki.saga.drawing.layers import Layered
 from yaoki.saga.drawing.look import Look
 from yaoki.saga.drawing.routing import assign, nets_of
@@ -121,11 +121,13 @@ def needs(draw: st.DrawFn) -> list[list[int]]:
 
 
 @settings(max_examples=150)
+@example([[], [], [], [0, 1], [0, 1, 2], [0, 2]], False)  # two detours in one row, until each had its own
+@example([[], [], [], [], [1, 2, 3], [1, 2], [0, 1, 3], [3, 6], [0, 3, 6, 7], [0, 2, 6]], True)  # two detours to one target
 @given(needs(), st.booleans())
 def test_following_the_lines_from_each_box_leads_to_its_followers_and_to_nothing_else(direct: list[list[int]], down: bool):
     graph = Layered(direct)
     looks = [Look(f"s{node}") for node in range(len(direct))]
-    drawing = _Drawing(graph, looks, down=down)
+    drawing = _drawn(graph, looks, down=down)
     reader = Reader(drawing, down=down)
     arrows = {cell: None for cell, char in reader.chars.items() if char in "▶▼"}
     boxes_at = where(drawing, reader, down=down)
@@ -164,7 +166,7 @@ def boxes_text(drawing: _Drawing) -> str:
 ])
 def test_two_trunks_never_share_a_track(edges: list[tuple[int, int]]):
     nets = nets_of(edges, [0, 4, 0, 4])
-    tracks = assign(nets)
+    tracks = assign(nets, {0: [-2, 2], 4: [2, 6]})
     used = [net.track for net in nets if not net.is_straight]
     assert len(used) == len(set(used))
     assert max(used, default=0) < max(tracks, 1)
