@@ -23,7 +23,7 @@ import msgspec
 from yaoki import runtime
 from yaoki.errors import ConfigError, DefinitionError, NoReplyError
 from yaoki.messages.brokers.port import Broker, check_durability
-from yaoki.messages.compose import compose
+from yaoki.messages.compose import Key, compose
 from yaoki.messages.consumer import Consumer, Pace
 from yaoki.messages.envelope import Message
 from yaoki.messages.handlers import Fn, Handler, flatten, handler_of
@@ -169,12 +169,12 @@ class Messages:
 
     # ── what it says ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def publish(self, *payloads: object, key: str = "", connection: Any = None, delay: float = 0.0,
+    async def publish(self, *payloads: object, key: Key = "", connection: Any = None, delay: float = 0.0,
                       due: float = 0.0, headers: dict[str, str] | None = None, id: str = "") -> list[Message]:  # noqa: A002
         """Publish; returns when it is durable. With `connection`, in its transaction: see `Outbox`.
 
         Args:
-            key: messages of one key are handled in the order in which they were published.
+            key: messages of one key are handled in the order in which they were published; or a function from the payload.
             delay, due: seconds from now, or since 1970, before which it is not handled. It then has no order.
             headers: CloudEvents extensions. id: the same id is the same message; default: a new one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from yaoki import effect, runtime
@@ -9,8 +10,11 @@ from yaoki.messages.current import handling
 from yaoki.messages.envelope import Message, check_headers
 from yaoki.messages.schema import encode, schema_of
 
+Key = str | Callable[[Any], str]
+"""The key of what is published, or a function from the payload to it, for several at once."""
 
-def compose(payload: object, *, source: str, key: str = "", id: str = "", due: float = 0.0,  # noqa: A002
+
+def compose(payload: object, *, source: str, key: Key = "", id: str = "", due: float = 0.0,  # noqa: A002
             correlation: str = "", reply_to: str = "", headers: dict[str, str] | None = None) -> Message:
     """The message that says `payload`.
 
@@ -26,7 +30,7 @@ def compose(payload: object, *, source: str, key: str = "", id: str = "", due: f
     if headers:
         check_headers(headers)
     return Message(
-        id=own_id, source=source, type=schema.name, version=schema.version, data=encode(payload), key=key,
+        id=own_id, source=source, type=schema.name, version=schema.version, data=encode(payload), key=key if isinstance(key, str) else key(payload),
         time=runtime.unix_time(), due=due, cause=cause.id if cause else "",
         correlation=correlation or (cause.correlation or cause.id if cause else own_id), reply_to=reply_to,
         traceparent=under_way.traceparent if under_way else "", headers=headers or {})

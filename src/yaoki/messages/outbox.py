@@ -14,7 +14,7 @@ import sqlite3
 from typing import Any
 
 from yaoki.errors import ConfigError, NoTransactionError
-from yaoki.messages.compose import compose
+from yaoki.messages.compose import Key, compose
 from yaoki.messages.envelope import Message
 from yaoki.messages.store import postgres_sql, sqlite_sql
 
@@ -33,11 +33,11 @@ class Outbox:
         self.service = service
         self.notify = notify
 
-    async def publish(self, *payloads: object, connection: Any, key: str = "", **options: Any) -> list[Message]:
+    async def publish(self, *payloads: object, connection: Any, key: Key = "", **options: Any) -> list[Message]:
         """Write `payloads` in the transaction that is open on `connection`, in this order.
 
         Args:
-            key: they are handled in order with others of this key.
+            key: they are handled in order with others of this key; or a function from the payload to its key.
             options: `due` (seconds since 1970), `headers`, `correlation`, `id` (of a single one).
 
         Raises:
@@ -48,7 +48,7 @@ class Outbox:
         await self.write(messages, connection=connection)
         return messages
 
-    def publish_now(self, *payloads: object, connection: Any, key: str = "", **options: Any) -> list[Message]:
+    def publish_now(self, *payloads: object, connection: Any, key: Key = "", **options: Any) -> list[Message]:
         """`publish` for programs without a loop: a connection of sqlite3 or psycopg, or SQLAlchemy's over them."""
         messages = [compose(each, source=self.service, key=key, **options) for each in payloads]
         driver = _driver_of(connection)

@@ -1,0 +1,239 @@
+"""Messages: publishing with state, consuming, latency; beside a plain SKIP LOCKED loop, Celery, Dramatiq and FastStream.
+
+Everything on one machine in one run, with fsync. The peers run in an environment of their own, made from
+requirements/bench-messages.lock. "One by one" is a transaction a message; ours is what the library does unasked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+import asyncpg  # noqa: E402
+import msgspec  # noqa: E402
+from _report import Report, arguments  # noqa: E402
+
+from servers import running_postgres  # noqa: E402
+from yaoki.messages import Message, Messages, Outbox  # noqa: E402
+from yaoki.messages.store.opening import open_store  # noqa: E402
+
+HOME = ROOT / ".yaoki" / "bench-messages"
+LOCK = ROOT / "requirements" / "bench-messages.lock"
+BATCH = 500
+
+
+class Order(msgspec.Struct):
+    n: int
+
+
+async def produce_one_by_one(url: str, count: int) -> float:
+    """State and event in a transaction of their own, one connection."""
+    connection, outbox = await asyncpg.connect(url), Outbox("shop")
+    await connection.execute("CREATE TABLE IF NOT EXISTS orders (n integer)")
+    began = time.perf_counter()
+    for n in range(count):
+        async with connection.transaction():
+            await connection.execute("INSERT INTO orders VALUES ($1)", n)
+            await outbox.publish(Order(n), key=f"o{n}", connection=connection)
+    rate = count / (time.perf_counter() - began)
+    await connection.close()
+    return rate
+
+
+async def produce_batched(url: str, count: int) -> float:
+    """State and events of `BATCH` orders in a transaction."""
+    connection, outbox = await asyncpg.connect(url), Outbox("shop")
+    began = time.perf_counter()
+    for at in range(0, count, BATCH):
+        numbers = range(at, at + BATCH)
+        async with connection.transaction():
+            await connection.executemany("INSERT INTO orders VALUES ($1)", [(n,) for n in numbers])
+            await outbox.publish(*(Order(n) for n in numbers), key=lambda order: f"o{order.n}", connection=connection)
+    rate = count / (time.perf_counter() - began)
+    await connection.close()
+    return rate
+
+
+async def consume_skip_locked(url: str, count: int, batch: int) -> float:
+    """The loop that is in every blog: SELECT ... FOR UPDATE SKIP LOCKED, work, UPDATE."""
+    connection = await asyncpg.connect(url)
+    await connection.execute("DROP TABLE IF EXISTS queue; CREATE TABLE queue (id bigserial PRIMARY KEY, data text, done boolean NOT NULL DEFAULT false);"
+                             "CREATE INDEX ON queue (id) WHERE NOT done")
+    await connection.executemany("INSERT INTO queue (data) VALUES ($1)", [(f'{{"n":{n}}}',) for n in range(count)])
+    began, left = time.perf_counter(), count
+    while left:
+        async with connection.transaction():
+            rows = await connection.fetch("SELECT id, data FROM queue WHERE NOT done ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED", batch)
+            for row in rows:
+                msgspec.json.decode(row["data"], type=Order)
+            await connection.execute("UPDATE queue SET done = true WHERE id = ANY ($1::bigint[])", [row["id"] for row in rows])
+        left -= len(rows)
+    rate = count / (time.perf_counter() - began)
+    await connection.close()
+    return rate
+
+
+async def consume_ours(url: str, count: int) -> float:
+    """A handler, started on a full log; from its first message to its last."""
+    store = await open_store(url)
+    for at in range(0, count, 1000):
+        await store.append([Message(id=f"{time.time_ns():020}{n:08}", source="bench", type="Order", key=f"o{n}", data=b'{"n":%d}' % n, time=time.time())
+                            for n in range(at, at + 1000)])
+    app, seen, done = Messages("shop", store), [], asyncio.Event()
+
+    @app.on(Order, in_flight=500)
+    async def take(order: Order) -> None:
+        if not seen:
+            seen.append(time.perf_counter())
+        seen.append(order.n)
+        if len(seen) > count:
+            done.set()
+
+    async with app:
+        await done.wait()
+        rate = count / (time.perf_counter() - seen[0])
+    await store.close()
+    return rate
+
+
+async def embedded(folder: str, count: int) -> dict[str, float]:
+    """Durable publishing with 256 tasks in flight, then reading it all with a handler. And one at a time."""
+    app = Messages("shop", f"sqlite:///{folder}/embedded.db")
+    async with app:
+        numbers = iter(range(count))
+
+        async def publisher() -> None:
+            for n in numbers:
+                await app.publish(Order(n), key=f"o{n % 1000}")
+
+        began = time.perf_counter()
+        await asyncio.gather(*(publisher() for _ in range(256)))
+        many = count / (time.perf_counter() - began)
+        began = time.perf_counter()
+        for n in range(300):
+            await app.publish(Order(n), key="alone")
+        alone = 300 / (time.perf_counter() - began)
+    again, seen, done = Messages("shop", f"sqlite:///{folder}/embedded.db"), 0, asyncio.Event()
+
+    @again.on(Order, in_flight=500)
+    async def take(order: Order) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == count:
+            done.set()
+
+    began = time.perf_counter()
+    async with again:
+        await done.wait()
+        consumed = count / (time.perf_counter() - began)
+    return {"publish_256_per_s": many, "publish_1_per_s": alone, "consume_per_s": consumed}
+
+
+async def latency(url: str, count: int, *, hold_s: float = 0.0) -> list[float]:
+    """Milliseconds from `publish` to the handler, on a quiet server; with a snapshot held open for `hold_s` if asked."""
+    app, got, found = Messages("latency", url), asyncio.Event(), []
+
+    @app.on(Order, name=f"take{time.time_ns()}", since="now")
+    async def take(order: Order) -> None:
+        got.set()
+
+    async with app:
+        await asyncio.sleep(1.0)
+        holder = await asyncpg.connect(url)
+        hold = holder.transaction(isolation="repeatable_read", readonly=True)
+        if hold_s:
+            await hold.start()
+            await holder.fetch("SELECT count(*) FROM yaoki_messages")
+        began = time.perf_counter()
+        while len(found) < count or time.perf_counter() - began < hold_s:
+            got.clear()
+            sent = time.perf_counter()
+            await app.publish(Order(1), key="k")
+            await got.wait()
+            found.append((time.perf_counter() - sent) * 1000)
+            await asyncio.sleep(0.005)
+        if hold_s:
+            await hold.rollback()
+        await holder.close()
+    return found
+
+
+def peers(count: int) -> dict[str, Any]:
+    python, stamp = HOME / "bin" / "python", HOME / ".made"
+    if not stamp.exists() or stamp.read_text() != LOCK.read_text():
+        venv.create(HOME, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", LOCK], check=True)
+        stamp.write_text(LOCK.read_text())
+    done = subprocess.run([python, ROOT / "benchmarks" / "_message_peers.py", str(count)], check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(values), 1), "least": round(min(values), 1), "most": round(max(values), 1), "rounds": len(values)}
+
+
+async def ours(server: Any, *, quick: bool) -> dict[str, Any]:
+    rounds, many = (1, 5_000) if quick else (3, 20_000)
+    raw: dict[str, list[float]] = {}
+
+    def keep(name: str, value: float) -> None:
+        raw.setdefault(name, []).append(value)
+
+    for _ in range(rounds):
+        url = server.new_database()
+        await (await open_store(url)).close()
+        keep("publish with state, one by one", await produce_one_by_one(url, 300))
+        keep(f"publish with state, {BATCH} a transaction", await produce_batched(url, many))
+        keep("SKIP LOCKED loop, one by one", await consume_skip_locked(url, 300, 1))
+        keep("SKIP LOCKED loop, 100 at a time", await consume_skip_locked(url, 3_000, 100))
+        keep("consume, a handler", await consume_ours(server.new_database(), many))
+        with tempfile.TemporaryDirectory() as folder:
+            for name, value in (await embedded(folder, many)).items():
+                keep(f"embedded {name}", value)
+    url = server.new_database()
+    hold_s = 4.0 if quick else 12.0
+    idle = await latency(url, 200)
+    held = await latency(url, 200, hold_s=hold_s)
+    third = len(held) // 3
+    return {"rates_per_s": {name: spread(values) for name, values in raw.items()},
+            "latency_ms": {"p50 idle": statistics.median(idle), "p99 idle": statistics.quantiles(idle, n=100)[98],
+                           "held for_s": hold_s, "p50 held, first third": statistics.median(held[:third]),
+                           "p50 held, last third": statistics.median(held[-third:])}}
+
+
+def main() -> int:
+    options = arguments(__doc__)
+    report = Report("messages", options)
+    with running_postgres() as server:
+        raw = asyncio.run(ours(server, quick=options.quick))
+    raw["peers"] = peers(300 if options.quick else 1_000)
+    rates = {name: cell["median"] for name, cell in raw["rates_per_s"].items()}
+    for name, cell in raw["rates_per_s"].items():
+        report.line(f"{name:<44}{cell['median']:>10.0f}/s  ({cell['least']:.0f} .. {cell['most']:.0f})")
+    for name, cell in raw["peers"].items():
+        report.line(f"{name:<44}{cell}")
+    report.line(f"latency, ms: {raw['latency_ms']}")
+    report.claim("publish with state, batched, x one by one", rates[f"publish with state, {BATCH} a transaction"] / rates["publish with state, one by one"], at_least=50)
+    report.claim("consume, x SKIP LOCKED one by one", rates["consume, a handler"] / rates["SKIP LOCKED loop, one by one"], at_least=40)
+    report.claim("consume, x Dramatiq", rates["consume, a handler"] / raw["peers"]["dramatiq on Redis"]["consume_per_s"], at_least=20)
+    report.claim("embedded, durable, 256 in flight, messages/s", rates["embedded publish_256_per_s"], at_least=10_000)
+    report.claim("latency p50 on an idle PostgreSQL, ms", raw["latency_ms"]["p50 idle"], at_most=20)
+    report.claim("latency p50 late in a held snapshot, x early", raw["latency_ms"]["p50 held, last third"] / raw["latency_ms"]["p50 held, first third"], at_most=1.5)
+    return report.end(raw)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
