@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +63,18 @@ def erase(*, key: str, yes: bool, db: str) -> Exit:
 
     confirm(f"erase all contents of {key} for good?", yes=yes)
     return asyncio.run(_erase(output(), db, key))
+
+
+@command.command()
+@click.argument("sink")
+@click.option("--rate", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Versions a second at most.")
+@setting("--db", "db", help="The ledger: sqlite:///FILE or postgresql://...")
+def deliver(*, sink: str, rate: float | None, db: str) -> Exit:
+    """Bring everything that is sealed to a sink, a new one from the beginning; stop and go on whenever you like.
+
+    SINK is written as for `yk audit`: 's3://BUCKET/logs/{key}-{version}.log', a folder, postgresql://...#TABLE, ...
+    """
+    return asyncio.run(_deliver(output(), db, sink, rate))
 
 
 @contextlib.asynccontextmanager
@@ -126,6 +139,46 @@ async def _erase(out: Output, db: str, key: str) -> Exit:
     out.emit({"key": key, "erased": erased})
     out.say(f"{erased} content(s) of {key} were erased; delete the copies in sinks: a full audit names those that are left")
     return Exit.OK
+
+
+async def _deliver(out: Output, db: str, to: str, rate: float | None) -> Exit:
+    from yaoki import runtime
+    from yaoki.ledger import Deliverer
+    from yaoki.ledger.leases import give_up_all
+    from yaoki.ledger.pipelines import Pipeline, open_sink
+
+    sink = open_sink(Pipeline(source=db, sink=to))
+    async with _opened(db) as ledger:
+        await sink.open()
+        try:
+            owner = f"yk-{runtime.new_id()[-12:]}"
+            deliverer = Deliverer(ledger, sink, owner=owner, rate_per_s=rate)
+            await ledger.seal(owner)
+            with _bar(out, await deliverer.backlog()) as progress:
+                done = await deliverer.deliver(progress=progress)
+            left = await deliverer.backlog()
+            await give_up_all(ledger.store, owner)
+        finally:
+            await sink.close()
+    out.emit({"stored": done.stored, "present": done.present, "quarantined": done.quarantined, "left": left, "down": done.down})
+    out.say(f"{done.stored} stored, {done.present} were there already, {done.quarantined} set aside, {left} left")
+    if done.down:
+        out.say(f"the sink takes nothing: {done.down}")
+    if left and not done.down:
+        out.say("another process is delivering the rest: its lease is not ours")
+    return Exit.FINDING if left or done.quarantined else Exit.OK
+
+
+@contextlib.contextmanager
+def _bar(out: Output, total: int) -> Iterator[Callable[[int, int], object]]:
+    """A progress bar for people who look at a terminal, on stderr; else nothing."""
+    from yaoki.cli.frame.output import is_terminal
+
+    if out.json or not is_terminal(sys.stderr):
+        yield lambda _done, _total: None
+        return
+    with click.progressbar(length=total, label="delivering", file=sys.stderr, show_pos=True) as bar:
+        yield lambda done, _total: bar.update(done - bar.pos)
 
 
 def _shown(content: bytes | None) -> str:

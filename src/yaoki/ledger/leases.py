@@ -50,3 +50,9 @@ async def give_up(store: Store, lease: Lease) -> None:
     async with store.transaction() as tx:
         await tx.execute("UPDATE yaoki_ledger_lease SET held_until = 0 WHERE name = ?1 AND owner = ?2 AND fence = ?3",
                          lease.name, lease.owner, lease.fence)
+
+
+async def give_up_all(store: Store, owner: str) -> None:
+    """Let others in at once everywhere: this worker ends."""
+    async with store.transaction() as tx:
+        await tx.execute("UPDATE yaoki_ledger_lease SET held_until = 0 WHERE owner = ?1", owner)

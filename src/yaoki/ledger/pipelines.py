@@ -6,7 +6,7 @@
 
     sources   dynamodb://TABLE · sqlite:///FILE and postgresql://... (a ledger of ours)
               postgresql://...#TABLE · sqlite:///FILE#TABLE (anybody's table, or outbox) · sqs://QUEUE · nats://HOST/STREAM
-    sinks     s3://BUCKET/TEMPLATE · a folder with a TEMPLATE · postgresql://...#TABLE · https://HOST/TEMPLATE
+    sinks     s3://BUCKET/TEMPLATE · a folder with a TEMPLATE · postgresql://...#TABLE · https://HOST/TEMPLATE · nats://HOST/STREAM
 """
 
 from __future__ import annotations
@@ -117,9 +117,13 @@ def open_sink(pipeline: Pipeline) -> Sink:
 
         from yaoki.ledger.sinks.http import HttpSink  # noqa: PLC0415
         return HttpSink(httpx.AsyncClient(), url)
+    if url.startswith("nats://"):
+        from yaoki.ledger.sinks.jetstream import JetStreamSink  # noqa: PLC0415
+        address, _, stream = url.rpartition("/")
+        return JetStreamSink(address, stream)
     if "://" in url and not url.startswith("file://"):
         raise ConfigError(f"no sink is known at {url!r}", do="use s3://BUCKET/TEMPLATE, a path with a template, "
-                          "postgresql://...#TABLE or https://...")
+                          "postgresql://...#TABLE, https://... or nats://HOST/STREAM")
     from yaoki.ledger.sinks.folder import FolderSink  # noqa: PLC0415
     path = url.removeprefix("file://")
     root, template = split_path(path)

@@ -17,6 +17,7 @@ from yaoki.errors import AuditError, FencedError
 from yaoki.ledger import findings as kinds
 from yaoki.ledger.delivery import Deliverer
 from yaoki.ledger.findings import Book
+from yaoki.ledger.leases import give_up_all
 from yaoki.ledger.ledger import Ledger
 from yaoki.ledger.notes import all_progress, drills, load_findings, save_drills, save_findings
 from yaoki.ledger.records import Naming
@@ -54,13 +55,20 @@ class Keeper:
         self._due: dict[str, float] = {}
 
     async def run(self) -> None:
-        """Work until cancelled."""
-        while True:
-            try:
-                await self.turn()
-            except FencedError as error:
-                log.warning("%s", error)  # another process took over in the middle; it goes on there
-            await runtime.sleep(min(self.rules.seal_every_s, self.rules.audit_every_s, self.rules.beat_every_s) / 2)
+        """Work until cancelled; then give the leases back."""
+        try:
+            while True:
+                try:
+                    await self.turn()
+                except FencedError as error:
+                    log.warning("%s", error)  # another process took over in the middle; it goes on there
+                await runtime.sleep(min(self.rules.seal_every_s, self.rules.audit_every_s, self.rules.beat_every_s) / 2)
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """Give back every lease, so that another process goes on at once."""
+        await give_up_all(self.ledger.store, self._owner)
 
     async def turn(self) -> None:
         """Do whatever is due."""

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,30 +129,6 @@ async def test_a_second_queue_of_a_topic_remembers_what_the_consumer_lost(tmp_pa
         assert json.loads((tmp_path / "sink" / "a-2.log").read_bytes()) == {"key": "a", "version": 2}
         with pytest.raises(AuditError, match="get_queue_url failed"):
             await audit("sqs://nowhere", tmp_path, region="us-east-1")
-
-
-@pytest.fixture
-def nats_url(tmp_path: Path) -> Iterator[str]:
-    yield from started(str(Path(sys.executable).parent / "nats-server"), tmp_path)
-
-
-def started(program: str, folder: Path) -> Iterator[str]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen([program, "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", str(folder / "js")],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            try:
-                socket.create_connection(("127.0.0.1", port), 0.2).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield f"nats://127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 @pytest.mark.live

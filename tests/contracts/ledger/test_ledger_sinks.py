@@ -16,6 +16,7 @@ from yaoki.errors import AuditError, ConfigError, ContentConflictError
 from yaoki.ledger.fingerprint import content_digest
 from yaoki.ledger.sinks.folder import FolderSink
 from yaoki.ledger.sinks.http import HttpSink
+from yaoki.ledger.sinks.jetstream import JetStreamSink
 from yaoki.ledger.sinks.memory import MemorySink
 from yaoki.ledger.sinks.port import Sink
 from yaoki.ledger.sinks.postgres import PostgresSink
@@ -52,7 +53,8 @@ class Shelf:
                                             "Last-Modified": email.utils.formatdate(1_700_000_000, usegmt=True)})
 
 
-@pytest.fixture(params=["memory", "folder", "s3", "http", pytest.param("postgres", marks=pytest.mark.live)])
+@pytest.fixture(params=["memory", "folder", "s3", "http", pytest.param("postgres", marks=pytest.mark.live),
+                        pytest.param("jetstream", marks=pytest.mark.live)])
 async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sink]:
     made: Sink
     if request.param == "memory":
@@ -63,6 +65,8 @@ async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         made = S3Sink(request.getfixturevalue("aws"), "archive-of-logs", "logs/{key}-{version}.log")
     elif request.param == "http":
         made = HttpSink(httpx.AsyncClient(transport=httpx.MockTransport(Shelf())), "http://shelf/logs/{key}/{version}")
+    elif request.param == "jetstream":
+        made = JetStreamSink(request.getfixturevalue("nats_url"), "HISTORY")
     else:
         made = PostgresSink(request.getfixturevalue("postgres"))
     await made.open()

@@ -97,3 +97,14 @@ def test_a_ledger_is_looked_into(shop: Path, capsys: pytest.CaptureFixture[str])
     assert "5 content(s) of A000001 were erased" in capsys.readouterr().out
     assert yk("ledger", "history", "A000001", "--db", "sqlite:///shop.db", "--json") == 0
     assert all(json.loads(line)["erased"] for line in capsys.readouterr().out.splitlines())
+
+
+def test_a_new_sink_is_filled_and_filling_it_again_changes_nothing(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert yk("ledger", "deliver", "second/{key}/{version}", "--db", "sqlite:///shop.db", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == {"stored": 7, "present": 0, "quarantined": 0, "left": 0, "down": ""}
+    assert (shop / "second/A000001/5").read_bytes() == b'{"n":4}'
+    assert yk("ledger", "deliver", "second/{key}/{version}", "--db", "sqlite:///shop.db") == 0  # no lease was left behind
+    assert "0 stored, 0 were there already, 0 set aside, 0 left" in capsys.readouterr().out
+    (shop / "third").write_text("a file where a folder should be")
+    assert yk("ledger", "deliver", "third/{key}/{version}", "--db", "sqlite:///shop.db") == 2
+    assert "is not a folder" in capsys.readouterr().err
