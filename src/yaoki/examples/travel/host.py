@@ -1,6 +1,6 @@
 """Runs the services, each as a process of its own, and starts one again when it dies.
 
-    python -m yaoki.examples.travel.host --dir /tmp/agency            until its standard input ends, or Ctrl-C
+    python -m yaoki.examples.travel.host --dir /tmp/agency            until Ctrl-C, or until the pipe that is its input ends
 
 Everything is imported once, here; a service is a fork, so that it is back some 20 ms after a kill -9. Each keeps its port
 all along: the host holds a socket bound to it that does not listen, so that while the service is dead its callers are
@@ -21,6 +21,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 from pathlib import Path
@@ -91,7 +92,9 @@ class Host:
             os._exit(code)
 
     def run(self, stop: int) -> int:
-        """Serve until the file descriptor `stop` ends, or SIGTERM."""
+        """Serve until SIGTERM or Ctrl-C, or, if the file descriptor `stop` is a pipe, until that ends."""
+        kind = os.fstat(stop).st_mode
+        watched = [stop] if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) else []
         died, woken = os.pipe()
         os.set_blocking(woken, False)
         signal.set_wakeup_fd(woken)
@@ -104,7 +107,7 @@ class Host:
                 self.start(name)
             self._tell_when_ready()
             while not stopping:
-                readable, _, _ = select.select([stop, died], [], [])
+                readable, _, _ = select.select([*watched, died], [], [])
                 if stop in readable and not os.read(stop, 1024):
                     break
                 if died in readable:

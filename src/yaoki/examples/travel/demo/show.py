@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
@@ -11,7 +12,6 @@ from yaoki.examples.travel.faults import count
 
 if TYPE_CHECKING:
     from rich.live import Live
-    from rich.table import Table
 
 LINE_EVERY_S = 2.0
 BAR_WIDTH = 44
@@ -63,16 +63,13 @@ class Show:
     def _panel(self, progress: Progress) -> Any:
         from rich.panel import Panel  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
-        from rich.text import Text  # noqa: PLC0415
 
         grid = Table.grid(padding=(0, 2))
-        grid.add_row(Text("trips"), self._bar(progress), _rate(progress))
+        grid.add_row("trips", self._bar(progress))
         for name, style in STYLES:
-            grid.add_row(Text(f"  {name}", style=style), Text(f"{progress.ended[name]:>6}", style=style))
-        grid.add_row(Text("faults"), Text(f"{progress.faults.total():>6}"), _faults(progress))
-        killed = "  ".join(f"{name} {times}" for name, times in sorted(progress.service_kills.items()))
-        grid.add_row(Text("kill -9"), Text(f"{progress.service_kills.total() + progress.orchestrator_kills:>6}"),
-                     Text(f"orchestrator {progress.orchestrator_kills}  {killed}", style="dim"))
+            grid.add_row(f"[{style}]  {name}[/]", f"[{style}]{progress.ended[name]:>6}[/]")
+        grid.add_row("faults", _counted(progress.faults))
+        grid.add_row("kill -9", _counted(progress.service_kills + Counter(orchestrator=progress.orchestrator_kills)))
         return Panel(grid, title="Yaoki: fall seven times, rise eight", subtitle=f"{progress.phase} · {progress.seconds:.0f} s · seed {self._plan.seed}")
 
     def _bar(self, progress: Progress) -> Any:
@@ -82,16 +79,10 @@ class Show:
         for name, style in STYLES:
             bar.append("█" * round(BAR_WIDTH * progress.ended[name] / self._plan.trips), style=style)
         bar.append("░" * max(0, BAR_WIDTH - len(bar)), style="dim")
+        bar.append(f"  {progress.ended.total() / max(progress.seconds, 0.1):.0f} a second")
         return bar
 
 
-def _rate(progress: Progress) -> str:
-    return f"{progress.ended.total() / max(progress.seconds, 0.1):.0f} a second"
-
-
-def _faults(progress: Progress) -> Table:
-    from rich.table import Table  # noqa: PLC0415
-
-    grid = Table.grid(padding=(0, 1))
-    grid.add_row(*(f"[dim]{kind} {times}[/]" for kind, times in sorted(progress.faults.items())))
-    return grid
+def _counted(times: Counter[str]) -> str:
+    each = " · ".join(f"{kind} {count}" for kind, count in sorted(times.items()) if count)
+    return f"{times.total():>6}  [dim]{each}[/]"
