@@ -12,9 +12,8 @@ import sys, tomllib
 project = tomllib.load(open("pyproject.toml", "rb"))
 needs = project["project"]["dependencies"] + ["hatchling>=1.26", "editables>=0.5"]
 if "dev" in sys.argv:
-    for name, extra in project["project"]["optional-dependencies"].items():
-        needs += [] if name == "all" else extra
-    needs += project["dependency-groups"]["dev"]
+    extras = project["project"]["optional-dependencies"]
+    needs += [need for name in extras if name not in ("all", "bench") for need in extras[name]]
 print("\n".join(needs))
 PY
 }
