@@ -8,9 +8,13 @@ import json
 import os
 import platform
 import sqlite3
+import subprocess
 import sys
+import venv
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def arguments(doc: str | None, **more: Any) -> argparse.Namespace:
@@ -23,6 +27,18 @@ def arguments(doc: str | None, **more: Any) -> argparse.Namespace:
     for name, settings in more.items():
         parser.add_argument(f"--{name.replace('_', '-')}", **settings)
     return parser.parse_args()
+
+
+def peers_python(name: str) -> Path:
+    """Python of the environment of `requirements/bench-NAME.lock`, under `.yaoki/`; made when its lock has changed."""
+    home, lock = ROOT / ".yaoki" / f"bench-{name}", ROOT / "requirements" / f"bench-{name}.lock"
+    python, stamp = home / "bin" / "python", home / ".made"
+    if not stamp.exists() or stamp.read_text() != lock.read_text():
+        print(f"making the peers' environment {home.name}", file=sys.stderr)
+        venv.create(home, with_pip=True, clear=True)
+        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "--require-hashes", "-r", lock], check=True)
+        stamp.write_text(lock.read_text())
+    return python
 
 
 def machine() -> dict[str, Any]:

@@ -6,7 +6,7 @@ The same saga of four steps that do nothing, and one that fails at its fourth st
 flight. Equal durability: every record is fsynced before the next step begins (SQLite synchronous=FULL on both sides).
 The raw limit is SQLite itself: the same rows, with the same keys, 256 runs' worth to a commit.
 
-DBOS runs in an environment of its own (`.yaoki/bench-dbos`, made on the first run from `requirements/bench-dbos.txt`).
+DBOS runs in an environment of its own (`.yaoki/bench-dbos`, made on the first run from `requirements/bench-dbos.lock`).
 """
 
 from __future__ import annotations
@@ -20,15 +20,12 @@ import subprocess
 import sys
 import tempfile
 import time
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _report import Report, arguments
+from _report import ROOT, Report, arguments, peers_python
 
-ROOT = Path(__file__).resolve().parent.parent
-PEER = ROOT / ".yaoki" / "bench-dbos"
 STEPS = 4
 IN_FLIGHT = (1, 16, 256)
 
@@ -181,20 +178,8 @@ DBOS.destroy()
 """
 
 
-def peer() -> Path:
-    python = PEER / "bin" / "python"
-    wanted = ROOT / "requirements" / "bench-dbos.txt"
-    stamp = PEER / ".made"
-    if not (stamp.exists() and stamp.read_text() == wanted.read_text()):
-        print("making the peer's environment", file=sys.stderr)
-        venv.create(PEER, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "--disable-pip-version-check", "-r", wanted], check=True)
-        stamp.write_text(wanted.read_text())
-    return python
-
-
 def dbos(folder: Path, in_flight: int, runs: int, *, fails: bool) -> dict[str, float]:
-    done = subprocess.run([peer(), "-c", DBOS_PROGRAM, folder, str(in_flight), str(runs), str(int(fails))], check=True,
+    done = subprocess.run([peers_python("dbos"), "-c", DBOS_PROGRAM, folder, str(in_flight), str(runs), str(int(fails))], check=True,
                           capture_output=True, text=True, env={**os.environ, "DBOS__VMID": ""})
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
@@ -296,7 +281,7 @@ def rounds(quick: bool) -> Iterator[tuple[int, bool, int, int]]:
 def main() -> int:
     options = arguments(__doc__)
     report = Report("sagas", options)
-    peer()
+    peers_python("dbos")
     (ROOT / ".yaoki").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=ROOT / ".yaoki") as name:
         folder = Path(name)
