@@ -10,12 +10,14 @@ from yaoki.errors import ConfigError
 from yaoki.explore.corpus import add as keep
 from yaoki.explore.corpus import load as kept_plans
 from yaoki.explore.jobs import explore_in_jobs
+from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import Settings, parse
 from yaoki.explore.report import Report
 from yaoki.explore.scenarios import Scenario
 from yaoki.explore.seal import sealed
 from yaoki.explore.search import Explorer
+from yaoki.explore.service_points import listening
 from yaoki.explore.story import Story
 
 
@@ -79,10 +81,18 @@ def replay(target: Any, token: str, **settings: Any) -> tuple[Execution, Story]:
     """
     plan, given = parse(token)
     scenario = as_scenario(target, **settings)
-    with sealed(scenario.seal):
-        scenario.baseline = None
-        scenario.baseline = scenario.execute((), given)
-        run = scenario.execute(plan, given, story=True)
+    scenario.memory = Memory.of_policies()
+    try:
+        with sealed(scenario.seal), listening():
+            scenario.baseline = None
+            scenario.baseline = scenario.execute((), given)
+            if not scenario.baseline.points and scenario.service_points is None:
+                scenario.service_points = True
+                scenario.baseline = scenario.execute((), given)
+            run = scenario.execute(plan, given, story=True)
+    finally:
+        scenario.memory.put_back()
+        scenario.memory = None
     if run.unfired:
         raise ConfigError(f"the plan does not apply any more: {', '.join(run.unfired)} is never reached",
                           do="explore again; the code has changed since the token was printed")

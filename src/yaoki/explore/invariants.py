@@ -73,8 +73,12 @@ def bounded_retries(world: World, scenario: Scenario, run: Execution) -> str:
 def no_leak(world: World, scenario: Scenario, run: Execution) -> str:
     """Nothing runs on when everything has ended."""
     del scenario, run
-    left = world.leaks()
-    return f"still running at the end: {'; '.join(left)}" if left else ""
+    if left := world.leaks():
+        return f"still running at the end: {'; '.join(left)}"
+    for held in world.memory.bulkheads if world.memory is not None else ():
+        if held.in_use:
+            return f"{held.describe()} still holds {held.in_use} place(s), and nothing is under way"
+    return ""
 
 
 def no_lost_error(world: World, scenario: Scenario, run: Execution) -> str:

@@ -68,6 +68,8 @@ class Process:
             life.born = self.world.durable()
         if self.starts > 1:
             self.world.note(self.name, "starts again")
+            if self.world.memory is not None:
+                self.world.memory.put_back()
         context = self.world.base.copy()
         context.run(owner.set, life)
         task = self.world.loop.create_task(self._live(), name=self.name, context=context)

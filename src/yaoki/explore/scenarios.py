@@ -17,8 +17,10 @@ from typing import Any, overload
 
 from yaoki.explore import invariants as built_in
 from yaoki.explore.loop import DeadlockError, LivelockError
+from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution, Violation
 from yaoki.explore.plan import PLAIN, Plan, Settings, lookup
+from yaoki.explore.service_points import attach
 from yaoki.explore.world import World
 
 Check = Callable[[World], object]
@@ -46,6 +48,7 @@ class Scenario:
         blocked_ok: may a run end blocked, waiting for a person? By default never: faults here end.
         effects: reads what services of your own hold: `(service, subject)` → units; a subject of a run begins with `RUN/`.
             Fake services keep these accounts themselves.
+        service_points: may faults strike at every `Service` call? By default only where there is no other point.
         timed: does it matter when things happen (leases, expiry)? Then states at different times are different states.
         seal: "patch" makes clocks and randomness virtual wherever they are read; "strict" makes them errors; "off".
     """
@@ -54,7 +57,7 @@ class Scenario:
                  invariants: Iterable[Check] = (), always: Iterable[Check] = (), steady: Callable[..., Any] | None = None,
                  atomic: bool = False, same_answer: bool = True, faults: Sequence[str] | None = None, most_calls: int = 400,
                  most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False, timed: bool = False,
-                 effects: Effects | None = None, seal: str = "patch") -> None:
+                 effects: Effects | None = None, service_points: bool | None = None, seal: str = "patch") -> None:
         self.main = main
         self.name = name or getattr(main, "__name__", "scenario")
         self.setup = setup
@@ -70,9 +73,11 @@ class Scenario:
         self.outage_calls = outage_calls
         self.blocked_ok = blocked_ok
         self.timed = timed
+        self.service_points = service_points
         self.effects = effects
         self.seal = seal
         self.baseline: Execution | None = None
+        self.memory: Memory | None = None  # of policies that live longer than a universe; kept while exploring
         self._takes_world = bool(inspect.signature(main).parameters)
         # Seeding is cheaper than making one, and an execution is short.
         self._rng = Random(0)
@@ -99,6 +104,11 @@ class Scenario:
             world.digests = []
             world.timed = self.timed
         run = Execution(plan, settings)
+        if self.service_points:
+            attach(world)
+        if self.memory is not None:
+            self.memory.put_back()
+            world.memory = self.memory
         try:
             self._run(world, run)
             self._judge(world, run)

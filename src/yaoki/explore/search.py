@@ -27,11 +27,13 @@ from random import Random
 from yaoki import runtime
 from yaoki.chaos import faults
 from yaoki.chaos.faults import At, Fault, Tier
+from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import PLAIN, Plan, Planned, Settings
 from yaoki.explore.report import Report
 from yaoki.explore.scenarios import Scenario
 from yaoki.explore.seal import sealed
+from yaoki.explore.service_points import listening
 from yaoki.explore.shrink import shrink
 from yaoki.explore.strike import simulated
 from yaoki.explore.tidy import tidy
@@ -96,9 +98,15 @@ class Explorer:
     def run(self) -> Report:
         """Explore, and report."""
         self._began = runtime.REAL.monotonic()
-        with sealed(self.scenario.seal), tidy() as collect:
-            self._collect = collect
-            self._search()
+        # Before `tidy`, which hides from the collector what it freezes.
+        self.scenario.memory = Memory.of_policies()
+        try:
+            with sealed(self.scenario.seal), listening(), tidy() as collect:
+                self._collect = collect
+                self._search()
+        finally:
+            self.scenario.memory.put_back()
+            self.scenario.memory = None
         self.report.seconds = runtime.REAL.monotonic() - self._began
         self.report.finish()
         return self.report
@@ -107,6 +115,9 @@ class Explorer:
         scenario, report = self.scenario, self.report
         scenario.baseline = None
         base = scenario.execute((), self.settings, keys=bool(self.reduce))
+        if not base.points and scenario.service_points is None:
+            scenario.service_points = True
+            base = scenario.execute((), self.settings, keys=bool(self.reduce))
         scenario.baseline = base
         again = scenario.execute((), self.settings)
         report.take_baseline(base, again)

@@ -23,6 +23,7 @@ from yaoki import runtime as runtimes
 from yaoki.chaos.faults import At
 from yaoki.explore.dialect import FAKE, Dialect
 from yaoki.explore.loop import VirtualLoop
+from yaoki.explore.memory import Memory
 from yaoki.explore.process import Life, PowerCut, Process, owner
 from yaoki.explore.runtime import SimRuntime
 from yaoki.explore.strike import strike, strike_blocking
@@ -91,6 +92,7 @@ class World:
         self.watchers: list[Callable[[World], Any]] = []
         self.outages: dict[str, tuple[str, int]] = {}
         self.cuts: dict[str, tuple[str, float]] = {}
+        self.memory: Memory | None = None
         self.landing = 0
         self.crashes = 0
         self.stopped = ""
