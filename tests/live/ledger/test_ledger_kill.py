@@ -26,7 +26,7 @@ from yaoki.ledger.sinks.folder import FolderSink
 
 async def main():
     rules = Rules(slo_s=0.2, beat_every_s=0.1, seal_every_s=0.05, hold_s=0, audit_every_s=0.3, listing_s=1, clock_error_s=0.1)
-    async with Ledger("sqlite:///ledger.db", partitions=2) as ledger:
+    async with Ledger(sys.argv[1], partitions=2) as ledger:
         keeper = Keeper(ledger, [FolderSink("archive")], rules, owner="keeper")  # the same owner takes its leases up at once
         n = 0
         while True:
@@ -41,10 +41,10 @@ asyncio.run(main())
 """
 
 
-def run_and_kill(folder: Path, seconds: float) -> set[tuple[str, int]]:
+def run_and_kill(folder: Path, url: str, seconds: float) -> set[tuple[str, int]]:
     """What it acknowledged before it died."""
     with (folder / "said").open("wb") as said, (folder / "errors").open("ab") as errors:
-        process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=folder, stdout=said, stderr=errors)
+        process = subprocess.Popen([sys.executable, "-c", PROGRAM, url], cwd=folder, stdout=said, stderr=errors)
         deadline = time.monotonic() + 20
         while not (folder / "said").stat().st_size and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -55,15 +55,17 @@ def run_and_kill(folder: Path, seconds: float) -> set[tuple[str, int]]:
     return {(line.split()[0].decode(), int(line.split()[1])) for line in lines}
 
 
-async def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path) -> None:
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_nothing_acknowledged_is_lost_by_kill_9(tmp_path: Path, database: str, request: pytest.FixtureRequest) -> None:
+    url = request.getfixturevalue("postgres") if database == "postgres" else f"sqlite:///{tmp_path}/ledger.db"
     rng = random.Random(11)
     acknowledged: set[tuple[str, int]] = set()
     for _ in range(4):
-        acknowledged |= await asyncio.to_thread(run_and_kill, tmp_path, rng.uniform(0.05, 0.6))
+        acknowledged |= await asyncio.to_thread(run_and_kill, tmp_path, url, rng.uniform(0.05, 0.6))
     assert len(acknowledged) > 10
     assert (tmp_path / "errors").read_text() == ""
     sink = FolderSink(tmp_path / "archive")
-    async with Ledger(f"sqlite:///{tmp_path}/ledger.db") as ledger:
+    async with Ledger(url) as ledger:
         keeper = Keeper(ledger, [sink], Rules(slo_s=0.01, clock_error_s=0), owner="keeper")
         await ledger.seal("keeper")
         await keeper.deliverers[0].deliver()
