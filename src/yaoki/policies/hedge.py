@@ -33,7 +33,7 @@ from yaoki.policies import scope, sync
 from yaoki.policies.budget import Budget, for_service
 from yaoki.policies.latency import LatencyQuantile
 from yaoki.policies.policy import Finding, Policy, Site, seconds
-from yaoki.policies.race import Line, Race, is_final
+from yaoki.policies.race import Line, is_final
 
 # `asyncio.current_task` is a plain function until Python 3.12, at three times the cost of the dict that it looks into.
 task_of: Callable[[asyncio.AbstractEventLoop], asyncio.Task[Any] | None] = (
@@ -169,7 +169,7 @@ def _async_shell(policy: Hedge, rules: Told, inner: Callable[..., Any]) -> Calla
         delay_s = policy.delay_s(runtime.monotonic())
         line = lines.get(loop)
         if delay_s is not None and (line is None or line.delay_s != delay_s):
-            line = lines[loop] = Line(loop, delay_s)  # calls under way stay in the line they are in
+            line = lines[loop] = Line(loop, delay_s, rules, inner)  # calls under way stay in the line they are in
         here = (loop, line)
         return line
 
@@ -182,24 +182,21 @@ def _async_shell(policy: Hedge, rules: Told, inner: Callable[..., Any]) -> Calla
             if latencies is not None:
                 latencies.feed(loop.time() - began)
             return result
-        task = task_of(loop)
-        assert task is not None, "a coroutine runs in a task"
-        race = Race(rules, line, task, inner, args, kwargs)
-        line.waiting[race] = began + line.delay_s
+        record = [began + line.delay_s, task_of(loop), args, kwargs, copy_context(), None]
+        line.waiting[id(record)] = record
         if not line.armed:
-            line.armed = True
-            loop.call_at(began + line.delay_s, line.sweep)
+            line.arm(began + line.delay_s)
         try:
             result = await inner(*args, **kwargs)
         except BaseException as error:
             try:  # the race raises it again, or has a better answer
-                result = await race.failed(error, loop.time() - began)
+                result = await line.race(record).failed(error, loop.time() - began)
             finally:
                 del error
         else:
-            line.waiting.pop(race, None)
-            if race.made > 1 or (accept is not None and not rules.acceptable(result)):
-                result = await race.answered(result, loop.time() - began)
+            line.waiting.pop(id(record), None)
+            if record[5] is not None or (accept is not None and not rules.acceptable(result)):
+                result = await line.race(record).answered(result, loop.time() - began)
         if latencies is not None:
             latencies.feed(loop.time() - began)
         if purse.tokens < purse.cap:

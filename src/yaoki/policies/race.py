@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextvars import copy_context
 from math import inf
 from typing import Any, Protocol
 
@@ -41,66 +40,82 @@ class Rules(Protocol):
     def discard(self, result: Any) -> None: ...
 
 
+Waiting = list[Any]
+"""One call that may become a race: [when it is due, task, args, kwargs, context, its Race once it has one].
+
+A list, because most calls are over before they are due: a `Race` for each would double what a hedge costs them.
+"""
+
+
 class Line:
     """The calls of one loop that wait for one delay, oldest first. They are due in that order, so one timer serves all."""
 
-    __slots__ = ("armed", "delay_s", "loop", "waiting")
+    __slots__ = ("armed", "delay_s", "inner", "loop", "rules", "waiting")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, delay_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, delay_s: float, rules: Rules, inner: Callable[..., Any]) -> None:
         self.loop = loop
         self.delay_s = delay_s
-        self.waiting: dict[Race, float] = {}  # with the loop's time at which each is due; a dict, as most leave early
+        self.rules = rules
+        self.inner = inner
+        self.waiting: dict[int, Waiting] = {}  # by `id`; a dict, as most leave early and from the middle
         self.armed = False
 
-    def join(self, race: Race) -> None:
-        """Call `race.fire` after the delay, unless it is taken out of `waiting` before."""
-        when = self.waiting[race] = self.loop.time() + self.delay_s
+    def arm(self, when: float) -> None:
+        self.armed = True
+        self.loop.call_at(when, self.sweep)
+
+    def join(self, record: Waiting) -> None:
+        """Let `record` be due once more, after the delay."""
+        record[0] = self.loop.time() + self.delay_s
+        self.waiting[id(record)] = record
         if not self.armed:
-            self.armed = True
-            self.loop.call_at(when, self.sweep)
+            self.arm(record[0])
+
+    def leave(self, record: Waiting) -> None:
+        self.waiting.pop(id(record), None)
+
+    def race(self, record: Waiting) -> Race:
+        """The race that this call has become."""
+        found: Race | None = record[5]
+        if found is None:
+            found = record[5] = Race(self, record)
+        return found
 
     def sweep(self) -> None:
         now = self.loop.time()
-        due: list[Race] = []
-        for race, when in self.waiting.items():
-            if when > now:
-                self.loop.call_at(when, self.sweep)
+        due: list[Waiting] = []
+        for record in self.waiting.values():
+            if record[0] > now:
+                self.loop.call_at(record[0], self.sweep)
                 break
-            due.append(race)
+            due.append(record)
         else:
             self.armed = False
-        for race in due:
-            del self.waiting[race]
-        for race in due:
-            race.fire()
+        for record in due:
+            self.leave(record)
+        for record in due:
+            self.race(record).fire()
 
 
 class Race:
-    """One call and its copies. `inner(*args, **kwargs)` makes an attempt.
+    """One call and its copies."""
 
-    What most calls never need is an attribute of the class until it changes: this is built for every call.
-    """
-
-    handle: asyncio.TimerHandle | None = None
-    made = 1          # attempts sent
-    running = True    # the first attempt has not ended
-    closed = False    # decided: whatever ends now is discarded
-    stolen = False    # we cancelled the caller's task, to be taken back once
-    asked = True      # may further copies be sent? The service may say not to
-    winner: asyncio.Task[Any] | None = None
-    woken: asyncio.Future[None] | None = None
-    copies: dict[asyncio.Task[Any], int]  # under way, with their numbers
-    losers: tuple[str, ...] = ()          # what the copies that failed said
-
-    def __init__(self, rules: Rules, line: Line, task: asyncio.Task[Any],  # noqa: PLR0917 - keywords cost
-                 inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.rules = rules
+    def __init__(self, line: Line, record: Waiting) -> None:
+        _, self.task, self.args, self.kwargs, self.context, _ = record
         self.line = line
-        self.task = task
-        self.inner = inner
-        self.args = args
-        self.kwargs = kwargs
-        self.context = copy_context()
+        self.record = record
+        self.rules = line.rules
+        self.inner = line.inner
+        self.handle: asyncio.TimerHandle | None = None
+        self.made = 1          # attempts sent
+        self.running = True    # the first attempt has not ended
+        self.closed = False    # decided: whatever ends now is discarded
+        self.stolen = False    # we cancelled the caller's task, to be taken back once
+        self.asked = True      # may further copies be sent? The service may say not to
+        self.winner: asyncio.Task[Any] | None = None
+        self.woken: asyncio.Future[None] | None = None
+        self.copies: dict[asyncio.Task[Any], int] = {}  # under way, with their numbers
+        self.losers: list[str] = []                     # what the copies that failed said
 
     # ── on the loop: timer and tasks ─────────────────────────────────────────────────────────────────────────────────
 
@@ -109,14 +124,12 @@ class Race:
         if self.task.cancelling():
             return  # its caller is on the way out: a copy would be for nobody
         if not self.closed and self.send(self.line.delay_s) and self.made < self.rules.most:
-            self.line.join(self)
+            self.line.join(self.record)
 
     def send(self, delay_s: float) -> bool:
         """Start a copy, if one is left and the budget has a token for it."""
         if self.made >= self.rules.most or not self.asked or not self.rules.may_send():
             return False
-        if self.made == 1:
-            self.copies = {}
         self.made += 1
         number = self.made
         copy = self.context.run(runtime.spawn, self.inner(*self.args, **self.kwargs), name=f"yaoki-hedge-{number}")
@@ -138,7 +151,7 @@ class Race:
         elif self.rules.acceptable(copy.result()) if error is None else isinstance(error, Exception) and is_final(error):
             self.decide(copy)
         else:
-            self.losers += (f"copy {number}: {error!r}" if error is not None else f"copy {number}: a result that is not acceptable",)
+            self.losers.append(f"copy {number}: {error!r}" if error is not None else f"copy {number}: a result that is not acceptable")
             if isinstance(error, Exception):
                 self.after_failure(error)
             self.wake_if_over()
@@ -178,10 +191,10 @@ class Race:
 
     def under_way(self) -> bool:
         """Is there a copy, or one to come, that may still decide the race?"""
-        return self.handle is not None or (self.made > 1 and bool(self.copies))
+        return self.handle is not None or bool(self.copies)
 
     def leave_timer(self) -> None:
-        self.line.waiting.pop(self, None)
+        self.line.leave(self.record)
         if self.handle is not None:
             self.handle.cancel()
             self.handle = None
@@ -248,7 +261,7 @@ class Race:
         """Cancel the copies under way and wait for them; what they still give is discarded as they end."""
         self.closed = True
         self.leave_timer()
-        copies = list(self.copies) if self.made > 1 else []
+        copies = list(self.copies)
         if not copies:
             return
         for copy in copies:
