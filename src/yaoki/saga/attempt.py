@@ -15,6 +15,7 @@ from yaoki import effect, events, runtime
 from yaoki.effect import Effect
 from yaoki.errors import AttemptTimeoutError, DeclinedError
 from yaoki.saga import codec
+from yaoki.saga.once import make_once
 from yaoki.saga.records import Kind, Record
 from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
 from yaoki.saga.verdict import Verdict, failure, judge
@@ -52,6 +53,8 @@ class Attempts:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
         driver, header = self._driver, self._driver.header
         self._began = driver.clock()
+        if self._step.once and not self._undo:
+            return await make_once(self, driver, self._step)
         while True:
             if driver.hold is not None:
                 await driver.hold()
@@ -61,7 +64,7 @@ class Attempts:
                 events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
             token = effect.current.set(under_way)
             try:
-                return self._succeeded(await self._begin(under_way))
+                return self.succeeded(await self.begin(under_way))
             except Exception as error:
                 delay_or_record = self._failed(error, under_way.sent)
             finally:
@@ -74,7 +77,7 @@ class Attempts:
             if driver.gives_up and not self._undo and not self._forward:
                 return self._given_up()
 
-    def _begin(self, under_way: Effect) -> Awaitable[Any]:
+    def begin(self, under_way: Effect) -> Awaitable[Any]:
         """The call itself, to be awaited: in a thread if it is a plain function, bounded if there is a limit."""
         step = self._step
         fn, is_async = (step.undo_fn, step.undo_is_async) if self._undo else (step.fn, step.is_async)
@@ -109,7 +112,7 @@ class Attempts:
 
     # ── what came of it ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _succeeded(self, value: Any) -> Record:
+    def succeeded(self, value: Any) -> Record:
         step = self._step
         if self._undo:
             record = Record(Kind.UNDONE, step.name, b"", runtime.unix_time())
@@ -169,6 +172,15 @@ class Attempts:
         needs_person = verdict.bug or self._undo or self._forward
         what = failure(error, verdict, attempts=self._made, undo=self._undo, in_doubt=self._doubt)
         return Record(Kind.BLOCKED if needs_person else Kind.FAILED, self._step.name, _encode(what), runtime.unix_time())
+
+    def ended(self, error: Exception, verdict: Verdict) -> Record:
+        """The record that ends a step which is made at most once. In doubt, where only forward is left: a person decides."""
+        self._made = 1
+        self._doubt = verdict.in_doubt
+        self._forward = self._forward or (verdict.in_doubt and self._step.pivot and self._step.undo_fn is None)
+        if events.wanted():
+            self._tell(error, None)
+        return self._final(error, verdict)
 
     def _given_up(self) -> Record:
         """The run is to undo itself, so no further attempt is made."""

@@ -68,6 +68,10 @@ class Step(Generic[P, R]):
         self.undo_is_async = True
         self.needs: list[str] = []
         self.sources: tuple[tuple[str, str], ...] = ()  # (parameter, what: a step's name, "" the input, "*" the effect)
+        self.once = False
+        self.verify: Callable[..., Any] | None = None  # of a step made at most once: what became of it?
+        self.verify_sources: tuple[tuple[str, str], ...] = ()
+        self.verify_is_async = True
         self.wait: Wait | None = None  # what it waits for once its function has run; see `waiting.py`
         returns = self.hints.get("return", Any)
         self.result = codec.Decoder(type(None) if returns is None else returns)
@@ -155,12 +159,13 @@ class Saga(Generic[I]):
 
     @overload
     def step(self, *, name: str = ..., pivot: bool = ..., after: str | typing.Iterable[str] = ..., retry: Any = ...,
-             timeout: float | None = ..., deadline: float | None = ...,
-             undo: Callable[..., Any] | None = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+             timeout: float | None = ..., deadline: float | None = ..., undo: Callable[..., Any] | None = ...,
+             once: bool = ..., verify: Callable[..., Any] | None = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
     def step(self, fn: Callable[..., Any] | None = None, *, name: str = "", pivot: bool = False,
              after: str | typing.Iterable[str] = (), retry: Any = None, timeout: float | None = None,
-             deadline: float | None = None, undo: Callable[..., Any] | None = _UNSET) -> Any:
+             deadline: float | None = None, undo: Callable[..., Any] | None = _UNSET, once: bool = False,
+             verify: Callable[..., Any] | None = None) -> Any:
         """Add a step: an `async def`, or a plain `def` that runs in a thread.
 
         Args:
@@ -172,11 +177,27 @@ class Saga(Generic[I]):
                 without end after the pivot).
             timeout: seconds for one attempt. `deadline`: seconds for all attempts.
             undo: a function, or None to say that nothing needs undoing; usually `@step.undo` instead.
+            once: make it at most once: its beginning is recorded first, and a crash in it leaves it in doubt.
+            verify: with `once`: a function of what the step takes, called when it is in doubt: returns the step's result if
+                the effect exists, None if it certainly does not.
         """
-        if fn is None:
-            return lambda fn: self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout,
-                                        deadline=deadline, undo=undo)
-        return self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo)
+        def add(fn: Callable[..., Any]) -> Step[..., Any]:
+            step = self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo)
+            if once or verify is not None:
+                self._make_once(step, verify, retry=retry, once=once)
+            return step
+
+        return add if fn is None else add(fn)
+
+    def _make_once(self, step: Step[..., Any], verify: Callable[..., Any] | None, *, retry: Any, once: bool) -> None:
+        if not once:
+            raise _wrong(step.fn, f"step {step.name!r} has verify= and is not made at most once", "say once=True as well")
+        if retry not in (None, False, 1):
+            raise _wrong(step.fn, f"step {step.name!r} is made at most once, and retry={retry!r} would repeat it", "leave retry= out")
+        step.once, step.retrying, step.verify = True, Retrying(attempts=1), verify
+        if verify is not None:
+            step.verify_sources = self.sources_of(verify)
+            step.verify_is_async = _is_async(verify, self.name)
 
     def sleep(self, length: Callable[..., float | timedelta] | float | timedelta, *, name: str = "",
               after: str | typing.Iterable[str] = ()) -> Step[..., None]:
@@ -313,7 +334,10 @@ class Saga(Generic[I]):
             if not step.undo_decided and not below and not step.pivot:
                 raise _wrong(step.fn, f"step {step.name!r} can be asked to undo itself, and has no undo",
                              f"define one with @{step.name}.undo, or say that it needs none: @saga.step(undo=None)")
-            if below and not step.retrying.repeats:
+            if below and step.wait and step.wait.timeout_s is not None and step.wait.otherwise is UNSET:
+                raise _wrong(step.fn, f"step {step.name!r} comes after the pivot, and fails when nobody answers in time",
+                             "after the pivot a run can only go forward: give otherwise=, or move the step above the pivot")
+            if below and not step.retrying.repeats and not step.once:
                 raise _wrong(step.fn, f"step {step.name!r} comes after the pivot and may not be retried",
                              "after the pivot a run can only go forward: allow retries, or move the step above the pivot")
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),

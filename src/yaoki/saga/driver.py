@@ -83,13 +83,13 @@ class Driver:
         machine, steps, running = self.machine, self.saga.steps, self._running
         try:
             if self._lost() or machine.failed:  # it was undoing itself, or about to, when its process died
-                await self._write()
+                await self.write()
             while not self._let_go:
                 if self._asked:
                     await self._answer()
                     continue
                 if machine.waits and (ripe := machine.ripe(self.now())):
-                    await self._write(*(end_of_wait(self.saga, name, data, self.now()) for name, data in ripe))
+                    await self.write(*(end_of_wait(self.saga, name, data, self.now()) for name, data in ripe))
                     continue
                 undoing = machine.abort is not None
                 work = [] if self.is_stopping() else machine.undo if undoing else machine.start
@@ -99,7 +99,7 @@ class Driver:
                     self.waiting_for = work[0]
                     record = await Attempts(self, steps[work[0]], undo=undoing).run()
                     if record is not None:
-                        await self._write(record)
+                        await self.write(record)
                 elif work or running:
                     for name in work:
                         attempts = Attempts(self, steps[name], undo=undoing)
@@ -131,7 +131,7 @@ class Driver:
         ended = [name for name, task in self._running.items() if task.done()]
         records = [self._running.pop(name).result() for name in ended]
         if written := [record for record in records if record is not None]:
-            await self._write(*written)
+            await self.write(*written)
 
     def _new_wake(self) -> asyncio.Future[None]:
         wake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -183,7 +183,7 @@ class Driver:
         if name == self.machine.graph.names[-1]:
             self.last_result = data
 
-    async def _write(self, *records: Record) -> None:
+    async def write(self, *records: Record) -> None:
         """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
         for record in records:
             self._take_in(record)
@@ -303,7 +303,7 @@ class Driver:
     async def _cancel(self, abort: Abort) -> None:
         if self.machine.abort or self.machine.past_pivot or self.machine.state.is_end:
             return
-        await self._write(self._abort(msgspec.structs.replace(abort, started=self._started())))
+        await self.write(self._abort(msgspec.structs.replace(abort, started=self._started())))
 
     async def _resolve(self, step: str, resolution: Resolution) -> None:
         number = self.machine.graph.index.get(step, -1)
@@ -313,7 +313,7 @@ class Driver:
             reason = f"{step} needs a person: the result that was given is not what it returns: {wrong}"
             await self._journal.append(Append(self.header.no, self._seq, (), RunState.BLOCKED, b"", reason, self.now()))
         else:
-            await self._write(Record(Kind.RESOLVED, step, _encode(resolution), runtime.unix_time()))
+            await self.write(Record(Kind.RESOLVED, step, _encode(resolution), runtime.unix_time()))
 
     def _misfit(self, step: str, resolution: Resolution) -> str:
         """Why the result that a person gave is not what the step returns, or "". In the history it would stop every later start."""
@@ -328,7 +328,7 @@ class Driver:
         """Nobody waits for a signal of another name, and after an abort nobody waits at all."""
         number = self.machine.graph.index.get(step, -1)
         if number >= 0 and self.machine.graph.nodes[number].waits == "signal" and self.machine.abort is None:
-            await self._write(Record(Kind.SIGNAL, step, data, runtime.unix_time()))
+            await self.write(Record(Kind.SIGNAL, step, data, runtime.unix_time()))
 
     def _set_deadline(self) -> None:
         if self.header.deadline_at and not self.machine.abort:

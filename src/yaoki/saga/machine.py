@@ -156,6 +156,10 @@ class Machine:
     def is_done(self, name: str) -> bool:
         return self.steps[self.graph.index[name]] == Step.DONE
 
+    def has_begun(self, name: str) -> bool:
+        """Was this step, which is made at most once, begun already?"""
+        return self.graph.index[name] in self.begun
+
     def is_doubtful(self, name: str) -> bool:
         return self.graph.index[name] in self.doubt
 
@@ -279,6 +283,7 @@ class Machine:
             self.steps[number] = Step.TO_UNDO if undoing else Step.READY
             (self._undoable if undoing else self._ready).append(number)
             self._retried.add(number)
+            self.begun.discard(number)  # a person says so
         elif undoing:
             self._clear(number, Step.KEPT if resolution.decision == "done" else Step.CLEAR)
         elif resolution.decision == "done":
