@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--no-reduction", is_flag=True, help="Execute also what another execution covers.")
 @click.option("--audit-reduction", is_flag=True, help="Explore with and without reductions, and compare what is found.")
 @click.option("--corpus", type=click.Path(path_type=Path, dir_okay=False), help="Run the counterexamples kept in this file first, and add new ones.")
+@click.option("--resume", type=click.Path(path_type=Path, dir_okay=False), help="Keep in this file how far it came, and go on from there.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the report as a page.")
 @click.option("--mermaid", type=click.Path(path_type=Path, dir_okay=False), help="Write the first counterexample as a sequence diagram.")
 @click.option("--pytest", "test", type=click.Path(path_type=Path, dir_okay=False), help="Write the counterexamples as a test file.")

@@ -13,6 +13,7 @@ from yaoki.explore.jobs import explore_in_jobs
 from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import Settings, parse
+from yaoki.explore.progress import load_progress, save_progress
 from yaoki.explore.report import Report
 from yaoki.explore.scenarios import Scenario
 from yaoki.explore.seal import sealed
@@ -23,7 +24,7 @@ from yaoki.explore.story import Story
 
 def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: int = 0, order: int = 0,
             kinds: Sequence[str] | None = None, most: int | None = None, reduce: bool = True, jobs: int = 1, swarm: int = 0,
-            corpus: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
+            corpus: Path | str | None = None, resume: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
     """Run `target` under every fault at every point, and report.
 
     Args:
@@ -37,6 +38,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         jobs: processes that share the work.
         swarm: executions to draw at random beyond `faults`, with random orders.
         corpus: a file of counterexamples: they are run first, and what is found is added.
+        resume: a file that keeps how far an exploration came that was stopped; it goes on from there. For one job.
         progress: called now and then with the report so far (of the first job).
         settings: of the scenario, when `target` is not one yet.
 
@@ -51,12 +53,22 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
     kept = Path(corpus) if corpus is not None else None
     first = kept_plans(kept, scenario.name) if kept is not None else []
 
+    told = f"{scenario.name} faults={faults} kinds={kinds} seed={seed} order={order} reduce={reduce}"
+    earlier = load_progress(Path(resume), told) if resume is not None else None
+    if resume is not None and jobs != 1:
+        raise ConfigError("an exploration that can be resumed runs in one job", do="leave out jobs, or resume")
+
     def share(part: tuple[int, int]) -> Report:
         return Explorer(scenario, depth=faults, budget_s=budget, most=most, kinds=kinds, settings=Settings(seed, order),
-                        progress=progress if part[0] == 0 else None, share=part, first=first, swarm=swarm,
+                        progress=progress if part[0] == 0 else None, share=part, first=first, swarm=swarm, skip=earlier.resume_at if earlier else 0,
                         reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
 
     report = share((0, 1)) if jobs == 1 else explore_in_jobs(share, jobs)
+    if earlier is not None:
+        report.merge(earlier)
+        report.finish()
+    if resume is not None:
+        save_progress(Path(resume), told, report)
     if kept is not None and report.stories:
         keep(kept, scenario.name, [story.token for story in report.stories if story.plan])
     return report

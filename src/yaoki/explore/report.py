@@ -52,6 +52,7 @@ class Report:
         self.reached: set[str] = set()
         self.never: list[str] = []
         self.swarm = 0
+        self.resume_at = 0  # plans dealt with, in the order of the search: where another exploration can go on
         self._told: set[tuple[Any, ...]] = set()
 
     # ── taking in ──
@@ -127,7 +128,7 @@ class Report:
         self.stopped = self.stopped or other.stopped
         self.exhausted = self.exhausted and other.exhausted
         self.deterministic = self.deterministic and other.deterministic
-        self.depths_done = min(self.depths_done, other.depths_done)
+        self.depths_done = min(self.depths_done, other.depths_done) if other.depths_done else self.depths_done
 
     # ── giving out ──
 
@@ -151,7 +152,7 @@ class Report:
             "violations": self.found, "broken": {" + ".join(key): count for key, count in sorted(self.signatures.items())},
             "stories": [story.to_dict() for story in self.stories], "matrix": self.matrix, "pruned": dict(sorted(self.pruned.items())),
             "sometimes": sorted(name for name in self.reached if not name.startswith("?")), "never": self.never,
-            "swarm": self.swarm, "seed": self.settings.seed, "order": self.settings.order, "seconds": round(self.seconds, 3),
+            "swarm": self.swarm, "resume_at": self.resume_at, "seed": self.settings.seed, "order": self.settings.order, "seconds": round(self.seconds, 3),
             "python": platform.python_version(),
         }
 
@@ -159,7 +160,7 @@ class Report:
     def from_dict(data: dict[str, Any]) -> Report:
         """What `to_dict` wrote down, for merging."""
         report = Report(data["scenario"], depth=data["depth"], settings=Settings(data["seed"], data["order"]))
-        for name in ("executions", "points", "unfired", "stopped", "exhausted", "depths_done", "deterministic", "baseline", "swarm", "seconds"):
+        for name in ("executions", "points", "unfired", "stopped", "exhausted", "depths_done", "deterministic", "baseline", "swarm", "resume_at", "seconds"):
             setattr(report, name, data[name])
         report.by_depth = Counter({int(key): count for key, count in data["by_depth"].items()})
         report.outcomes = Counter(data["outcomes"])

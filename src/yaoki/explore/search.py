@@ -59,12 +59,13 @@ class Explorer:
         progress: called now and then with the report so far.
         first: plans to run before all others (a corpus); one that does not apply any more is left out.
         swarm: executions to draw at random, seeded, beyond `depth`.
+        skip: plans that an earlier exploration of the same code has executed (its report's `resume_at`).
     """
 
     def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
-                 first: Sequence[Plan] = (), swarm: int = 0) -> None:
+                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0) -> None:
         self.scenario = scenario
         self.depth = depth
         self.settings = settings
@@ -73,6 +74,7 @@ class Explorer:
         self.most = most
         self.first = first
         self.swarm = swarm
+        self.skip = skip
         self.report = Report(scenario.name, depth=depth, settings=settings)
         self._kinds = kinds if kinds is not None else scenario.faults
         self._by_kind = {tier: self._faults(tier) for tier in (Tier.CORE, Tier.WIDE)}
@@ -153,8 +155,12 @@ class Explorer:
                     continue
                 if not self._may_go_on():
                     return kept
+                self.report.resume_at += 1
+                done = self.report.resume_at <= self.skip
+                if done and last:
+                    continue
                 # What every job executes for itself, to know what comes after it, only the first one reports.
-                run = self._try((*parent.plan, planned), told=depth >= split or part == 0)
+                run = self._try((*parent.plan, planned), told=not done and (depth >= split or part == 0))
                 if not run.violations and not run.unfired and not last:
                     kept.append(run.plan)
         self.report.depths_done = depth

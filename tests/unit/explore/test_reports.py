@@ -1,0 +1,106 @@
+"""What an exploration leaves behind: reports, pages, diagrams, tests, the corpus, and where to go on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from yaoki.cli.frame.root import run as yk
+from yaoki.errors import ConfigError
+from yaoki.explore import FakeService, Scenario, corpus, drawing, explore
+from yaoki.explore.report import Report
+
+shop = FakeService("shop")
+
+
+async def pay() -> str:
+    for _ in range(12):
+        try:
+            await shop.book("order-7")
+        except Exception:
+            continue
+        return "paid"
+    return "not paid"
+
+
+@pytest.fixture
+def report() -> Report:
+    return explore(Scenario(pay, name="pay"), faults=1)
+
+
+def test_a_report_survives_json(report):
+    data = json.loads(json.dumps(report.to_dict()))
+    again = Report.from_dict(data)
+    assert again.to_dict() == report.to_dict()
+    assert again.text() == report.text()
+
+
+def test_the_page_holds_the_story_and_escapes_what_it_shows(report):
+    report.name = "<script>alert(1)</script>"
+    page = drawing.html(report)
+    assert "<script>" not in page
+    assert "no_double_effect" in page
+    assert "http" not in page, "a page that asks for nothing from anywhere"
+
+
+def test_the_diagram_and_the_test_are_what_they_should_be(report, tmp_path):
+    assert drawing.mermaid(report.stories[0]).startswith("sequenceDiagram\n    participant p0 as main")
+    (tmp_path / "shop_program.py").write_text(
+        "from yaoki.explore import FakeService, scenario\nshop = FakeService('shop')\n\n@scenario\nasync def pay():\n"
+        "    for _ in range(12):\n        try:\n            return (await shop.book('order-7')).item\n        except Exception:\n            pass\n")
+    (tmp_path / "test_found.py").write_text(drawing.as_test(report.stories[0], "shop_program:pay"))
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "1 failed" in done.stdout, done.stdout
+    assert "no_double_effect" in done.stdout
+
+
+def test_the_corpus_keeps_each_token_once_and_runs_it_first(report, tmp_path):
+    path = tmp_path / "corpus.txt"
+    assert corpus.add(path, "pay", [report.stories[0].token] * 2) == 1
+    assert corpus.add(path, "pay", [report.stories[0].token]) == 0
+    assert corpus.load(path, "pay") == [report.stories[0].plan]
+    assert corpus.load(path, "other") == []
+    assert explore(Scenario(pay, name="pay"), faults=0, corpus=path).found
+    path.write_text("pay yk1:what?\n")
+    with pytest.raises(ConfigError, match=r"corpus\.txt:1"):
+        corpus.load(path, "pay")
+
+
+def test_a_stopped_exploration_goes_on_where_it_was(tmp_path):
+    whole = explore(Scenario(pay, name="pay"), faults=2)
+    path = tmp_path / "progress.json"
+    rounds = 0
+    while True:
+        rounds += 1
+        part = explore(Scenario(pay, name="pay"), faults=2, most=20 * rounds, resume=path)
+        if not part.stopped:
+            break
+        assert rounds < 50
+    assert rounds > 2
+    assert part.exhausted
+    assert set(part.signatures) == set(whole.signatures)
+    assert part.by_depth[2] == whole.by_depth[2]
+    with pytest.raises(ConfigError, match="another exploration"):
+        explore(Scenario(pay, name="pay"), faults=1, resume=path)
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shop_two.py").write_text(
+        "from yaoki.explore import FakeService, scenario\nfrom yaoki.saga.define import Saga\nshop = FakeService('shop')\n\n@scenario\nasync def good():\n"
+        "    for _ in range(12):\n        try:\n            return (await shop.book('order-7', key='k')).item\n        except Exception:\n            pass\n")
+    assert yk(["explore", "shop_two:good", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["ok"]
+    assert data["executions"] > 10
+    assert yk(["explore", "shop_two", "--most", "3"]) == 3
+    capsys.readouterr()
+    assert yk(["explore", "shop_two:nothing"]) == 2
+    assert "MODULE:SCENARIO" in capsys.readouterr().err
+    assert yk(["explore", "shop_two", "--kind", "call.rejekt"]) == 2
+    assert "call.reject" in capsys.readouterr().err
+    assert yk(["explore", "shop_two", "--replay", "yk1:shop.book@0=call.lost_ack"]) == 0
+    assert "⚡ call.lost_ack" in capsys.readouterr().out
