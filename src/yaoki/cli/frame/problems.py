@@ -5,12 +5,14 @@
       do this: stop that process, or let it run your sagas; to look on, use `yk runs`
       see:     yk help YK-3001
 
-Nobody is shown a traceback for a mistake of his own. One that is ours is shown, because a report needs it.
+Nobody is shown a traceback for a mistake of his own, unless he asks for it with YAOKI_DEBUG=1. One that is ours is shown,
+because a report needs it.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import traceback
 from typing import Any
@@ -51,6 +53,8 @@ def report(error: BaseException, *, as_json: bool) -> Exit:
         _print({"interrupted": True}, "\ninterrupted", as_json=as_json)
         return Exit.INTERRUPTED
     known = as_ours(error)
+    if os.environ.get("YAOKI_DEBUG"):
+        traceback.print_exception(error)
     if known is None:
         return _report_bug(error, as_json=as_json)
     _print({"error": known.to_dict() | {"why": known.why}}, as_text(known), as_json=as_json)

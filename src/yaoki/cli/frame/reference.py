@@ -64,7 +64,8 @@ YK-3001  trips.db is in use by process 4711
   see:     yk help YK-3001
 ```
 
-With `--json` it is an object on standard error: `{"error": {"type", "code", "message", "do", "why", ...}}`.
+With `--json` it is an object on standard error: `{"error": {"type", "code", "message", "do", "why", ...}}`. With
+`YAOKI_DEBUG=1` its traceback is shown as well.
 
 ## Settings
 

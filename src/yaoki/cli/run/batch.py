@@ -192,7 +192,8 @@ class Batch:
             assert self.lines is not None
             raise RunConflictError(f"{self.lines.name}:{each.line}: {error}", do=error.do, **error.fields) from error
         self.progress.already += header.state.is_end
-        self.progress.end(await app.run(self.saga, each.id).wait())
+        waits = header.state in UNFINISHED
+        self.progress.end(await app.run(self.saga, each.id).wait() if waits else header.state)
         self._mine.discard(each.id)
 
     async def _finish_others(self, app: App) -> None:
