@@ -134,12 +134,15 @@ def test_the_table_of_the_documentation() -> None:
     def row(make: Callable[[], Client], *clients: int) -> list[float]:
         return [recovery_s(each, make, horizon_s=90, scale=4)[0] for each in clients]
 
-    assert row(lambda: Client(1, None), 10) == [34]
-    assert row(lambda: Client(4, None), 10) == [NEVER]
-    assert row(bucket(start=0.0), 10, 1000, 10_000, 100_000) == [33, 35, 33, 33]
-    assert row(bucket(), 10, 1000, 10_000, 100_000) == [33, 37, 33, 33]
-    assert row(bucket(start=1.0), 10, 1000, 10_000, 100_000) == [33, 39, 83, NEVER]
-    assert row(bucket(start=10), 10_000) == [NEVER]
+    def about(*seconds: float) -> object:
+        return pytest.approx(seconds, abs=2)
+
+    assert row(lambda: Client(1, None), 10) == about(34)
+    assert row(lambda: Client(4, None), 10) == about(NEVER)
+    assert row(bucket(start=0.0), 10, 1000, 10_000, 100_000) == about(33, 35, 33, 33)
+    assert row(bucket(), 10, 1000, 10_000, 100_000) == about(33, 37, 33, 33)
+    assert row(bucket(start=1.0), 10, 1000, 10_000, 100_000) == about(33, 39, 83, NEVER)
+    assert row(bucket(start=10), 10_000) == about(NEVER)
 
 
 @pytest.fixture(scope="module")

@@ -115,6 +115,16 @@ def test_threads_queue_too_and_a_thread_that_waits_too_long_is_refused() -> None
     assert (impatient.in_use, impatient.queued) == (0, 0)
 
 
+def test_a_place_that_becomes_free_before_one_has_joined_the_queue_is_not_missed() -> None:
+    places = Places(1, 1)
+    assert places.enter()
+    assert not places.enter()
+    places.leave()  # by another thread, which saw nobody waiting
+    ticket = places.join(0, lambda: None)
+    assert ticket is not None
+    assert ticket.granted
+
+
 @given(st.integers(1, 4), st.integers(0, 4), st.lists(st.tuples(st.sampled_from(["enter", "leave", "give up"]), st.integers(0, 9)), max_size=80))
 def test_places_are_never_lost_nor_doubled_and_nobody_waits_beside_a_free_one(limit: int, queue: int, plan: list[tuple[str, int]]) -> None:
     places, inside, waiting = Places(limit, queue), 0, []

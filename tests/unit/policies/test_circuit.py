@@ -104,6 +104,29 @@ def fail(made: Circuit, times: int, now: float, rng: Random | None = None) -> No
         made.failed(made.admit(now), now, rng or Random(0))
 
 
+def test_a_probe_of_an_earlier_half_open_time_changes_nothing_when_it_answers_at_last() -> None:
+    made, rng = circuit(probes=2), Random(0)
+    fail(made, 4, 0.0)
+    late, failing = made.admit(10.0), made.admit(10.0)
+    assert made.failed(failing, 10.0, rng).after == "open"  # type: ignore[union-attr]
+    for answer in (lambda: made.failed(late, 11.0, rng), lambda: made.succeeded(late, 11.0, 0.1, rng)):
+        assert answer() is None
+        assert made.state == "open"
+    now = made.open_until
+    made.admit(now)
+    assert made.failed(late, now, rng) is None
+    assert made.state == "half_open"
+
+
+def test_a_probe_whose_lease_ran_out_changes_nothing_when_it_answers_at_last() -> None:
+    made, rng = circuit(probes=1), Random(0)
+    fail(made, 4, 0.0)
+    late = made.admit(10.0)
+    another = made.admit(15.0)
+    assert made.failed(late, 15.0, rng) is None
+    assert made.succeeded(another, 15.0, 0.1, rng).after == "closed"  # type: ignore[union-attr]
+
+
 def test_the_open_time_doubles_up_to_its_cap_and_is_drawn_from_its_upper_half() -> None:
     longest = []
     for round_ in range(1, 6):

@@ -309,6 +309,19 @@ def test_the_expiry_of_an_impatient_callers_deadline_does_not_open_it_for_the_ot
     run(main())
 
 
+def test_nor_does_a_deadline_in_the_same_pipeline_that_is_shorter_than_the_attempt() -> None:
+    async def main() -> None:
+        guard = breaker(minimum=2, slow_after=3.0)
+        for length, state in ((0.1, "closed"), (4.0, "open")):
+            for _ in range(2):
+                with pytest.raises(AttemptTimeoutError) as failure:
+                    await pipeline(deadline(length), guard, timeout(5.0)).call(never)
+                assert failure.value.by == "deadline"
+            assert guard.state == state
+
+    run(main())
+
+
 def test_a_services_own_timeouts_open_it() -> None:
     async def main() -> None:
         policy = pipeline(breaker(minimum=2), timeout(5.0))

@@ -112,19 +112,23 @@ def test_code_that_swallows_the_cancellation_keeps_its_value_and_leaves_no_cance
 
 def test_a_timeout_while_cleaning_up_after_a_cancellation_is_still_a_timeout() -> None:
     async def main() -> None:
-        async def work() -> str:
+        ends: list[str] = []
+
+        async def work() -> None:
             try:
                 await hang()
             finally:
-                with pytest.raises(AttemptTimeoutError):
+                try:
                     await timeout(1.0).call(hang)
-            return "never"
+                except BaseException as error:
+                    ends.append(type(error).__name__)
 
         task = asyncio.ensure_future(work())
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+        assert ends == ["AttemptTimeoutError"]
 
     run(main())
 
@@ -146,6 +150,42 @@ def test_one_policy_serves_loops_in_several_threads() -> None:
     for thread in threads:
         thread.join(30)
     assert len(outcomes) == 15
+
+
+def test_a_task_that_runs_in_another_thread_at_this_moment_is_not_taken_for_ours() -> None:
+    policy, busy, release = timeout(0.05), threading.Event(), threading.Event()
+
+    async def elsewhere() -> None:
+        await policy.call(asyncio.sleep, 0)
+        busy.set()
+        release.wait(20)  # its loop runs this very task all the while
+
+    thread = threading.Thread(target=lambda: asyncio.run(elsewhere()))
+    thread.start()
+    busy.wait(20)
+
+    async def main() -> None:
+        async with asyncio.timeout(5):
+            with pytest.raises(AttemptTimeoutError):
+                await policy.call(hang)
+
+    try:
+        asyncio.run(main())
+    finally:
+        release.set()
+        thread.join(20)
+
+
+def test_the_callee_is_told_what_remains_of_its_attempt() -> None:
+    async def main() -> None:
+        async def look() -> float:
+            return remaining()
+
+        assert await pipeline(deadline(5.0), timeout(1.0)).call(look) == pytest.approx(1.0)
+        assert await pipeline(deadline(0.5), timeout(1.0)).call(look) == pytest.approx(0.5)
+        assert remaining() == inf
+
+    run(main())
 
 
 def test_the_attempt_gets_what_remains_when_that_is_less() -> None:
