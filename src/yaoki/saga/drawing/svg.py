@@ -125,7 +125,7 @@ class _Picture:
         thick, round_ = (3, 3) if look.pivot else (1.5, 9)
         text = self._text(x, y + 24, look.title, f'fill="{ink.text}" font-size="14" font-weight="600"')
         if look.sub:
-            text += self._text(x, y + 41, look.sub, f'fill="{ink.text}" fill-opacity="0.85" font-size="12"')
+            text += self._text(x, y + 41, look.sub, f'fill="{ink.text}" font-size="12"')
         return (f'<g class="step {look.tone}"><rect x="{x}" y="{y}" width="{wide}" height="{tall}" rx="{round_}" '
                 f'fill="{ink.fill}" stroke="{ink.line}" stroke-width="{thick}"{dash}/>{text}</g>')
 
