@@ -246,7 +246,7 @@ class World:
             if client.circuit is not None:
                 call.permit = client.circuit.admit(now)
             if client.throttle is not None:
-                call.permit = client.throttle.admit(now, self._rng)
+                client.throttle.admit(now, self._rng)
         except (Refusal, ThrottledError):
             return False  # refused on this side: the caller gets an error at once
         self.sent += 1
@@ -271,7 +271,7 @@ class World:
         if client.circuit is not None:
             client.circuit.succeeded(call.permit, now, now - call.attempted_at, self._rng)
         if client.throttle is not None:
-            client.throttle.accepted(call.permit, now)
+            client.throttle.accepted()
         if client.budget is not None:
             client.budget.deposit()
         return True
@@ -286,6 +286,8 @@ class World:
         client = self._of(call)
         if client.circuit is not None:
             client.circuit.failed(call.permit, now, self._rng)
+        if client.throttle is not None:
+            client.throttle.refused()
         if isinstance(client.budget, Floor):
             client.budget.now = now
         if call.past is None:

@@ -40,11 +40,8 @@ class Algorithm(Protocol):
     def update(self, seen: Summary, rng: Random) -> None: ...
 
 
-class Permit(NamedTuple):
-    """One call under way."""
-
-    at: float
-    in_flight: int
+Permit = float
+"""One call under way: when it was let through, on the caller's monotonic clock."""
 
 
 class AdaptiveDecider:
@@ -60,7 +57,8 @@ class AdaptiveDecider:
     """
 
     __slots__ = ("_answered", "_dropped", "_ends_at", "_max_in_flight", "_probe_from", "_rtt_min_s", "_rtt_sum_s",
-                 "algorithm", "in_flight", "minimum", "rtt_floor_s", "window_s")
+                 "algorithm", "allowed", "in_flight", "minimum", "moved", "rtt_floor_s",
+                 "window_s")
 
     def __init__(self, algorithm: Algorithm, *, window_s: float = 1.0, minimum: int = 10, rtt_floor_s: float = 1e-4) -> None:
         if window_s <= 0 or minimum < 1:
@@ -71,7 +69,10 @@ class AdaptiveDecider:
         self.minimum = minimum
         self.rtt_floor_s = rtt_floor_s
         self.in_flight = 0
-        self._ends_at = float("-inf")
+        self.allowed = algorithm.allowed
+        self.moved = (algorithm.limit, algorithm.limit, 0.0)
+        """The limit before and after the last window, and that window's mean round trip."""
+        self._ends_at = float("-inf")  # the first window begins with the first call that ends
         self._probe_from = float("-inf")
         self._answered = 0
         self._dropped = False
@@ -81,29 +82,29 @@ class AdaptiveDecider:
 
     def admit(self, now: float) -> Permit:
         """A permit, or BulkheadFullError when as many calls as the limit allows are under way."""
-        allowed = self.algorithm.allowed
-        if self.in_flight >= allowed:
+        if self.in_flight >= self.allowed:
             raise BulkheadFullError(
                 f"{self.in_flight} calls are under way, as many as the service bears now ({self.algorithm.name} limit)",
-                do="try elsewhere or later; the limit grows as soon as answers come faster", limit=allowed)
+                do="try elsewhere or later; the limit grows as soon as answers come faster", limit=self.allowed)
         self.in_flight += 1
         self._max_in_flight = max(self._max_in_flight, self.in_flight)
-        return Permit(now, self.in_flight)
+        return now
 
     def succeeded(self, permit: Permit, now: float, rng: Random, *, lag_s: float = 0.0) -> None:
         """The service answered, be it with an error. `lag_s` is how much of the time was our own event loop's."""
         self.in_flight -= 1
-        rtt_s = now - permit.at - lag_s
-        if rtt_s >= self.rtt_floor_s and permit.at >= self._probe_from:
+        rtt_s = now - permit - lag_s
+        if rtt_s >= self.rtt_floor_s and permit >= self._probe_from:
             self._answered += 1
             self._rtt_sum_s += rtt_s
             self._rtt_min_s = min(self._rtt_min_s, rtt_s)
-        self._turn(now, rng)
+        if now >= self._ends_at:
+            self._turn(now, rng)
 
     def failed(self, permit: Permit, now: float, rng: Random) -> None:
         """The service refused for overload, or did not answer in time."""
         self.in_flight -= 1
-        if permit.at >= self._probe_from:
+        if permit >= self._probe_from:
             self._dropped = True
         self._turn(now, rng)
 
@@ -120,10 +121,13 @@ class AdaptiveDecider:
             return
         mean_s = self._rtt_sum_s / self._answered if self._answered else 0.0
         was_probing = self.algorithm.probing
+        before = self.algorithm.limit
         self.algorithm.update(Summary(mean_s, self._rtt_min_s, self._max_in_flight, self._dropped), rng)
         if self.algorithm.probing and not was_probing:
             # Calls sent before the limit was lowered still carry our own queue: leave them out of the measure.
             self._probe_from = now + mean_s
+        self.allowed = self.algorithm.allowed
+        self.moved = (before, self.algorithm.limit, mean_s)
         self._clear()
         self._ends_at = now + self.window_s
 

@@ -57,10 +57,12 @@ class AdaptiveLimit(Policy):
         """
 
     def bind(self, site: Site) -> dict[str, object]:
+        decider, lock = self.decider, self._lock
+
         def admit(now: float) -> Permit:
             try:
-                with self._lock:
-                    return self.decider.admit(now)
+                with lock:
+                    return decider.admit(now)
             except BulkheadFullError:
                 if events.wanted():
                     events.emit(events.CallRejected(service=site.service, policy="limit"))
@@ -68,20 +70,23 @@ class AdaptiveLimit(Policy):
 
         def succeeded(permit: Permit, now: float, rng: Random) -> None:
             lag_s = self._lag_s(now) if site.is_async else 0.0
-            before = self.algorithm.limit
-            with self._lock:
-                self.decider.succeeded(permit, now, rng, lag_s=lag_s)
-            if self.algorithm.limit != before:
-                self._tell(site, before, now - permit.at - lag_s)
+            with lock:
+                before = decider.moved
+                decider.succeeded(permit, now, rng, lag_s=lag_s)
+                after = decider.moved
+            if after is not before:
+                self._tell(site)
 
         def failed(permit: Permit, now: float, rng: Random, error: Exception) -> None:
             if isinstance(error, RefusedError):
                 self.dropped(permit)
             elif isinstance(error, AttemptTimeoutError) or classify(error).kind == "throttled":
-                before = self.algorithm.limit
-                with self._lock:
-                    self.decider.failed(permit, now, rng)
-                self._tell(site, before, 0.0)
+                with lock:
+                    before = decider.moved
+                    decider.failed(permit, now, rng)
+                    after = decider.moved
+                if after is not before:
+                    self._tell(site)
             elif classify(error).healthy:
                 succeeded(permit, now, rng)
             else:
@@ -98,7 +103,7 @@ class AdaptiveLimit(Policy):
     @property
     def limit(self) -> int:
         """Calls that may be under way now."""
-        return self.algorithm.allowed
+        return self.decider.allowed
 
     @property
     def in_flight(self) -> int:
@@ -118,8 +123,8 @@ class AdaptiveLimit(Policy):
         heart = self._hearts.get(asyncio.get_running_loop())
         return heart.lag.lag_s(now) if heart is not None else 0.0
 
-    def _tell(self, site: Site, before: float, rtt_s: float) -> None:
-        after = self.algorithm.limit
+    def _tell(self, site: Site) -> None:
+        before, after, rtt_s = self.decider.moved
         if int(before) != int(after) and events.wanted():
             events.emit(events.LimitChanged(service=site.service, before=int(before), after=int(after), rtt_s=rtt_s,
                                             in_flight=self.decider.in_flight))

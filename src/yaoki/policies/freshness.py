@@ -67,7 +67,8 @@ class Freshness:
     def state(self, entry: Entry[V], now: float, rng: Random) -> State:
         """What may be done with `entry` at `now`."""
         if now < entry.expires_at:
-            if self.early and entry.error is None:
+            # Further from expiry than forty fetches the draw would say yes once in e^40 times: do not draw.
+            if self.early and entry.error is None and entry.expires_at - now < 40.0 * entry.fetch_s * self.early:
                 # 1 − random() is in (0, 1], where the logarithm exists.
                 ahead_s = -entry.fetch_s * self.early * log(1.0 - rng.random())
                 if now + ahead_s >= entry.expires_at:

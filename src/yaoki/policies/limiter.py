@@ -10,6 +10,7 @@ vain; a call cancelled while it waits gives its place back.
 
 from __future__ import annotations
 
+import textwrap
 import threading
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import timedelta
@@ -45,23 +46,33 @@ class RateLimit(Policy):
         self._text = f"rate_limit({calls:g}, per={per_s:g}, burst={self.rate.burst:g}, max_wait={self.rate.max_wait_s:g})"
 
     def shell(self, site: Site) -> str:
-        sleep = "AWAIT rt.sleep" if site.is_async else "rt.sleep_blocking"
-        if self.key is not None and site.shape == "block":
-            raise UsageError("rate_limit(key=...) cannot guard a block, because a block has no arguments to take a key from.",
-                             do="Decorate a function, or use a limit for each key without key=.")
-        key = "None" if self.key is None else "$key(ARGS)"
-        return f"""
-            $which = {key}
-            $place = $reserve($which, now, scope)
+        wait = f"""
             if $place.at > now:
                 try:
-                    {sleep}($place.at - now)
+                    {"AWAIT rt.sleep" if site.is_async else "rt.sleep_blocking"}($place.at - now)
                 except BaseException:
                     $give_back($which, $place)
                     raise
                 now = clock()
             CALL
         """
+        if self.key is not None and site.shape == "block":
+            raise UsageError("rate_limit(key=...) cannot guard a block, because a block has no arguments to take a key from.",
+                             do="Decorate a function, or use a limit for each key without key=.")
+        if self.key is not None:
+            return """
+            $which = $key(ARGS)
+            $place = $reserve($which, now, scope)""" + wait
+        # A place that is free now is taken right here, as `Gcra.reserve` would: no call, nothing to give back.
+        return """
+            with $lock:
+                $after = ($one.tat if $one.tat > now else now) + $interval
+                $free = $after - $burst <= now
+                if $free:
+                    $one.tat = $after
+            if not $free:
+                $which = None
+                $place = $reserve($which, now, scope)""" + textwrap.indent(wait, "    ").replace("    CALL", "CALL")
 
     def bind(self, site: Site) -> dict[str, object]:
         def reserve(key: Hashable, now: float, scope: Scope) -> Place:
@@ -72,7 +83,8 @@ class RateLimit(Policy):
                     events.emit(events.CallRejected(service=site.service, policy="rate", retry_after_s=error.retry_after))
                 raise
 
-        return {"reserve": reserve, "give_back": self.give_back, "key": self.key}
+        return {"reserve": reserve, "give_back": self.give_back, "key": self.key,
+                "lock": self._lock, "one": self._one, "interval": self.rate.interval_s, "burst": self.rate.burst_s}
 
     def reserve(self, key: Hashable, now: float, *, deadline: float = inf) -> Place:
         """A place for one call. Raises RateLimitedError when it is too far off."""

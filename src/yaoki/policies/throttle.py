@@ -35,47 +35,45 @@ class ThrottlePolicy(Policy):
         self._lock = threading.Lock()
 
     def shell(self, site: Site) -> str:  # noqa: ARG002
+        # A service that takes what it is sent costs a comparison before the call, and three counts after it.
         return """
-            $permit = $admit(now, rt.rng)
+            if now >= $counts.slot_ends or $counts.requests > $k * $counts.accepts:
+                $admit(now, rt.rng)
             try:
                 CALL
             except Exception as $error:
-                $failed($permit, clock(), $error)
-                raise
-            except BaseException:
-                $dropped($permit, clock())
+                $failed($error)
                 raise
             else:
-                $accepted($permit, clock())
+                with $lock:
+                    $counts.requests += 1
+                    $counts.requested_in[$counts.slot] += 1
+                    $counts.accepts += 1
+                    $counts.accepted_in[$counts.slot] += 1
         """
 
     def bind(self, site: Site) -> dict[str, object]:
         decider, lock = self.decider, self._lock
 
-        def admit(now: float, rng: Random) -> int:
+        def admit(now: float, rng: Random) -> None:
             try:
                 with lock:
-                    return decider.admit(now, rng)
+                    decider.admit(now, rng)
             except ThrottledError:
                 if events.wanted():
                     events.emit(events.CallRejected(service=site.service, policy="throttle"))
                 raise
 
-        def accepted(permit: int, now: float) -> None:
-            with lock:
-                decider.accepted(permit, now)
-
-        def dropped(permit: int, now: float) -> None:
-            with lock:
-                decider.dropped(permit, now)
-
-        def failed(permit: int, now: float, error: Exception) -> None:
+        def failed(error: Exception) -> None:
             if isinstance(error, RefusedError):
-                dropped(permit, now)
-            elif took(error):
-                accepted(permit, now)
+                return
+            with lock:
+                if took(error):
+                    decider.accepted()
+                else:
+                    decider.refused()
 
-        return {"admit": admit, "accepted": accepted, "dropped": dropped, "failed": failed}
+        return {"admit": admit, "failed": failed, "lock": lock, "counts": decider, "k": decider.k}
 
     def chance(self, now: float) -> float:
         """The share of calls that would be rejected now, in [0, `most`]."""

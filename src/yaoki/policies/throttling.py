@@ -6,6 +6,9 @@ While the service accepts everything nothing is rejected. A service that accepts
 those asked for: with K = 2 twice what it bears, so that it is full and its recovery is noticed. Unlike a breaker the
 throttle does not turn a partial outage into a total one, and it does not flap.
 
+A call counts when it is over. Counted when it is begun, as the book has it, the first ten calls of a process that begin
+together would look like ten that were not accepted, and most of them would be rejected.
+
 A service that fails a share of its calls *whatever their number* is another matter: above 1 − 1/K (half, with K = 2) what
 is sent dwindles to `1 − most`, as with a breaker. And recovery takes its time: what is sent grows e-fold in
 `window_s / K` seconds.
@@ -30,7 +33,8 @@ class Throttle:
         buckets: slices of the window; the oldest is forgotten as a whole.
     """
 
-    __slots__ = ("_accepted", "_accepts", "_bucket_s", "_head", "_requested", "_requests", "buckets", "k", "most", "window_s")
+    __slots__ = ("_bucket_s", "_head", "accepted_in", "accepts", "buckets", "k", "most", "requested_in", "requests", "slot",
+                 "slot_ends", "window_s")
 
     def __init__(self, *, k: float = 2.0, window_s: float = 60.0, most: float = 0.9, buckets: int = 40) -> None:
         if k < 1:
@@ -45,52 +49,51 @@ class Throttle:
         self.buckets = buckets
         self._bucket_s = window_s / buckets
         self._head = 0  # number of the bucket in use, counted from the clock's zero
-        self._requested = [0] * buckets
-        self._accepted = [0] * buckets
-        self._requests = 0
-        self._accepts = 0
+        self.slot = 0
+        self.slot_ends = float("-inf")  # until then the counts may be read, and counted up, from outside
+        self.requested_in = [0] * buckets
+        self.accepted_in = [0] * buckets
+        self.requests = 0
+        self.accepts = 0
 
     def chance(self, now: float) -> float:
         """The chance in [0, most] that a call made now is rejected."""
         self._turn(now)
-        return min(self.most, max(0.0, (self._requests - self.k * self._accepts) / (self._requests + 1)))
+        return min(self.most, max(0.0, (self.requests - self.k * self.accepts) / (self.requests + 1)))
 
-    def admit(self, now: float, rng: Random) -> int:
-        """A permit (the number of its bucket), or ThrottledError. What is rejected counts as requested."""
-        self._turn(now)
-        excess = self._requests - self.k * self._accepts
-        self._requests += 1
-        self._requested[self._head % self.buckets] += 1
-        if excess > 0:
-            chance = min(self.most, excess / self._requests)
-            if rng.random() < chance:
-                raise ThrottledError(
-                    f"not sent: the service accepted {self._accepts} of the last {self._requests - 1} calls "
-                    f"asked for in {self.window_s:g} s", do="try again later, or take the fallback", chance=chance)
-        return self._head
+    def admit(self, now: float, rng: Random) -> None:
+        """Let a call through, or raise ThrottledError. A rejected call counts as requested at once."""
+        chance = self.chance(now)
+        if chance > 0 and rng.random() < chance:
+            self._count()
+            raise ThrottledError(
+                f"not sent: the service accepted {self.accepts} of the last {self.requests - 1} calls "
+                f"asked for in {self.window_s:g} s", do="try again later, or take the fallback", chance=chance)
 
-    def accepted(self, permit: int, now: float) -> None:
+    def accepted(self) -> None:
         """The service took the call, whatever it answered."""
-        del permit  # counted in the present, as the request of a slow answer may have left the window already
-        self._turn(now)
-        self._accepts += 1
-        self._accepted[self._head % self.buckets] += 1
+        self._count()
+        self.accepts += 1
+        self.accepted_in[self.slot] += 1
 
-    def dropped(self, permit: int, now: float) -> None:
-        """The call was cancelled or never sent: it was not asked for."""
-        self._turn(now)
-        if self._head - permit < self.buckets and self._requested[permit % self.buckets]:
-            self._requested[permit % self.buckets] -= 1
-            self._requests -= 1
+    def refused(self) -> None:
+        """The service did not take the call. (One that was cancelled, or never sent, is not counted at all.)"""
+        self._count()
+
+    def _count(self) -> None:
+        self.requests += 1
+        self.requested_in[self.slot] += 1
 
     def _turn(self, now: float) -> None:
         """Forget the buckets that have left the window."""
         head = int(now / self._bucket_s)
         if head <= self._head:
-            return
+            return  # (a clock that starts below zero, or a call that was overtaken)
         for number in range(self._head + 1, min(head, self._head + self.buckets) + 1):
             slot = number % self.buckets
-            self._requests -= self._requested[slot]
-            self._accepts -= self._accepted[slot]
-            self._requested[slot] = self._accepted[slot] = 0
+            self.requests -= self.requested_in[slot]
+            self.accepts -= self.accepted_in[slot]
+            self.requested_in[slot] = self.accepted_in[slot] = 0
         self._head = head
+        self.slot = head % self.buckets
+        self.slot_ends = (head + 1) * self._bucket_s

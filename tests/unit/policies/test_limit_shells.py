@@ -70,7 +70,7 @@ def test_a_cancellation_at_any_moment_leaves_the_counters_as_found(moment, which
     decider = policy.decider
 
     def counters():
-        return (decider._requests, decider._accepts) if which == "throttle" else (decider.in_flight, decider._answered)
+        return (decider.requests, decider.accepts) if which == "throttle" else (decider.in_flight, decider._answered)
 
     @policy
     async def ask():

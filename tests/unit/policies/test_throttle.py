@@ -20,14 +20,16 @@ def offer(throttle, *, rate_per_s, seconds, bears_per_s, rng, start=0.0):
         now = start + number / rate_per_s
         room, last = min(bears_per_s, room + (now - last) * bears_per_s), now  # a second of queue
         try:
-            permit = throttle.admit(now, rng)
+            throttle.admit(now, rng)
         except ThrottledError:
             continue
         sent += 1
         if room >= 1.0 or bears_per_s >= rate_per_s:
             room -= 1.0
-            throttle.accepted(permit, now)
+            throttle.accepted()
             accepted += 1
+        else:
+            throttle.refused()
     return sent, accepted
 
 
@@ -61,27 +63,24 @@ def test_the_chance_is_the_published_formula_over_what_the_window_holds(plan):
     for pause, outcome in plan:
         now += pause
         try:
-            permit = throttle.admit(now, rng)
+            throttle.admit(now, rng)
         except ThrottledError:
             outcome = "refused"  # noqa: PLW2901
         else:
-            if outcome == "accepted":
-                throttle.accepted(permit, now)
             if outcome == "cancelled":
-                throttle.dropped(permit, now)
                 continue
+            throttle.accepted() if outcome == "accepted" else throttle.refused()
         seen.append((now, outcome))
     inside = [outcome for at, outcome in seen if int(at) > int(now) - 10]
     requests, accepts = len(inside), inside.count("accepted")
     assert throttle.chance(now) == pytest.approx(min(0.9, max(0.0, (requests - 2 * accepts) / (requests + 1))))
 
 
-def test_a_cancelled_call_was_never_asked_for():
-    throttle = Throttle()
-    throttle.dropped(throttle.admit(5.0, Random(0)), 6.0)
-    assert throttle._requests == 0
-    throttle.dropped(throttle.admit(6.0, Random(0)), 500.0)  # its bucket has left the window meanwhile
-    assert throttle._requests == 0
+def test_calls_that_begin_together_are_not_taken_for_refused_ones():
+    throttle, rng = Throttle(), Random(0)
+    for _ in range(1000):
+        throttle.admit(5.0, rng)
+    assert throttle.chance(5.0) == 0.0
 
 
 @pytest.mark.parametrize("settings", [{"k": 0.9}, {"window_s": 0}, {"buckets": 1}, {"most": 1.0}])
