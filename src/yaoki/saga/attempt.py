@@ -15,6 +15,7 @@ from yaoki import effect, events, runtime
 from yaoki.effect import Effect
 from yaoki.errors import AttemptTimeoutError, DeclinedError
 from yaoki.saga import codec
+from yaoki.saga.exact import TX, make_exactly_once
 from yaoki.saga.once import make_once
 from yaoki.saga.records import Kind, Record
 from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
@@ -33,18 +34,18 @@ _encode = msgspec.json.encode
 class Attempts:
     """The attempts of one step of one run. Used once."""
 
-    __slots__ = ("_began", "_doubt", "_driver", "_forward", "_made", "_retrying", "_step", "_undo", "_waited")
+    __slots__ = ("_began", "_doubt", "_driver", "_retrying", "_step", "_undo", "_waited", "forward", "made")
 
     def __init__(self, driver: Driver, step: Step[..., Any], *, undo: bool) -> None:
         self._driver = driver
         self._step = step
         self._undo = undo
         # Only forward: after the pivot, and for a pivot that cannot be undone once it may have happened.
-        self._forward = not undo and driver.machine.past_pivot
+        self.forward = not undo and driver.machine.past_pivot
         self._retrying: Retrying = step.undo_retrying if undo else step.retrying
-        if self._forward and self._retrying is DEFAULT:
+        if self.forward and self._retrying is DEFAULT:
             self._retrying = FORWARD
-        self._made = 0
+        self.made = 0
         # An earlier process may have begun this step, and nobody knows how far it came.
         self._doubt = driver.machine.is_doubtful(step.name) if undo else step.name in driver.perhaps_started
         self._began = self._waited = 0.0
@@ -53,20 +54,20 @@ class Attempts:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
         driver, header = self._driver, self._driver.header
         self._began = driver.clock()
-        if self._step.once and not self._undo:
-            return await make_once(self, driver, self._step)
+        if self._step.special and not self._undo:
+            return await (make_exactly_once if self._step.tx else make_once)(self, driver, self._step)
         while True:
             if driver.hold is not None:
                 await driver.hold()
-            self._made += 1
-            under_way = Effect(header.id, header.saga, self._step.name, self._undo, self._made, header.fence, header.traceparent)
+            self.made += 1
+            under_way = Effect(header.id, header.saga, self._step.name, self._undo, self.made, header.fence, header.traceparent)
             if events.wanted():
                 events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
             token = effect.current.set(under_way)
             try:
                 return self.succeeded(await self.begin(under_way))
             except Exception as error:
-                delay_or_record = self._failed(error, under_way.sent)
+                delay_or_record = self.failed(error, under_way.sent)
             finally:
                 effect.current.reset(token)
             if isinstance(delay_or_record, Record):
@@ -74,20 +75,20 @@ class Attempts:
             await driver.pause(delay_or_record)
             if driver.is_stopping():
                 return None
-            if driver.gives_up and not self._undo and not self._forward:
-                return self._given_up()
+            if driver.gives_up and not self._undo and not self.forward:
+                return self.given_up()
 
     def begin(self, under_way: Effect) -> Awaitable[Any]:
         """The call itself, to be awaited: in a thread if it is a plain function, bounded if there is a limit."""
         step = self._step
         fn, is_async = (step.undo_fn, step.undo_is_async) if self._undo else (step.fn, step.is_async)
         assert fn is not None
-        arguments = self._arguments(under_way)
+        arguments = self.arguments(under_way)
         work: Awaitable[Any] = fn(**arguments) if is_async else runtime.run_blocking(fn, **arguments)
         limit = self._limit()
         return work if limit is None else _within(work, limit, step.name)
 
-    def _arguments(self, under_way: Effect) -> dict[str, Any]:
+    def arguments(self, under_way: Effect) -> dict[str, Any]:
         driver, step = self._driver, self._step
         found: dict[str, Any] = {}
         for parameter, source in step.undo_sources if self._undo else step.sources:
@@ -95,7 +96,7 @@ class Attempts:
                 found[parameter] = driver.input
             elif source == "*":
                 found[parameter] = under_way
-            elif source == step.name and self._doubt:
+            elif source == TX or (source == step.name and self._doubt):
                 found[parameter] = None
             else:
                 found[parameter] = driver.results.get(source)
@@ -105,7 +106,7 @@ class Attempts:
         """Seconds for this attempt: its timeout, or what is left of the step's deadline."""
         step = self._step
         limit = step.undo_timeout if self._undo else step.timeout
-        if step.deadline is None or self._undo or self._forward:
+        if step.deadline is None or self._undo or self.forward:
             return limit
         left = max(0.0, step.deadline - (self._driver.clock() - self._began))
         return left if limit is None else min(limit, left)
@@ -126,12 +127,14 @@ class Attempts:
             record = Record(Kind.DONE, step.name, data, runtime.unix_time())
         if events.wanted():
             events.emit(events.StepFinished(run=self._driver.header.id, saga=self._driver.saga.name, step=step.name,
-                                            duration_s=self._driver.clock() - self._began, attempts=self._made, undo=self._undo))
+                                            duration_s=self._driver.clock() - self._began, attempts=self.made, undo=self._undo))
         return record
 
-    def _failed(self, error: Exception, sent: int) -> float | Record:
+    def failed(self, error: Exception, sent: int) -> float | Record:
         """How long to wait before the next attempt, or the record that ends them. `sent`: requests that it made."""
         verdict = judge(error)
+        if self._step.tx and not self._undo:  # rolled back
+            verdict = msgspec.structs.replace(verdict, in_doubt=False)
         if sent > 1 and not (isinstance(error, DeclinedError) and self._step.undo_fn is None):
             # The last request certainly did nothing, but the ones before it may have: an authorised card, and then a
             # capture that was refused.
@@ -139,7 +142,7 @@ class Attempts:
         if not self._undo:
             self._weigh(verdict)
         delay = None if verdict.bug else self._delay(verdict)
-        if delay is not None and not self._undo and not self._forward and self._is_late(delay):
+        if delay is not None and not self._undo and not self.forward and self._is_late(delay):
             delay = None
         if events.wanted():
             self._tell(error, delay)
@@ -153,14 +156,14 @@ class Attempts:
         if not self._step.pivot or self._step.undo_fn is not None:
             self._doubt = self._doubt or verdict.in_doubt
             return
-        self._doubt = self._forward = verdict.in_doubt
+        self._doubt = self.forward = verdict.in_doubt
         if verdict.in_doubt:
             self._retrying = FORWARD
 
     def _delay(self, verdict: Verdict) -> float | None:
         if not verdict.repeat or (verdict.retried > 1 and not self._retrying.again):
             return None
-        delay = self._retrying.delay(self._made, self._waited, verdict.retry_after_s, runtime.rng())
+        delay = self._retrying.delay(self.made, self._waited, verdict.retry_after_s, runtime.rng())
         self._waited = delay or 0.0
         return delay
 
@@ -169,28 +172,28 @@ class Attempts:
         return deadline is not None and self._driver.clock() + delay_s - self._began >= deadline
 
     def _final(self, error: Exception, verdict: Verdict) -> Record:
-        needs_person = verdict.bug or self._undo or self._forward
-        what = failure(error, verdict, attempts=self._made, undo=self._undo, in_doubt=self._doubt)
+        needs_person = verdict.bug or self._undo or self.forward
+        what = failure(error, verdict, attempts=self.made, undo=self._undo, in_doubt=self._doubt)
         return Record(Kind.BLOCKED if needs_person else Kind.FAILED, self._step.name, _encode(what), runtime.unix_time())
 
     def ended(self, error: Exception, verdict: Verdict) -> Record:
         """The record that ends a step which is made at most once. In doubt, where only forward is left: a person decides."""
-        self._made = 1
+        self.made = 1
         self._doubt = verdict.in_doubt
-        self._forward = self._forward or (verdict.in_doubt and self._step.pivot and self._step.undo_fn is None)
+        self.forward = self.forward or (verdict.in_doubt and self._step.pivot and self._step.undo_fn is None)
         if events.wanted():
             self._tell(error, None)
         return self._final(error, verdict)
 
-    def _given_up(self) -> Record:
+    def given_up(self) -> Record:
         """The run is to undo itself, so no further attempt is made."""
         what = failure(AttemptTimeoutError("given up: the run is being undone"), Verdict(bug=False, repeat=False, in_doubt=self._doubt),
-                       attempts=self._made, undo=False, in_doubt=self._doubt)
+                       attempts=self.made, undo=False, in_doubt=self._doubt)
         return Record(Kind.FAILED, self._step.name, _encode(what), runtime.unix_time())
 
     def _tell(self, error: Exception, delay: float | None) -> None:
         events.emit(events.StepFailed(run=self._driver.header.id, saga=self._driver.saga.name, step=self._step.name,
-                                      error=type(error).__name__, attempt=self._made, in_doubt=self._doubt, final=delay is None,
+                                      error=type(error).__name__, attempt=self.made, in_doubt=self._doubt, final=delay is None,
                                       undo=self._undo, retry_in_s=delay or 0.0))
 
 

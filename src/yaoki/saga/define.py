@@ -28,6 +28,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from yaoki.effect import Effect
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
+from yaoki.saga.exact import TX
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.retrying import UNDO, Retrying
 from yaoki.saga.waiting import UNSET, Wait
@@ -68,7 +69,7 @@ class Step(Generic[P, R]):
         self.undo_is_async = True
         self.needs: list[str] = []
         self.sources: tuple[tuple[str, str], ...] = ()  # (parameter, what: a step's name, "" the input, "*" the effect)
-        self.once = False
+        self.once = self.tx = self.special = False
         self.verify: Callable[..., Any] | None = None  # of a step made at most once: what became of it?
         self.verify_sources: tuple[tuple[str, str], ...] = ()
         self.verify_is_async = True
@@ -148,6 +149,7 @@ class Saga(Generic[I]):
         self.stuck_after = stuck_after
         self.brake = brake
         self.steps: dict[str, Step[..., Any]] = {}
+        self.has_tx = False
         self._input_name = ""
         self._graph: Graph | None = None
 
@@ -160,12 +162,12 @@ class Saga(Generic[I]):
     @overload
     def step(self, *, name: str = ..., pivot: bool = ..., after: str | typing.Iterable[str] = ..., retry: Any = ...,
              timeout: float | None = ..., deadline: float | None = ..., undo: Callable[..., Any] | None = ...,
-             once: bool = ..., verify: Callable[..., Any] | None = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+             once: bool = ..., verify: Callable[..., Any] | None = ..., tx: bool = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
     def step(self, fn: Callable[..., Any] | None = None, *, name: str = "", pivot: bool = False,
              after: str | typing.Iterable[str] = (), retry: Any = None, timeout: float | None = None,
              deadline: float | None = None, undo: Callable[..., Any] | None = _UNSET, once: bool = False,
-             verify: Callable[..., Any] | None = None) -> Any:
+             verify: Callable[..., Any] | None = None, tx: bool = False) -> Any:
         """Add a step: an `async def`, or a plain `def` that runs in a thread.
 
         Args:
@@ -180,9 +182,11 @@ class Saga(Generic[I]):
             once: make it at most once: its beginning is recorded first, and a crash in it leaves it in doubt.
             verify: with `once`: a function of what the step takes, called when it is in doubt: returns the step's result if
                 the effect exists, None if it certainly does not.
+            tx: its parameter `tx` is the journal's own transaction: what it writes and its record are durable together, or not
+                at all, so it is done exactly once and never in doubt. It runs alone in its run.
         """
         def add(fn: Callable[..., Any]) -> Step[..., Any]:
-            step = self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo)
+            step = self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo, tx=tx)
             if once or verify is not None:
                 self._make_once(step, verify, retry=retry, once=once)
             return step
@@ -194,7 +198,8 @@ class Saga(Generic[I]):
             raise _wrong(step.fn, f"step {step.name!r} has verify= and is not made at most once", "say once=True as well")
         if retry not in (None, False, 1):
             raise _wrong(step.fn, f"step {step.name!r} is made at most once, and retry={retry!r} would repeat it", "leave retry= out")
-        step.once, step.retrying, step.verify = True, Retrying(attempts=1), verify
+        step.once = step.special = True
+        step.retrying, step.verify = Retrying(attempts=1), verify
         if verify is not None:
             step.verify_sources = self.sources_of(verify)
             step.verify_is_async = _is_async(verify, self.name)
@@ -247,7 +252,7 @@ class Saga(Generic[I]):
         return step
 
     def _add(self, fn: Callable[..., Any], *, name: str, pivot: bool, after: str | typing.Iterable[str], retry: Any,
-             timeout: float | None, deadline: float | None, undo: Callable[..., Any] | None) -> Step[..., Any]:
+             timeout: float | None, deadline: float | None, undo: Callable[..., Any] | None, tx: bool = False) -> Step[..., Any]:
         name = name or getattr(fn, "__name__", "")
         if not name.replace("-", "_").isidentifier():
             raise _wrong(fn, f"{name!r} cannot be the name of a step", "give one: @saga.step(name='...')")
@@ -258,11 +263,15 @@ class Saga(Generic[I]):
         for what, value in (("timeout", timeout), ("deadline", deadline)):
             if value is not None and not value > 0:
                 raise _wrong(fn, f"{what} is seconds above 0, not {value!r}", f"give {what} in seconds")
-        sources = self.sources_of(fn)
+        if tx and "tx" not in inspect.signature(fn).parameters:
+            raise _wrong(fn, f"step {name!r} is a transaction, and does not take it", "add a parameter called tx, and write by it")
+        sources = self.sources_of(fn, tx=tx)
         step: Step[..., Any] = Step(self, fn, name=name, pivot=pivot, timeout=timeout, deadline=deadline,
                                     retrying=Retrying.of(retry), undo=undo)
         step.sources = sources
-        wanted = {source for _, source in sources if source not in {"", "*"}}
+        step.tx = step.special = tx
+        self.has_tx = self.has_tx or tx
+        wanted = {source for _, source in sources if source not in {"", "*", TX}}
         for other in (after,) if isinstance(after, str) else after:
             if other not in self.steps:
                 raise _wrong(fn, f"after={other!r} is not a step above it{self._hint(other)}", "name a step defined above")
@@ -272,7 +281,7 @@ class Saga(Generic[I]):
         self.changed()
         return step
 
-    def sources_of(self, fn: Callable[..., Any], own: str = "") -> tuple[tuple[str, str], ...]:
+    def sources_of(self, fn: Callable[..., Any], own: str = "", *, tx: bool = False) -> tuple[tuple[str, str], ...]:
         """Where each parameter of `fn` comes from: a step's name, "" for the input, "*" for the effect under way."""
         hints = _hints(fn)
         found = []
@@ -282,6 +291,8 @@ class Saga(Generic[I]):
             hint = hints.get(parameter.name, Any)
             if hint is Effect:
                 found.append((parameter.name, "*"))
+            elif tx and parameter.name == "tx":
+                found.append((parameter.name, TX))
             elif parameter.name == own or parameter.name in self.steps:
                 self._check_type(fn, parameter.name, hint, optional=parameter.name == own)
                 found.append((parameter.name, parameter.name))

@@ -60,7 +60,7 @@ class Driver:
         self.progress_at = rt.monotonic()
         self.waiting_for = ""
         self.is_stopping = is_stopping
-        self._journal = journal
+        self.journal = journal
         self.hold = journal.hold if journal.shared else None  # awaited before each effect
         self.now = journal.now if journal.shared else rt.unix_time
         self._let_go = False  # did the last entry give the run back to the journal?
@@ -73,7 +73,8 @@ class Driver:
         for record in stored.records:
             self._take_in(record)
         # What is ready now may have been running when an earlier process died.
-        self.perhaps_started = () if is_new else tuple(self.machine.start)
+        # One that is a transaction left nothing behind.
+        self.perhaps_started = () if is_new else tuple(name for name in self.machine.start if not saga.steps[name].tx)
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -95,6 +96,8 @@ class Driver:
                 work = [] if self.is_stopping() else machine.undo if undoing else machine.start
                 if running:
                     work = [name for name in work if name not in running]
+                if self.saga.has_tx and not undoing and len(work) + len(running) > 1:
+                    work = self._beside(work)
                 if len(work) == 1 and not running:  # alone: no task of its own
                     self.waiting_for = work[0]
                     record = await Attempts(self, steps[work[0]], undo=undoing).run()
@@ -185,13 +188,22 @@ class Driver:
 
     async def write(self, *records: Record) -> None:
         """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
+        entry = self.entry_of(*records)
+        await self.journal.append(entry)
+        self.written(entry)
+
+    def entry_of(self, *records: Record) -> Append:
+        """Apply, and say what is to be written."""
         for record in records:
             self._take_in(record)
         if len(records) != 1 or records[0].kind != "done" or self.machine.abort is not None:  # the common case has no consequences
             records = self._with_consequences(records)
-        entry = self._entry(records)
-        await self._journal.append(entry)
-        self._written(entry)
+        return self._entry(records)
+
+    def _beside(self, work: list[str]) -> list[str]:
+        """What may run now where some steps run alone: the others first, then those one at a time."""
+        steps = self.saga.steps
+        return [name for name in work if not steps[name].tx] or ([] if self._running else work[:1])
 
     def _with_consequences(self, records: tuple[Record, ...]) -> tuple[Record, ...]:
         """A failure brings the abort; the abort settles the steps that nobody runs any more."""
@@ -232,10 +244,10 @@ class Driver:
 
     async def _give_back(self, due_at: float) -> None:
         """Taken up for something that changed nothing: give it back as it was."""
-        await self._journal.append(Append(self.header.no, self._seq, (), at=self.now(), due_at=due_at))
+        await self.journal.append(Append(self.header.no, self._seq, (), at=self.now(), due_at=due_at))
         self._let_go = True
 
-    def _written(self, entry: Append) -> None:
+    def written(self, entry: Append) -> None:
         header = self.header
         self._let_go = entry.due_at is not None
         if entry.state is not None:
@@ -311,7 +323,7 @@ class Driver:
             return
         if wrong := self._misfit(step, resolution):
             reason = f"{step} needs a person: the result that was given is not what it returns: {wrong}"
-            await self._journal.append(Append(self.header.no, self._seq, (), RunState.BLOCKED, b"", reason, self.now()))
+            await self.journal.append(Append(self.header.no, self._seq, (), RunState.BLOCKED, b"", reason, self.now()))
         else:
             await self.write(Record(Kind.RESOLVED, step, _encode(resolution), runtime.unix_time()))
 

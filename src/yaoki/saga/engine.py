@@ -32,7 +32,7 @@ from yaoki.saga import codec
 from yaoki.saga.brake import Brake
 from yaoki.saga.define import Saga
 from yaoki.saga.driver import Driver
-from yaoki.saga.journal.port import Created, Journal, NewRun, Request
+from yaoki.saga.journal.port import Created, Journal, NewRun, Request, TransactionLost
 from yaoki.saga.machine import HistoryError
 from yaoki.saga.placing import PLAIN, Placing
 from yaoki.saga.records import Abort, Header, Resolution, RunState, Stored
@@ -331,6 +331,9 @@ class Engine:
             raise
         except FencedError:
             self._fence()
+        except TransactionLost:  # the driver has run ahead of the history: begin again from what is durable
+            self.journal.release(driver.header.no)
+            self._backlog = True
         except Exception as error:
             self._break(error)
         else:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from yaoki.errors import JournalError, JournalLockedError
 from yaoki.saga.journal.group import GroupCommit
@@ -86,6 +88,14 @@ class MemoryJournal(OneOwner):
             if entry.state.is_end:
                 header.result, header.finished_at = entry.result, entry.at
                 self._taken.discard(entry.run)
+
+    async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
+        """There is no transaction to share: `tx` is None."""
+        del run
+        made = work(None)
+        entry: Append = await made if inspect.isawaitable(made) else made
+        await self.append(entry)
+        return entry
 
     async def take(self, limit: int) -> list[Stored]:
         found: list[Stored] = []

@@ -10,7 +10,7 @@ An owner (an engine) calls `open`, then `take`, `create`, `append`. Everybody el
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -96,6 +96,18 @@ class Query(msgspec.Struct, frozen=True):
     limit: int = 50
 
 
+class StepFailed(Exception):
+    """Raised by the work in `transact`: it is the step's failure, and the transaction is rolled back."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class TransactionLost(Exception):
+    """The connection broke at the commit, and reading back showed that it had not gone through."""
+
+
 class Journal(Protocol):
     """The port. Raises JournalError, and the errors named under it, when it cannot keep its promise.
 
@@ -140,6 +152,14 @@ class Journal(Protocol):
 
     def append(self, entry: Append) -> Awaitable[None]:
         """Add to a run's history. Given is given: cancelling the wait takes nothing back."""
+        ...
+
+    async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
+        """Do `work` (of a connection; it returns, or is a coroutine of, an Append) and write that entry, in one transaction.
+
+        Raises:
+            StepFailed: the work did; nothing was written. TransactionLost: neither was anything here.
+        """
         ...
 
     async def take(self, limit: int) -> list[Stored]:

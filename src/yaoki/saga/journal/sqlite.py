@@ -9,6 +9,7 @@ Source of the settings: sqlite.org/wal.html and sqlite.org/pragma.html#pragma_sy
 
 from __future__ import annotations
 
+import inspect
 import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from yaoki import runtime
-from yaoki.errors import JournalError, JournalForeignError, YaokiError
+from yaoki.errors import JournalError, JournalForeignError, UsageError, YaokiError
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.lock import OwnerLock
-from yaoki.saga.journal.port import Append, Created, NewRun, OneOwner, Query, Request
+from yaoki.saga.journal.port import Append, Created, NewRun, OneOwner, Query, Request, StepFailed
 from yaoki.saga.journal.schema import HEADER_COLUMNS, prepare
 from yaoki.saga.records import Header, Kind, Record, RunState, Stored
 
@@ -164,6 +165,25 @@ class SqliteJournal(OneOwner):
 
     # ── taking runs up ───────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
+        def job(connection: sqlite3.Connection) -> Append:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                entry = _step_entry(connection, work)
+                _insert_records(connection, [entry])
+                _park(connection, [entry])
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            return entry
+
+        entry = await self._call(job)
+        if entry.due_at is not None or (entry.state is not None and entry.state.is_end):
+            self._created.discard(run)
+        return entry
+
     async def take(self, limit: int) -> list[Stored]:
         again, self._again = self._again[:limit], self._again[limit:]
         found = await self._call(lambda c: _unfinished_of(c, again)) if again else []
@@ -299,6 +319,18 @@ def _park(connection: sqlite3.Connection, appends: list[Append]) -> None:
     parked = [(entry.due_at, entry.at, entry.run) for entry in appends if entry.due_at is not None]
     if parked:
         connection.executemany("UPDATE run SET wake_at = ?, updated_at = ? WHERE no = ?", parked)
+
+
+def _step_entry(connection: sqlite3.Connection, work: Callable[[Any], Any]) -> Append:
+    """What the step's function has written is in the transaction now. Raises StepFailed."""
+    made = work(connection)
+    if inspect.iscoroutine(made):
+        made.close()
+        raise StepFailed(UsageError("a step with tx=True on SQLite is a plain function, not an async one", do="write def, not async def"))
+    if not connection.in_transaction:
+        raise StepFailed(UsageError("the step has committed or rolled back the journal's transaction", do="leave that to the journal"))
+    entry: Append = made
+    return entry
 
 
 def _chunks(rows: list[tuple[Any, ...]]) -> Iterable[list[tuple[Any, ...]]]:

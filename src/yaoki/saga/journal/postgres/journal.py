@@ -15,12 +15,13 @@ import msgspec
 from yaoki import events, runtime
 from yaoki.errors import FencedError, JournalError
 from yaoki.saga.journal.group import GroupCommit
-from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request
+from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request, StepFailed, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.columns import BatchColumns, Lane, lane_of
 from yaoki.saga.journal.postgres.lease import Lease
 from yaoki.saga.journal.postgres.link import Connection, Link, Target
 from yaoki.saga.journal.postgres.schema import prepare
+from yaoki.saga.journal.postgres.stepping import CommitLost, transacted
 from yaoki.saga.records import Header, Kind, Record, RunState, Stored
 
 KINDS = {kind.value: kind for kind in Kind}
@@ -188,6 +189,32 @@ class PostgresJournal:
         answers = await self._answers(columns.created, rows) if columns.created else {}
         self._held.difference_update(columns.let_go)
         return [answers[id(each)] if isinstance(each, NewRun) else None for each in batch]
+
+    async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
+        incarnation = self.incarnation
+        try:
+            connection = await self.target.connect("step")
+        except Exception as error:
+            raise StepFailed(error) from error  # nothing was begun: another attempt
+        try:
+            entry = await transacted(connection, incarnation, work, self._was_refused)
+        except CommitLost as lost:
+            # Two statements, so that the second sees what the first one waited for.
+            await self._side.fetch("SELECT no FROM yaoki.run WHERE no = $1 FOR UPDATE", run)
+            (row,) = await self._side.fetch(sql.STEP_FOUND, run, lost.entry.seq)
+            if not row[0]:
+                raise TransactionLost from lost
+            entry = lost.entry
+        finally:
+            connection.terminate()
+        if entry.due_at is not None or (entry.state is not None and entry.state.is_end):
+            self._held.discard(run)
+        return entry
+
+    def _was_refused(self) -> FencedError:
+        self._was_fenced()
+        assert self._lost is not None
+        return self._lost
 
     async def _sent_before(self, connection: Connection, number: int) -> list[Any]:
         """The fence did not let the batch through: was it there already, or are we dead?"""

@@ -67,6 +67,19 @@ _APPEND_FENCE = _FENCE.format(counter="batch")
 APPEND = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED} SELECT no, {NOW} AS now FROM fence"
 CREATE = (f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED} "
           f"SELECT fence.no, {NOW} AS now, created.no, created.id FROM fence LEFT JOIN created ON true")
+# The same for one run inside a step's own transaction, at its end. The run's row is always touched: whoever reads back after a
+# broken connection waits for it, and so for the end of the transaction.
+ALIVE = "SELECT no FROM yaoki.worker WHERE no = $1 AND state IN ('alive', 'draining') FOR SHARE"
+STEP_RECORDS = """
+INSERT INTO yaoki.record (run, seq, kind, step, data, at)
+SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::bytea[], $6::float8[])"""
+STEP_RUN = """
+UPDATE yaoki.run SET state = coalesce($2, state), result = $3, reason = $4, updated_at = $5, finished_at = $6,
+    owner = CASE WHEN $7::float8 IS NULL THEN owner END, due_at = coalesce($7, due_at)
+WHERE no = $1 AND owner = $8"""
+STEP_FOUND = """
+WITH ended AS MATERIALIZED (SELECT no FROM yaoki.run WHERE no = $1 FOR UPDATE)
+SELECT EXISTS (SELECT FROM yaoki.record, ended WHERE run = $1 AND seq = $2)"""
 DID_COMMIT = "SELECT state, batch, claim FROM yaoki.worker WHERE no = $1 FOR UPDATE"
 
 BY_IDS = f"SELECT {HEADER}, owner FROM yaoki.run WHERE id = ANY($1)"

@@ -1,0 +1,59 @@
+"""A step's own transaction: the user's writes, then the fence, the records and the run's row, then the commit."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from yaoki.errors import FencedError, UsageError
+from yaoki.saga.journal.port import Append, StepFailed
+from yaoki.saga.journal.postgres import statements as sql
+from yaoki.saga.journal.postgres.link import Connection, is_lost
+
+
+class CommitLost(Exception):
+    """The connection broke at the commit: whether it went through is to be read back."""
+
+    def __init__(self, entry: Append) -> None:
+        super().__init__()
+        self.entry = entry
+
+
+async def transacted(connection: Connection, worker: int, work: Callable[[Any], Any], refused: Callable[[], FencedError]) -> Append:
+    """Raises StepFailed, FencedError, CommitLost."""
+    transaction = connection.transaction()
+    await transaction.start()
+    entry = await _worked(connection, work)
+    try:
+        if await connection.fetchval(sql.ALIVE, worker) is None or not await _write(connection, worker, entry):
+            refused_by = refused()
+        else:
+            await transaction.commit()
+            return entry
+    except Exception as error:
+        if not is_lost(error):
+            raise
+        raise CommitLost(entry) from error
+    raise refused_by
+
+
+async def _worked(connection: Connection, work: Callable[[Any], Any]) -> Append:
+    made = work(connection)
+    if not inspect.isawaitable(made):
+        raise StepFailed(UsageError("a step with tx=True on PostgreSQL is an async function", do="write async def"))
+    entry: Append = await made
+    return entry
+
+
+async def _write(connection: Connection, worker: int, entry: Append) -> bool:
+    """False when the run is not this worker's any more."""
+    records = entry.records
+    count = len(records)
+    await connection.execute(sql.STEP_RECORDS, [entry.run] * count, [entry.seq + i for i in range(count)],
+                             [record.kind.value for record in records], [record.step for record in records],
+                             [record.data for record in records], [record.at for record in records])
+    state = entry.state.value if entry.state else None
+    ended = entry.at if entry.state is not None and entry.state.is_end else 0.0
+    done: str = await connection.execute(sql.STEP_RUN, entry.run, state, entry.result, entry.reason, entry.at, ended, entry.due_at, worker)
+    return done == "UPDATE 1"
