@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 from typing import Any
 
 import msgspec
@@ -38,6 +37,8 @@ IDLE_LOOK_S = 1.0
 BATCH_S = 0.25
 """A transaction of several messages is committed after this, so that nobody waits long for the database."""
 STORE_RETRY_S = 0.5
+YIELD_EVERY = 32
+"""Handlers that never wait let others have the loop after so many messages."""
 
 
 class Pace(msgspec.Struct, frozen=True):
@@ -96,6 +97,7 @@ class Consumer:
             while not self._stopping:
                 heard = self._bell.rings
                 await self._turn()
+                await runtime.sleep(0)
                 if not self._more:
                     await self._bell.wait(heard, self._idle_s())
             await self._drain()
@@ -198,11 +200,16 @@ class Consumer:
 
     def _start(self) -> None:
         if self.handler.transactional:
-            if not self._tasks and self.lanes.waiting:
+            if not self._tasks and self.lanes.ready:
                 self._spawn(self._handle_batch(self.lanes.take_batch(self.handler.in_flight)))
             return
-        while len(self._tasks) < self.handler.in_flight and (entry := self.lanes.take()) is not None:
-            self._spawn(self._handle_one(entry))
+        # Twice as many each turn: handlers that never wait are worked off by one task, those that do by enough of them.
+        ready = self.lanes.ready
+        wanted = min(ready, self.handler.in_flight - len(self._tasks), max(1, len(self._tasks)))
+        for _ in range(wanted):
+            self._spawn(self._work())
+        if ready > wanted > 0:
+            self._bell.ring()
 
     def _spawn(self, work: Any) -> None:
         task = runtime.spawn(work, name=self.group)
@@ -216,6 +223,17 @@ class Consumer:
                 {"message": f"handling messages of {self.group} failed", "exception": error, "task": task})
         self._more = self._more or self._full
         self._bell.ring()
+
+    async def _work(self) -> None:
+        """Handle one message after the other while there are some that may be handled."""
+        handled = 0
+        while not self._stopping and (entry := self.lanes.take()) is not None:
+            await self._handle_one(entry)
+            self._more = self._more or self._full
+            self._bell.ring()
+            handled += 1
+            if handled % YIELD_EVERY == 0:
+                await runtime.sleep(0)
 
     async def _handle_one(self, entry: Entry) -> None:
         began = runtime.monotonic()
@@ -272,20 +290,21 @@ class Consumer:
         message = entry.message
         under_way = effect.Effect(message.identity, self.group, self.group, attempt=entry.attempts + 1,
                                   traceparent=message.traceparent)
-        async with AsyncExitStack() as stack:
-            stack.callback(handling.reset, handling.set(message))
-            stack.callback(effect.current.reset, effect.current.set(under_way))
-            cls = self.handler.takes[message.type]
+        as_message, as_effect = handling.set(message), effect.current.set(under_way)
+        try:
+            payload = decode(self.handler.takes[message.type], message)
             arguments: dict[str, Any] = {"message": message} if self.handler.wants_message else {}
             if tx is not None:
                 arguments["tx"] = tx.connection
-            payload = decode(cls, message)
             async with asyncio.timeout(self.handler.timeout_s):
                 if self.handler.is_async:
                     returned = await self.handler.fn(payload, **arguments)
                 else:
                     returned = await runtime.run_blocking(self.handler.fn, payload, **arguments)
-            return follow_ups(returned, cause=message, source=self.service, group=self.group)
+            return [] if returned is None else follow_ups(returned, cause=message, source=self.service, group=self.group)
+        finally:
+            effect.current.reset(as_effect)
+            handling.reset(as_message)
 
     def _failed(self, entry: Entry, error: Exception) -> None:
         before = self._held.pop((entry.part, entry.position), None)

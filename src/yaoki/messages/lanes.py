@@ -130,9 +130,9 @@ class Lanes:
         return len(self._busy)
 
     @property
-    def waiting(self) -> bool:
-        """Could `take` give something?"""
-        return bool(self._ready)
+    def ready(self) -> int:
+        """How many messages could be taken now, one after the other."""
+        return len(self._ready)
 
     def after(self, draining: frozenset[int] = frozenset()) -> dict[int, Position]:
         """From where each partition is to be read."""
