@@ -86,8 +86,8 @@ class Endpoints(Generic[E]):
         warm_s: an endpoint in use that was not chosen for this long is chosen next, so that none is ever cold.
     """
 
-    __slots__ = ("crossing", "decay_s", "eject_cap_s", "eject_s", "endpoints", "failures", "most_ejected", "recover_s",
-                 "warm_s", "worse_by", "zone")
+    __slots__ = ("_turn", "crossing", "decay_s", "eject_cap_s", "eject_s", "endpoints", "failures", "most_ejected", "outs",
+                 "recover_s", "warm_s", "worse_by", "zone")
 
     def __init__(self, endpoints: Sequence[Endpoint[E]], *, zone: str = "", crossing: float = 0.05, failures: int = 5,
                  worse_by: float = 0.3, eject_s: float = 10.0, eject_cap_s: float = 300.0, most_ejected: float = 0.5,
@@ -96,6 +96,8 @@ class Endpoints(Generic[E]):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name}={share!r} is not a share in [0, 1]", do="give a share, such as 0.05")
         self.endpoints: list[Endpoint[E]] = []
+        self.outs = 0  # how many of them are out
+        self._turn = 0
         self.replace(endpoints)
         self.zone = zone
         self.crossing = crossing
@@ -115,25 +117,25 @@ class Endpoints(Generic[E]):
         if len({each.target for each in endpoints}) != len(endpoints):
             raise ConfigError("an endpoint is named twice", do="name each once, and give weight= to those that bear more")
         self.endpoints = list(endpoints)
+        self.outs = sum(1 for each in endpoints if each.out)
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def choose(self, now: float, rng: Random, *, but: Sequence[E] = ()) -> Lease[E]:
         """The endpoint of the next call, not one of `but` (those tried before). RefusedError when none is left."""
-        probe = self._due_probe(now, but)
-        if probe is not None:
-            probe.probe_at = now + self.eject_s
-            return self._lease(probe, now, probe=True)
-        able = [each for each in self.endpoints if not each.out and each.target not in but]
-        if not able:
-            # All that is left is out: better a sick endpoint than no answer.
-            able = [each for each in self.endpoints if each.target not in but]
-        if not able:
-            raise RefusedError("every endpoint was tried", do="look at the errors of each attempt, in the notes", tried=len(but))
-        coldest = min(able, key=lambda each: each.chosen_at)
-        if now - coldest.chosen_at >= self.warm_s:
-            return self._lease(coldest, now, probe=False)
-        near = self._near(able, rng)
+        able = self.endpoints
+        if but or self.outs:
+            probe = self._due_probe(now, but)
+            if probe is not None:
+                probe.probe_at = now + self.eject_s
+                return self._lease(probe, now, probe=True)
+            able = self._able(but)
+        # Each call looks at one endpoint, in turn: has it rested for too long?
+        self._turn += 1
+        looked_at = able[self._turn % len(able)]
+        if now - looked_at.chosen_at >= self.warm_s:
+            return self._lease(looked_at, now, probe=False)
+        near = self._near(able, rng) if self.zone else able
         first = near[int(rng.random() * len(near))]
         if len(near) > 1:
             second = near[int(rng.random() * (len(near) - 1))]
@@ -143,10 +145,16 @@ class Endpoints(Generic[E]):
                 first = second
         return self._lease(first, now, probe=False)
 
+    def _able(self, but: Sequence[E]) -> list[Endpoint[E]]:
+        """Those that may be chosen: in use and not tried before; if there is none, not tried before."""
+        left = [each for each in self.endpoints if each.target not in but]
+        if not left:
+            raise RefusedError("every endpoint was tried", do="look at the errors of each attempt, in the notes", tried=len(but))
+        # All that is left is out: better a sick endpoint than no answer.
+        return [each for each in left if not each.out] or left
+
     def _near(self, able: list[Endpoint[E]], rng: Random) -> list[Endpoint[E]]:
         """Those in the caller's zone, unless this call is one of the few that cross, or the zone cannot bear it."""
-        if not self.zone:
-            return able
         near = [each for each in able if each.zone == self.zone]
         if not near or len(near) == len(able):
             return able
@@ -171,11 +179,12 @@ class Endpoints(Generic[E]):
 
     def cost(self, endpoint: Endpoint[E], now: float) -> float:
         """What sending one more call there costs; only the comparison of two means anything."""
-        fades = exp(-max(0.0, now - endpoint.latency_at) / self.decay_s)
+        fades = exp((endpoint.latency_at - now) / self.decay_s)
         latency_s = endpoint.latency_s * fades + 1e-3
-        health = max(0.05, 1.0 - (1.0 - endpoint.health) * fades)
-        grown = min(1.0, max(0.05, (now - endpoint.back_at) / self.recover_s))
-        return latency_s * (endpoint.in_flight + 1) / (endpoint.weight * grown * health ** 2)
+        health = 1.0 - (1.0 - endpoint.health) * fades
+        cost = latency_s * (endpoint.in_flight + 1) / (endpoint.weight * max(0.05, health) ** 2)
+        back_s = now - endpoint.back_at
+        return cost if back_s >= self.recover_s else cost * self.recover_s / max(back_s, 0.05 * self.recover_s)
 
     # ── learning ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -188,7 +197,9 @@ class Endpoints(Generic[E]):
         self._saw(each, now - lease.at, now)
         if not lease.probe:
             return False
-        each.out = False
+        if each.out:
+            each.out = False
+            self.outs -= 1
         each.health = max(each.health, 0.5)
         each.back_at = now
         return True
@@ -200,14 +211,13 @@ class Endpoints(Generic[E]):
         each.failures += 1
         each.health *= 0.95
         self._saw(each, now - lease.at, now)
-        if lease.probe:
+        if lease.probe and each.out:
             self._eject(each, now)
             return True
         if each.out:
             return False
         sick = each.failures >= self.failures or self._far_below(each)
-        out = sum(1 for other in self.endpoints if other.out)
-        if not sick or out + 1 > self.most_ejected * len(self.endpoints):
+        if not sick or self.outs + 1 > self.most_ejected * len(self.endpoints):
             return False
         self._eject(each, now)
         return True
@@ -223,7 +233,9 @@ class Endpoints(Generic[E]):
             each.ejections = 0  # it behaved for so long that this is a new fault, not the old one
         each.ejections += 1
         each.failures = 0
-        each.out = True
+        if not each.out:
+            each.out = True
+            self.outs += 1
         each.probe_at = now + min(self.eject_cap_s, self.eject_s * 2.0 ** (each.ejections - 1))
 
     def _far_below(self, each: Endpoint[E]) -> bool:

@@ -83,7 +83,7 @@ def test_the_own_zone_is_preferred_and_the_others_are_kept_warm():
     endpoints, rng = Endpoints(zones, zone="home", crossing=0.05), Random(6)
     got = drive(endpoints, calls=10_000, latency=lambda _: 0.02, rng=rng)
     assert (got["f1"] + got["f2"]) / 10_000 == pytest.approx(0.05, abs=0.01)
-    zones[0].out, zones[0].probe_at = True, 1e9  # half of the home zone is lost: half of its share flows over
+    zones[0].out, zones[0].probe_at, endpoints.outs = True, 1e9, 1  # half of the home zone is lost: half of its share flows over
     got = drive(endpoints, calls=10_000, latency=lambda _: 0.02, rng=rng, start=200.0)
     assert (got["f1"] + got["f2"]) / 10_000 == pytest.approx(0.525, abs=0.03)
 
@@ -91,7 +91,7 @@ def test_the_own_zone_is_preferred_and_the_others_are_kept_warm():
 def test_one_probe_at_a_time_and_one_that_hangs_is_not_the_last():
     endpoints, rng = several("a", "b", eject_s=10.0), Random(0)
     sick = endpoints.endpoints[1]
-    sick.out, sick.ejections, sick.probe_at = True, 1, 100.0
+    sick.out, sick.ejections, sick.probe_at, endpoints.outs = True, 1, 100.0, 1
     first = endpoints.choose(100.0, rng)
     assert (first.endpoint, first.probe) == (sick, True)
     assert not any(endpoints.choose(100.0 + 0.1 * n, rng).probe for n in range(50))
@@ -113,7 +113,7 @@ def test_whatever_happens_there_is_an_endpoint_and_the_counts_are_right(plan, co
             lease = held.pop(rng.randrange(len(held)))
             endpoints.dropped(lease) if what == "dropped" else getattr(endpoints, what)(lease, now)
         assert sum(each.in_flight for each in endpoints.endpoints) == len(held)
-        assert sum(each.out for each in endpoints.endpoints) <= count / 2
+        assert sum(each.out for each in endpoints.endpoints) == endpoints.outs <= count / 2
         assert all(0 <= each.health <= 1 for each in endpoints.endpoints)
 
 
