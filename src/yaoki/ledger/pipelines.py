@@ -42,6 +42,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
         canary_item: further attributes of canaries, for functions that need them.
         scan_every_s: how often the table's newest versions are read.
         first: the first version of a key; None: 0 if the sink has any version 0, else 1.
+        slot: a logical replication slot of our own, to read a PostgreSQL table's changes by; made when missing.
         endpoint, region: of AWS, where they are not the usual ones.
     """
 
@@ -56,6 +57,7 @@ class Pipeline(msgspec.Struct, frozen=True, kw_only=True):
     canary_item: Mapping[str, Any] = msgspec.field(default_factory=dict)
     scan_every_s: float = 900.0
     first: int | None = None
+    slot: str = ""
     endpoint: str = ""
     region: str = ""
     list_every_s: float = 3600.0

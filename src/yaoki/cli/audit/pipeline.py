@@ -34,6 +34,7 @@ def pipeline_options(command: F) -> F:
         click.option("--canary/--no-canary", default=None, help="Write heartbeats into the source (default with --watch)."),
         click.option("--canary-item", default="{}", metavar="JSON", help="More attributes of canaries, in DynamoDB's JSON."),
         click.option("--first", type=click.IntRange(0, 1), default=None, help="The first version of a key; found out by default."),
+        click.option("--slot", default="", metavar="NAME", help="Read a PostgreSQL table by a replication slot of our own."),
         click.option("--state", default="", metavar="FILE", help="Where the audit remembers; by default under .yaoki/."),
         click.option("--endpoint", default="", metavar="URL", help="Of AWS, if not the usual one."),
         click.option("--region", default="", metavar="NAME", help="Of AWS."))
@@ -55,7 +56,7 @@ def pipeline_of(words: Mapping[str, Any], *, watch: bool) -> Pipeline:
     rules = Rules(slo_s=words["slo"], beat_every_s=words["beat"], audit_every_s=words["every"], seal_every_s=1.0, hold_s=0.0)
     return Pipeline(
         source=words["source"], sink=words["sink"], key=words["key"], version=words["version"], via=words["via"], rules=rules,
-        state=words["state"], canary_every_s=words["beat"] if canary else None, canary_item=item, first=words["first"],
+        state=words["state"], canary_every_s=words["beat"] if canary else None, canary_item=item, first=words["first"], slot=words["slot"],
         endpoint=words["endpoint"], region=words["region"])
 
 

@@ -24,6 +24,7 @@ from yaoki.ledger.sources.shadow import Seen
 
 if TYPE_CHECKING:
     from yaoki.ledger.pipelines import Pipeline
+    from yaoki.ledger.sources.slot import SlotFeed
 
 PAGE = 2000
 CONTENTS = ("payload", "content", "data", "body", "event")
@@ -165,8 +166,8 @@ def slot_dangers(name: str, active: bool, wal_status: str, behind_bytes: int) ->
     return found
 
 
-async def open_table(pipeline: Pipeline, stack: contextlib.AsyncExitStack) -> TableFeed:
-    """The table that a URL names after its #."""
+async def open_table(pipeline: Pipeline, stack: contextlib.AsyncExitStack) -> TableFeed | SlotFeed:
+    """The table that a URL names after its #, read directly, or by a replication slot if one is named."""
     address, _, table = pipeline.source.partition("#")
     if not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", table):
         raise ConfigError(f"{table!r} is not a plain name of a table", do="write it after #: postgresql://HOST/DB#outbox")
@@ -180,6 +181,14 @@ async def open_table(pipeline: Pipeline, stack: contextlib.AsyncExitStack) -> Ta
         reader = PostgresReader(address)
         await reader.open()
     stack.push_async_callback(reader.close)
+    if pipeline.slot:
+        from yaoki.ledger.sources.slot import SlotFeed  # noqa: PLC0415  it builds on this module
+        if not isinstance(reader, PostgresReader):
+            raise ConfigError("only PostgreSQL has replication slots", do="leave --slot out")
+        by_slot = SlotFeed(reader, re.sub(r"//[^@/]*@", "//", pipeline.source), table, slot=pipeline.slot,
+                           key=pipeline.key, version=pipeline.version)
+        await by_slot.open()
+        return by_slot
     shown = re.sub(r"//[^@/]*@", "//", pipeline.source)
     quoted = ".".join(f'"{part}"' for part in table.split("."))  # a table may be called `order`
     feed = TableFeed(reader, shown, quoted, pipeline.key, pipeline.version)
