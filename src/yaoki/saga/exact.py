@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from yaoki import effect
 from yaoki.effect import Effect
+from yaoki.errors import UsageError
 from yaoki.saga.journal.port import Append, StepFailed
 from yaoki.saga.records import Record
 
@@ -67,7 +68,9 @@ def _work(attempts: Attempts, driver: Driver, step: Step[..., Any]) -> Any:
     def plainly(tx: Any) -> Append:
         token = effect.current.set(under_way)
         try:
-            return entry(step.fn(**arguments(tx)))
+            value = step.fn(**arguments(tx))
+            _check_open(tx, step)
+            return entry(value)
         except Exception as error:
             raise StepFailed(error) from error
         finally:
@@ -85,3 +88,8 @@ def _work(attempts: Attempts, driver: Driver, step: Step[..., Any]) -> Any:
 
     context = copy_context()
     return awaiting if step.is_async else lambda tx: context.run(plainly, tx)
+
+
+def _check_open(tx: Any, step: Step[..., Any]) -> None:
+    if getattr(tx, "in_transaction", True) is False:
+        raise UsageError(f"step {step.name} has ended the journal's transaction", do="leave commit and rollback to the journal")

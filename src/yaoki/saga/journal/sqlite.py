@@ -327,8 +327,6 @@ def _step_entry(connection: sqlite3.Connection, work: Callable[[Any], Any]) -> A
     if inspect.iscoroutine(made):
         made.close()
         raise StepFailed(UsageError("a step with tx=True on SQLite is a plain function, not an async one", do="write def, not async def"))
-    if not connection.in_transaction:
-        raise StepFailed(UsageError("the step has committed or rolled back the journal's transaction", do="leave that to the journal"))
     entry: Append = made
     return entry
 
