@@ -45,6 +45,8 @@ T = TypeVar("T")
 
 _NONE: Any = object()
 
+LEFT_BEHIND_S = 600.0  # no write takes ten minutes
+
 
 class Copy(Generic[T]):
     """The decider: how old the copy is, and what that means. Instants on the caller's monotonic clock.
@@ -277,6 +279,7 @@ class Pushed(Generic[T]):
         """Take up the saved copy, if there is one that is whole, of the right type and newer than what is held."""
         if self.path is None:
             return False
+        self._sweep(self.path)
         try:
             saved = msgspec.json.decode(self.path.read_bytes(), type=Saved)
             value = msgspec.json.decode(saved.data, type=self.type)
@@ -311,6 +314,14 @@ class Pushed(Generic[T]):
         finally:
             os.close(folder)
         return len(text)
+
+    @staticmethod
+    def _sweep(path: Path) -> None:
+        """Remove what processes that were killed while writing left beside the copy."""
+        with contextlib.suppress(OSError):
+            for left in path.parent.glob(f".{path.name}.*.new"):
+                if runtime.unix_time() - left.stat().st_mtime > LEFT_BEHIND_S:
+                    left.unlink(missing_ok=True)
 
     def _failed(self, error: Exception) -> None:
         if events.wanted():

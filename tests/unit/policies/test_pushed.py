@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import threading
 from itertools import pairwise
@@ -148,6 +149,15 @@ def test_a_write_cut_short_leaves_the_old_copy(tmp_path, monkeypatch):
     assert prices.copy.value == {"LIS": 2}  # in force all the same
     assert names(seen) == ["PushedUpdated", "PushedFailed", "PushedUpdated"]
     assert json.loads(before)["data"] == {"LIS": 1}
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_write_under_way_is_not(tmp_path):
+    old, new = tmp_path / ".prices.json.7.8.new", tmp_path / ".prices.json.9.9.new"
+    for each in (old, new):
+        each.write_bytes(b"{")
+    os.utime(old, (1e9, 1e9))
+    Pushed("prices", Prices, poll=dict, path=tmp_path / "prices.json").load()
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_subscription_that_ends_is_taken_up_again():
