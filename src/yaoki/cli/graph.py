@@ -39,7 +39,8 @@ def command(*, target: str, form: str, file: Path | None, down: bool | None) -> 
         out.say(picture(saga.graph, None, form, down=down, out=out))
         from yaoki.saga.drawing.look import legend
 
-        out.say("\n" + click.style(legend(saga.graph), dim=True))
+        if meaning := legend(saga.graph):
+            out.say("\n" + click.style(meaning, dim=True))
     else:
         out.say(picture(saga.graph, None, form).rstrip("\n"))
 

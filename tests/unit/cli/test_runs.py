@@ -12,11 +12,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from yaoki import Saga, events
 from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.root import run
+from yaoki.cli.run.batch import Batch, Outcome
+from yaoki.cli.run.inputs import Input
 from yaoki.cli.runs import asking
 from yaoki.saga.journal.sqlite import SqliteJournal
-from yaoki.saga.records import RunState
+from yaoki.saga.records import Header, RunState
 
 CARDS = {"ok-1": "1", "ok-2": "1", "no-1": "declined", "bug-1": "bug", "bug-2": "bug", "sticky-1": "sticky"}
 
@@ -56,6 +59,12 @@ def ran(yk: Callable[..., Said]) -> Callable[..., Said]:
     """`yk`, after the orders were run."""
     assert yk("run", "orders:order", "orders.jsonl").code == Exit.FINDING
     return yk
+
+
+def a_saga() -> Saga[Any]:
+    saga = Saga("order", input=dict)
+    saga.step(name="pay", undo=None)(lambda order: None)
+    return saga
 
 
 # ── run ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -98,6 +107,51 @@ def test_a_changed_line_is_refused_by_its_number_and_leaves_its_run_alone(ran: C
     said = ran("run", "orders:order", "orders.jsonl")
     assert said.code == Exit.USAGE
     assert "YK-4003  orders.jsonl:1: run 'ok-1' exists already, with another input" in said.err
+
+
+def test_check_only_checks(yk: Callable[..., Said]):
+    said = yk("run", "orders:order", "orders.jsonl", "--check", "--json")
+    assert (said.code, said.json) == (Exit.OK, [{"good_lines": 6, "bad_lines": 0, "repeated_lines": 0}])
+    assert yk("run", "orders:order", "--check").code == Exit.USAGE
+    assert not Path("yaoki.db").exists()
+
+
+class Engine:
+    """Starts every run, and ends none: whoever waited for one would wait for ever."""
+
+    def __init__(self) -> None:
+        self.engine = self
+        self.started: list[str] = []
+
+    async def start(self, saga: Saga[Any], value: Any, *, id: str) -> Header:
+        self.started.append(id)
+        return Header(len(self.started), id, saga.name, "", RunState.RUNNING, b"")
+
+
+async def test_runs_that_rest_hold_up_nobody():
+    saga = a_saga()
+    saga.sleep(86_400, name="cool", after="pay")
+    batch, engine = Batch(saga, "sqlite:///x.db", None, concurrency=1, grace_s=0.0, brake=True), Engine()
+    await batch._worker(engine, iter(Input(n, f"o-{n}", {}) for n in range(3)))
+    assert engine.started == ["o-0", "o-1", "o-2"]
+    batch._heard(events.RunFinished(run="o-1", saga="order", outcome="completed", duration_s=1.0))
+    assert (batch.progress.started, batch.progress.done) == (3, 1)
+
+
+def test_a_run_that_is_decided_while_the_batch_runs_is_counted_once():
+    counted = Batch(a_saga(), "sqlite:///x.db", None, concurrency=1, grace_s=0.0, brake=True)
+    counted._heard(events.RunBlocked(run="a", saga="order", step="pay", reason=""))
+    counted._heard(events.RunFinished(run="a", saga="order", outcome="completed", duration_s=1.0))
+    assert (counted.progress.ended, counted.progress.started) == ({RunState.BLOCKED: 0, RunState.COMPLETED: 1}, 1)
+
+
+def test_the_brake_stops_the_batch_and_says_so():
+    counted = Batch(a_saga(), "sqlite:///x.db", None, concurrency=1, grace_s=0.0, brake=True)
+    counted._heard(events.SagaPaused(saga="order", aborted=190, finished=200))
+    outcome = Outcome("order", "sqlite:///x.db", counted.progress, 1.0)
+    outcome.stop = counted.stop
+    assert outcome.exit is Exit.REFUSED
+    assert "the brake of order is on" in " ".join(outcome.as_text())
 
 
 def test_run_without_a_file_finishes_what_people_decided(ran: Callable[..., Said]):

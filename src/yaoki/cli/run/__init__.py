@@ -12,6 +12,7 @@ from yaoki.cli.frame.options import setting
 if TYPE_CHECKING:
     from yaoki.cli.frame.output import Output
     from yaoki.cli.run.batch import Outcome
+    from yaoki.cli.run.inputs import Lines
 
 
 @click.command(epilog="\b\nExamples:\n  yk run trips:book_trip trips.jsonl\n  zcat trips.jsonl.gz | yk run trips:book_trip -\n"
@@ -23,14 +24,16 @@ if TYPE_CHECKING:
 @setting("--id-field", "run.id-field", metavar="FIELD")
 @setting("--grace", "run.grace", metavar="TIME")
 @click.option("--keep-going", is_flag=True, help="Start the good lines of a file that has bad ones too. Exit code 1 then.")
+@click.option("--check", "only_check", is_flag=True, help="Only check the lines; start nothing.")
 @click.option("--no-brake", is_flag=True, help="Begin new runs also when nearly all of them have to be undone.")
 def command(*, target: str, file: str | None, db: str, concurrency: int, id_field: str, grace: float,
-            keep_going: bool, no_brake: bool) -> Exit:
+            keep_going: bool, only_check: bool, no_brake: bool) -> Exit:
     r"""Run a saga for each line of a file of JSON Lines; `-` is standard input.
 
     Every line is checked before the first run is started. A run's id comes from a field of its line, and starting an id
     twice is one run: so after a crash, or kill -9, the same command goes on where it was. Unfinished runs that are in the
-    journal already are finished as well.
+    journal already are finished as well. It ends when every run has ended or is blocked; runs that rest (a sleep, an answer
+    that is waited for) stay in the journal when you interrupt it.
 
     \b
     Exit code 0: every run has ended, completed or undone.
@@ -45,11 +48,26 @@ def command(*, target: str, file: str | None, db: str, concurrency: int, id_fiel
 
     saga = load_saga(target)
     lines = Lines.opened(file, saga, id_field, keep_going=keep_going) if file else None
+    if only_check:
+        return _checked(output(), lines)
     with lines or Lines.none():
         batch = Batch(saga, db, lines, concurrency=concurrency, grace_s=grace, brake=not no_brake)
         outcome = asyncio.run(batch.run(quiet=output().json))
     tell(output(), outcome)
     return outcome.exit
+
+
+def _checked(out: Output, lines: Lines | None) -> Exit:
+    from yaoki.errors import UsageError
+
+    if lines is None:
+        raise UsageError("there is no file to check", do="name one: yk run MODULE:SAGA FILE --check")
+    with lines:
+        good = sum(1 for _ in lines)
+    out.emit({"good_lines": good, "bad_lines": lines.bad_count, "repeated_lines": lines.repeated})
+    out.say(f"{good} lines are good" + (f", {lines.bad_count} are bad" if lines.bad_count else "")
+            + (f", {lines.repeated} say again what an earlier one says" if lines.repeated else ""))
+    return Exit.FINDING if lines.bad_count else Exit.OK
 
 
 def tell(out: Output, outcome: Outcome) -> None:

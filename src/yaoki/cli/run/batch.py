@@ -28,7 +28,7 @@ from yaoki.cli.run.progress import Progress
 from yaoki.errors import RunConflictError
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Query
-from yaoki.saga.records import RunState
+from yaoki.saga.records import Header, RunState
 from yaoki.text import grouped
 
 # The moving line is drawn this often: seconds.
@@ -115,8 +115,11 @@ class Batch:
         self.progress = Progress(lines.total if lines else None, runtime.monotonic())
         self.stop = ""
         self._stopped = asyncio.Event()
-        self._mine: set[str] = set()  # runs of lines that workers have in hand
-        self._others: dict[str, RunState] = {}  # runs of no line, or of a line that no worker has come to yet
+        self._rests = any(node.waits for node in saga.graph.nodes)
+        self._awaited: set[str] = set()  # runs whose end a worker waits for, and counts
+        self._left: set[str] = set()  # runs that were started and left to the engine
+        self._early: set[str] = set()  # runs that ended before their line was reached, or that are in no line
+        self._blocked: set[str] = set()  # runs counted as blocked
 
     async def run(self, *, quiet: bool) -> Outcome:
         """Run until all have ended, or something stops it. Raises what the journal raises, and RunConflictError."""
@@ -174,44 +177,72 @@ class Batch:
     async def _settle(self, app: App) -> None:
         """Let decisions that people took while nothing ran take effect, or their runs would be found as they were."""
         until = runtime.monotonic() + SETTLE_S
-        while runtime.monotonic() < until and any(r.kind == "resolve" for r in await app.journal.requests()):
+        while runtime.monotonic() < until and await self._is_unsettled(app):
             await runtime.sleep(0.05)
+
+    async def _is_unsettled(self, app: App) -> bool:
+        for request in await app.journal.requests():
+            stored = await app.journal.read(request.run) if request.kind == "resolve" else None
+            if stored is not None and stored.header.saga == self.saga.name and stored.header.state is RunState.BLOCKED:
+                return True
+        return False
 
     async def _worker(self, app: App, source: Iterator[Input]) -> None:
         for each in source:
             await self._one(app, each)
 
     async def _one(self, app: App, each: Input) -> None:
-        self._mine.add(each.id)
-        if self._others.pop(each.id, None) is not None:
-            return  # taken up from the journal, ended, and counted, before its line was reached
-        self.progress.started += 1
+        """Start a run, and wait for its end; one that may rest for days is left to the engine, and heard of when it ends."""
+        if not self._rests:
+            self._awaited.add(each.id)
+        header = await self._start(app, each)
+        if each.id in self._early:
+            self._early.discard(each.id)
+        elif header.state not in UNFINISHED:
+            self.progress.started += 1
+            self.progress.already += header.state.is_end
+            self._count(each.id, header.state)
+        elif self._rests:
+            self.progress.started += 1
+            self._left.add(each.id)
+        else:
+            self.progress.started += 1
+            self._count(each.id, await app.run(self.saga, each.id).wait())
+        self._awaited.discard(each.id)
+
+    async def _start(self, app: App, each: Input) -> Header:
         try:
-            header = await app.engine.start(self.saga, each.value, id=each.id)
+            return await app.engine.start(self.saga, each.value, id=each.id)
         except RunConflictError as error:
             assert self.lines is not None
             raise RunConflictError(f"{self.lines.name}:{each.line}: {error}", do=error.do, **error.fields) from error
-        self.progress.already += header.state.is_end
-        waits = header.state in UNFINISHED
-        self.progress.end(await app.run(self.saga, each.id).wait() if waits else header.state)
-        self._mine.discard(each.id)
 
     async def _finish_others(self, app: App) -> None:
-        """What was in the journal before and is in no line: finish it as well."""
+        """What nobody waits for yet: runs that were left to the engine, or that are in the journal and in no line."""
         query = Query(states=UNFINISHED, saga=self.saga.name, limit=1000)
         while page := await app.journal.search(query):
             await asyncio.gather(*(app.run(self.saga, header.id).wait() for header in page))
+
+    # ── counting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _heard(self, event: events.RunFinished | events.RunBlocked | events.SagaPaused) -> None:
         """Count the runs that end without a worker waiting for them; stop when the brake is on."""
         if isinstance(event, events.SagaPaused):
             self.stop = self.stop or "brake"
             self._stopped.set()
-        elif event.run not in self._mine and event.run not in self._others:
-            state = RunState(event.outcome) if isinstance(event, events.RunFinished) else RunState.BLOCKED
-            self._others[event.run] = state
-            self.progress.started += 1
-            self.progress.end(state)
+        elif event.run not in self._awaited:
+            if event.run not in self._left and event.run not in self._blocked:
+                self._early.add(event.run)
+                self.progress.started += 1
+            self._count(event.run, RunState(event.outcome) if isinstance(event, events.RunFinished) else RunState.BLOCKED)
+
+    def _count(self, run: str, state: RunState) -> None:
+        if run in self._blocked:  # somebody has decided meanwhile
+            self._blocked.discard(run)
+            self.progress.ended[RunState.BLOCKED] -= 1
+        if state is RunState.BLOCKED:
+            self._blocked.add(run)
+        self.progress.end(state)
 
     # ── stopping ─────────────────────────────────────────────────────────────────────────────────────────────────────
 

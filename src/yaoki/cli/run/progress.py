@@ -50,7 +50,7 @@ class Progress:
         """The line, with colours, in at most `width` columns: the bar gives way first, then the time left."""
         rate = self.rate(now)
         counts = [click.style(f"{state} {grouped(self.ended[state])}", fg=color) for state, color in COLORS.items()
-                  if state in self.ended]
+                  if self.ended.get(state)]
         counts.append(f"in flight {self.started - self.done}")
         of = f"/{grouped(self.total)}" if self.total else ""
         parts = [grouped(self.done) + of, f"{grouped(rate)}/s", " · ".join(counts), self._left(rate)]

@@ -135,7 +135,8 @@ def _history(story: Story, width: int | None) -> Iterator[str]:
         more = printable(line.more)
         if width is not None:
             more = cut(more, max(20, width - at_wide - step_wide - what_wide - 10))
-        yield f"{at}  {paint(line.mark, line.tone)} {name}  {paint(f'{line.what:<{what_wide}}', line.tone)}  {click.style(more, dim=True)}".rstrip()
+        what = f"{line.what:<{what_wide}}" if more else line.what
+        yield f"{at}  {paint(line.mark, line.tone)} {name}  {paint(what, line.tone)}" + (f"  {click.style(more, dim=True)}" if more else "")
 
 
 def _asked(request: Request) -> dict[str, Any]:
