@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
 from yaoki import events, runtime
@@ -38,22 +38,24 @@ class AdaptiveLimit(Policy):
         self.algorithm = algorithm if algorithm is not None else Gradient2()
         self.decider = AdaptiveDecider(self.algorithm, window_s=seconds("window", window), minimum=minimum)
         self._lock = threading.Lock()
+        # The heart of the loop that called last, read and replaced as a whole because other threads do too.
+        self._here: tuple[Callable[[], asyncio.AbstractEventLoop | None], Heart | None] = (lambda: None, None)
         self._hearts: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Heart] = weakref.WeakKeyDictionary()
 
     def shell(self, site: Site) -> str:
         return f"""
             $permit = $admit(now)
             try:
-                {"$beating()" if site.is_async else "pass"}
+                {"$heart = $beating()" if site.is_async else "$heart = None"}
                 CALL
             except Exception as $error:
-                $failed($permit, clock(), rt.rng, $error)
+                $failed($permit, clock(), rt.rng, $heart, $error)
                 raise
             except BaseException:
                 $dropped($permit)
                 raise
             else:
-                $succeeded($permit, clock(), rt.rng)
+                $succeeded($permit, clock(), rt.rng, $heart)
         """
 
     def bind(self, site: Site) -> dict[str, object]:
@@ -68,8 +70,8 @@ class AdaptiveLimit(Policy):
                     events.emit(events.CallRejected(service=site.service, policy="limit"))
                 raise
 
-        def succeeded(permit: Permit, now: float, rng: Random) -> None:
-            lag_s = self._lag_s(now) if site.is_async else 0.0
+        def succeeded(permit: Permit, now: float, rng: Random, heart: Heart | None) -> None:
+            lag_s = heart.lag.lag_s(now) if heart is not None else 0.0
             with lock:
                 before = decider.moved
                 decider.succeeded(permit, now, rng, lag_s=lag_s)
@@ -77,7 +79,7 @@ class AdaptiveLimit(Policy):
             if after is not before:
                 self._tell(site)
 
-        def failed(permit: Permit, now: float, rng: Random, error: Exception) -> None:
+        def failed(permit: Permit, now: float, rng: Random, heart: Heart | None, error: Exception) -> None:
             if isinstance(error, RefusedError):
                 self.dropped(permit)
             elif isinstance(error, AttemptTimeoutError) or classify(error).kind == "throttled":
@@ -88,7 +90,7 @@ class AdaptiveLimit(Policy):
                 if after is not before:
                     self._tell(site)
             elif classify(error).healthy:
-                succeeded(permit, now, rng)
+                succeeded(permit, now, rng, heart)
             else:
                 # A fault is quick or slow for reasons of its own: its time says nothing about load.
                 self.dropped(permit)
@@ -110,18 +112,16 @@ class AdaptiveLimit(Policy):
         """Calls under way."""
         return self.decider.in_flight
 
-    def _beating(self) -> None:
+    def _beating(self) -> Heart:
         """Let this loop's heart beat while calls are under way on it."""
         loop = asyncio.get_running_loop()
-        heart = self._hearts.get(loop)
-        if heart is None:
-            heart = self._hearts[loop] = Heart(self)
+        last_loop, heart = self._here
+        if heart is None or last_loop() is not loop:
+            heart = self._hearts.setdefault(loop, Heart(self))
+            self._here = (weakref.ref(loop), heart)
         if not heart.armed:
             heart.arm(loop)
-
-    def _lag_s(self, now: float) -> float:
-        heart = self._hearts.get(asyncio.get_running_loop())
-        return heart.lag.lag_s(now) if heart is not None else 0.0
+        return heart
 
     def _tell(self, site: Site) -> None:
         before, after, rtt_s = self.decider.moved

@@ -90,22 +90,18 @@ class Kept:
         self.site = site
         self.entries: Entries[Hashable, Any] = Entries(cache.max_keys)
         self.name = key_maker(cache.key, site)
-        self._lock = threading.Lock()
-
-    def get(self, key: Hashable) -> Entry[Any] | None:
-        with self._lock:
-            return self.entries.get(key)
+        self.lock = threading.Lock()
 
     def put(self, key: Hashable, entry: Entry[Any]) -> None:
-        with self._lock:
+        with self.lock:
             self.entries.put(key, entry)
 
     def forget(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        with self._lock:
+        with self.lock:
             self.entries.forget(self.name(args, kwargs))
 
     def clear(self) -> None:
-        with self._lock:
+        with self.lock:
             self.entries.clear()
 
     def fetched(self, key: Hashable, value: Any, began_at: float) -> None:
@@ -138,7 +134,8 @@ def served(entry: Entry[Any]) -> Any:
 
 def _async_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
     flights: Flights[Any] = Flights()
-    rules, name = kept.cache.rules, kept.name
+    rules, name, lock, get, current = kept.cache.rules, kept.name, kept.lock, kept.entries.get, runtime.current
+    plain = kept.cache.key is None  # then the arguments are the name, and mostly there are no keywords
 
     async def fetch(key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         began_at = runtime.monotonic()
@@ -151,11 +148,15 @@ def _async_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
         return value
 
     async def cached(*args: Any, **kwargs: Any) -> Any:
-        key = name(args, kwargs)
-        entry = kept.get(key)
+        key = args if plain and not kwargs else name(args, kwargs)
+        with lock:
+            entry = get(key)
         if entry is not None:
-            rt = runtime.current()
-            state = rules.state(entry, rt.monotonic(), rt.rng)
+            rt = current()
+            now = rt.monotonic()
+            if now < entry.sure_until:
+                return entry.value
+            state = rules.state(entry, now, rt.rng)
             if state == "early":
                 flights.start(key, lambda: fetch(key, args, kwargs), kept=True)
             if state in ("fresh", "early"):
@@ -173,7 +174,8 @@ def _async_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
 
 def _sync_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
     flights: ThreadFlights[Any] = ThreadFlights()
-    rules, name = kept.cache.rules, kept.name
+    rules, name, lock, get, current = kept.cache.rules, kept.name, kept.lock, kept.entries.get, runtime.current
+    plain = kept.cache.key is None  # then the arguments are the name, and mostly there are no keywords
 
     def fetch(key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         began_at = runtime.monotonic()
@@ -186,11 +188,15 @@ def _sync_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
         return value
 
     def cached(*args: Any, **kwargs: Any) -> Any:
-        key = name(args, kwargs)
-        entry = kept.get(key)
+        key = args if plain and not kwargs else name(args, kwargs)
+        with lock:
+            entry = get(key)
         if entry is not None:
-            rt = runtime.current()
-            if rules.state(entry, rt.monotonic(), rt.rng) == "fresh":
+            rt = current()
+            now = rt.monotonic()
+            if now < entry.sure_until:
+                return entry.value
+            if rules.state(entry, now, rt.rng) == "fresh":
                 return served(entry)
         try:
             return flights.join(key, lambda: fetch(key, args, kwargs))

@@ -31,7 +31,7 @@ State = Literal["fresh", "early", "stale", "gone"]
 class Entry(Generic[V]):
     """One value, or one failure that is worth remembering."""
 
-    __slots__ = ("error", "expires_at", "fetch_s", "gone_at", "value")
+    __slots__ = ("error", "expires_at", "fetch_s", "gone_at", "sure_until", "value")
 
     def __init__(self, value: V | None, error: BaseException | None, *, fetch_s: float, expires_at: float, gone_at: float) -> None:
         self.value = value
@@ -39,6 +39,8 @@ class Entry(Generic[V]):
         self.fetch_s = fetch_s
         self.expires_at = expires_at
         self.gone_at = gone_at
+        self.sure_until = float("-inf")
+        """Until then it is fresh without asking: nobody would draw an early refresh."""
 
 
 class Freshness:
@@ -67,8 +69,7 @@ class Freshness:
     def state(self, entry: Entry[V], now: float, rng: Random) -> State:
         """What may be done with `entry` at `now`."""
         if now < entry.expires_at:
-            # Further from expiry than forty fetches the draw would say yes once in e^40 times: do not draw.
-            if self.early and entry.error is None and entry.expires_at - now < 40.0 * entry.fetch_s * self.early:
+            if self.early and entry.error is None:
                 # 1 − random() is in (0, 1], where the logarithm exists.
                 ahead_s = -entry.fetch_s * self.early * log(1.0 - rng.random())
                 if now + ahead_s >= entry.expires_at:
@@ -79,7 +80,10 @@ class Freshness:
     def value(self, value: V, now: float, fetch_s: float) -> Entry[V]:
         """The entry for a value fetched just now, in `fetch_s` seconds."""
         expires_at = now + self.ttl_s
-        return Entry(value, None, fetch_s=fetch_s, expires_at=expires_at, gone_at=expires_at + self.stale_if_error_s)
+        entry = Entry(value, None, fetch_s=fetch_s, expires_at=expires_at, gone_at=expires_at + self.stale_if_error_s)
+        # Forty fetches ahead of expiry the draw says yes once in e^40 times.
+        entry.sure_until = expires_at - 40.0 * fetch_s * self.early
+        return entry
 
     def failure(self, error: BaseException, now: float) -> Entry[V]:
         """The entry for a failure to be remembered."""
