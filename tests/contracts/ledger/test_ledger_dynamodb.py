@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from yaoki.ledger import Rules
 from yaoki.ledger import dynamodb as module
 from yaoki.ledger.dynamodb import DynamoLedger
 from yaoki.ledger.pipelines import Pipeline, open_audit
+from yaoki.ledger.sources.dynamodb import Clients, DynamoSource
+from yaoki.ledger.sources.shadow import Shadow
+from yaoki.ledger.store.sqlite import SqliteStore
 
 
 @pytest.fixture
@@ -106,3 +111,80 @@ async def test_what_cannot_be_audited_is_said_clearly(client: Any, tmp_path: Pat
         await audit(tmp_path, version="rev")
     with pytest.raises(AuditError, match="has no stream"):
         await audit(tmp_path, "points-heads")
+
+
+async def test_versions_that_are_no_numbers_name_their_item(client: Any, tmp_path: Path) -> None:
+    async with DynamoLedger(client, "points"):
+        client.create_table(TableName="letters", BillingMode="PAY_PER_REQUEST",
+                            KeySchema=[{"AttributeName": "key", "KeyType": "HASH"}],
+                            AttributeDefinitions=[{"AttributeName": "key", "AttributeType": "S"}],
+                            StreamSpecification={"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"})
+        client.put_item(TableName="letters", Item={"key": {"S": "A1"}, "version": {"S": "seven"}})
+    with pytest.raises(InputError, match="attribute version of 'A1' in letters: a version must be a whole number"):
+        await audit(tmp_path, "letters")
+
+
+class Stub:
+    """A client that answers as it is told."""
+
+    def __init__(self, **answers: Any) -> None:
+        for name, answer in answers.items():
+            setattr(self, name, answer)
+
+
+def refuse(code: str) -> Any:
+    def answer(**_: Any) -> Any:
+        raise ClientError({"Error": {"Code": code, "Message": "no"}}, "Operation")
+    return answer
+
+
+def described(date: float = 0.0) -> Any:
+    def answer(**_: Any) -> Any:
+        return {"Table": {"KeySchema": [{"AttributeName": "key"}], "LatestStreamArn": "arn",
+                          "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_IMAGE"}},
+                "ResponseMetadata": {"HTTPHeaders": {"date": formatdate(date or time.time(), usegmt=True)}}}
+    return answer
+
+
+async def source(tmp_path: Path, **answers: Any) -> DynamoSource:
+    shadow = Shadow(SqliteStore(tmp_path / "shadow.db"))
+    await shadow.store.open()
+    await shadow.open()
+    clients = Clients(Stub(**answers), Stub(**answers), Stub(**answers))
+    return DynamoSource(clients, "points", shadow, key="key", version="version", canary_every_s=None)
+
+
+async def test_what_is_not_allowed_is_said_with_what_to_grant(tmp_path: Path) -> None:
+    made = await source(tmp_path, describe_table=refuse("AccessDeniedException"))
+    with pytest.raises(AuditError, match="describe_table is not allowed to us") as caught:
+        await made.open()
+    assert "audit-a-pipeline.md" in caught.value.do
+    await made.shadow.store.close()
+
+
+async def test_a_clock_that_is_hours_off_is_corrected_and_named(tmp_path: Path) -> None:
+    made = await source(tmp_path, describe_table=described(time.time() + 7200))
+    await made.open()
+    assert abs(await made.now() - time.time() - 7200) < 5
+    assert [name for name, _ in await made.dangers()] == ["clock"]
+    await made.shadow.store.close()
+
+
+async def test_a_stream_that_forgot_where_we_were_is_read_from_where_it_begins(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def iterator(**words: Any) -> Any:
+        asked.append(words["ShardIteratorType"])
+        if words["ShardIteratorType"] == "AFTER_SEQUENCE_NUMBER":
+            refuse("TrimmedDataAccessException")()
+        return {"ShardIterator": "begin"}
+
+    made = await source(
+        tmp_path, describe_table=described(), scan=lambda **_: {"Items": []}, get_shard_iterator=iterator,
+        describe_stream=lambda **_: {"StreamDescription": {"Shards": [{"ShardId": "s1", "SequenceNumberRange": {}}]}},
+        get_records=lambda **_: {"Records": [], "NextShardIterator": "next"})
+    await made.open()
+    await made.shadow.note([], shard="s1", place="17")
+    await made.refresh()
+    assert asked == ["AFTER_SEQUENCE_NUMBER", "TRIM_HORIZON"]
+    await made.shadow.store.close()
