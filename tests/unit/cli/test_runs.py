@@ -123,7 +123,7 @@ class Engine:
         self.engine = self
         self.started: list[str] = []
 
-    async def start(self, saga: Saga[Any], value: Any, *, id: str) -> Header:
+    async def start(self, saga: Saga[Any], value: Any, *, id: str) -> Header:  # noqa: A002
         self.started.append(id)
         return Header(len(self.started), id, saga.name, "", RunState.RUNNING, b"")
 
