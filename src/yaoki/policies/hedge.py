@@ -160,7 +160,8 @@ class Told:
 def _async_shell(policy: Hedge, rules: Told, inner: Callable[..., Any]) -> Callable[..., Any]:
     running_loop = asyncio.get_running_loop
     latencies, accept, purse = policy.latencies, rules.accept, rules.purse
-    here: tuple[asyncio.AbstractEventLoop | None, Line | None] = (None, None)
+    # The loop that called last, its line, and until when (on the loop's clock) that line's delay holds.
+    here: tuple[asyncio.AbstractEventLoop | None, Line | None, float] = (None, None, 0.0)
     lines: WeakKeyDictionary[asyncio.AbstractEventLoop, Line] = WeakKeyDictionary()
 
     def other_line(loop: asyncio.AbstractEventLoop) -> Line | None:
@@ -170,13 +171,16 @@ def _async_shell(policy: Hedge, rules: Told, inner: Callable[..., Any]) -> Calla
         line = lines.get(loop)
         if delay_s is not None and (line is None or line.delay_s != delay_s):
             line = lines[loop] = Line(loop, delay_s, rules, inner)  # calls under way stay in the line they are in
-        here = (loop, line)
+        holds_s = inf if latencies is None else latencies.refresh_s if line is not None else 0.0
+        here = (loop, line, loop.time() + holds_s)
         return line
 
     async def hedged(*args: Any, **kwargs: Any) -> Any:
         loop = running_loop()
-        line = here[1] if here[0] is loop and latencies is None else other_line(loop)
         began = loop.time()
+        last, line, until = here
+        if last is not loop or began >= until:
+            line = other_line(loop)
         if line is None:
             result = await inner(*args, **kwargs)
             if latencies is not None:
