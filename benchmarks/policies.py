@@ -139,7 +139,7 @@ def ours(to: Candidates) -> None:
 
     def retried() -> Any:
         # ratio 1: in fail>ok every call needs its retry, and every success pays for one.
-        return retry(3, backoff.NONE, on=ValueError, budget=budget(1.0))
+        return retry(3, backoff.NONE, on=ValueError, budget=budget(1.0, start=10))
 
     def broken() -> Any:
         return breaker(failure_rate=1.0)  # half of the calls fail in fail>ok

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import MutableMapping
 from math import inf
 from typing import Any
@@ -23,10 +24,15 @@ class AnswerError(Exception):
         super().__init__(f"{response.status_code}")
         self.response = response
         self.failure = failure
-        self.short = str(response.status_code)  # what the history of a retry calls it
 
 
 classify.register(AnswerError, lambda error: error.failure)
+
+
+@functools.lru_cache(maxsize=600)
+def _kind_of(status: int) -> type[AnswerError]:
+    """A type for each status, so that events and the history of a retry say "HTTP503" and not always the same."""
+    return type(f"HTTP{status}", (AnswerError,), {})
 
 
 def check(response: Any) -> None:
@@ -35,7 +41,7 @@ def check(response: Any) -> None:
         return
     failure = classify.http(response.status_code, response.headers)
     if failure.kind != "permanent":
-        raise AnswerError(response, failure)
+        raise _kind_of(response.status_code)(response, failure)
 
 
 def may_have_happened(response: Any) -> bool:

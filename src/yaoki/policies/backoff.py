@@ -59,10 +59,12 @@ class Backoff:
 
     def delay(self, failed: int, previous_s: float, rng: Random) -> float:  # noqa: ARG002
         """Seconds to wait after attempt number `failed` (from 1). `previous_s`: what was waited last, 0.0 at first."""
-        longest = min(self.cap_s, self._raw(failed))
-        if self.jitter == "full":
+        raw = self._raw(failed)
+        longest = raw if raw < self.cap_s else self.cap_s  # noqa: FURB136 - a call of min() costs as much as all the rest
+        jitter = self.jitter
+        if jitter == "full":
             return rng.random() * longest
-        if self.jitter == "equal":
+        if jitter == "equal":
             return longest / 2 + rng.random() * longest / 2
         return longest
 

@@ -21,7 +21,7 @@ from math import inf
 from yaoki import events, runtime
 from yaoki.errors import AttemptTimeoutError, BreakerOpenError, ConfigError, RefusedError
 from yaoki.policies.circuit import Change, Circuit, Permit, Probe, Refusal, State
-from yaoki.policies.classify import classify
+from yaoki.policies.classify import UNKNOWN, classify
 from yaoki.policies.policy import Finding, Policy, Site, seconds
 from yaoki.policies.scope import Scope
 from yaoki.policies.window import CountWindow, TimeWindow
@@ -111,6 +111,8 @@ class Breaker(Policy):
         if self.on is not None:
             return isinstance(error, self.on) if isinstance(self.on, type | tuple) else bool(self.on(error))
         failure = classify(error)
+        if failure is UNKNOWN:
+            return True
         if failure.healthy:
             return False
         ours = failure.known and failure.kind == "permanent" and failure.happened is False
@@ -162,7 +164,9 @@ class _Watch:
         if verdict is None:
             self._circuit.dropped(permit)
         elif verdict:
-            self.tell(self._circuit.failed(permit, now, rng))
+            change = self._circuit.failed(permit, now, rng)
+            if change is not None:
+                self.tell(change)
         else:
             self.tell(self._circuit.succeeded(permit, now, now - began, rng))
 

@@ -38,6 +38,7 @@ from yaoki.runtime import Random, Runtime
 On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception], bool]
 
 DEFAULT_BACKOFF = exponential()
+KINDS = (type, tuple)
 NOTES_KEPT = 20   # of a long retry's history the last ones tell enough
 
 
@@ -76,11 +77,10 @@ class RetryDecider:
 
     def wanted(self, error: Exception, failure: Failure) -> bool:
         """Is this failure of a kind that is worth another attempt?"""
-        if self.on is None:
-            return failure.kind != "permanent" and not isinstance(error, RefusedError)
-        if isinstance(self.on, type | tuple):
-            return isinstance(error, self.on)
-        return bool(self.on(error))
+        on = self.on
+        if on is None:
+            return failure[0] != "permanent" and not isinstance(error, RefusedError)
+        return isinstance(error, on) if isinstance(on, KINDS) else bool(on(error))
 
     def harmless(self, failure: Failure) -> bool:
         """Can repeating a call that nobody called idempotent do no harm?"""
@@ -89,9 +89,12 @@ class RetryDecider:
         # Only `on=` can have let an unknown error come here: whoever named it has said that it may be repeated.
         return not failure.known and self.idempotent is None
 
-    def after(self, past: Attempts, error: Exception, failure: Failure, *, now: float, scope: Scope, budget: Budget | None,
+    def after(self, past: Attempts, error: Exception, failure: Failure, now: float, scope: Scope, budget: Budget | None,  # noqa: PLR0917
               rng: Random) -> Verdict:
-        """Decide after attempt number `past.made` failed; sets `past.delay_s` if there is another."""
+        """Decide after attempt number `past.made` failed; sets `past.delay_s` if there is another.
+
+        Positional, because CPython makes a call with keywords a good deal slower, and every failure pays for it.
+        """
         if not self.wanted(error, failure):
             return "permanent"
         if past.made >= self.attempts:
@@ -100,9 +103,9 @@ class RetryDecider:
             return "nested"
         if not (self.idempotent or self.harmless(failure)):
             return "not_idempotent"
-        return self.wait(past, failure.retry_after_s, now=now, scope=scope, budget=budget, rng=rng)
+        return self.wait(past, failure.retry_after_s, now, scope, budget, rng)
 
-    def wait(self, past: Attempts, retry_after_s: float | None, *, now: float, scope: Scope, budget: Budget | None,
+    def wait(self, past: Attempts, retry_after_s: float | None, now: float, scope: Scope, budget: Budget | None,  # noqa: PLR0917
              rng: Random) -> Verdict:
         """The delay before the next attempt, if time and budget allow one."""
         delay_s = self.backoff.delay(past.made, past.delay_s, rng)
@@ -263,8 +266,8 @@ class _Guard:
             past = Attempts(now)
         failure = classify(error)
         past.made += 1
-        verdict = self._decider.after(past, error, failure, now=now, scope=scope, budget=self._budget, rng=rt.rng)
-        name = getattr(error, "short", None) or type(error).__name__
+        verdict = self._decider.after(past, error, failure, now, scope, self._budget, rt.rng)
+        name = type(error).__name__
         if len(past.history) < NOTES_KEPT:
             past.history.append(name)
         if events.wanted():
@@ -283,7 +286,7 @@ class _Guard:
         past.made += 1
         if past.made >= self._decider.attempts or (scope[1] and not self._decider.nested):
             return None
-        if self._decider.wait(past, None, now=now, scope=scope, budget=self._budget, rng=rt.rng):
+        if self._decider.wait(past, None, now, scope, self._budget, rt.rng):
             return None
         past.in_doubt = True
         past.history.append(f"result {type(result).__name__}")
