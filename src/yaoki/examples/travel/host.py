@@ -137,7 +137,9 @@ class Host:
                 continue
             if os.WIFEXITED(status) and os.WEXITSTATUS(status) == FAILED_START:
                 raise ConfigError(f"the {name} service cannot start", do="see the line above; mend it and start again")
-            print(json.dumps({"died": name, "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0}), flush=True)
+            if not os.WIFSIGNALED(status):  # nobody killed it: it would only end again
+                raise ConfigError(f"the {name} service ended by itself", do="run it alone and see why")
+            print(json.dumps({"died": name, "signal": os.WTERMSIG(status)}), flush=True)
             self.start(name)
 
     def stop(self) -> None:

@@ -30,7 +30,7 @@ OK, FINDING, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | None = None, json: bool = False,
-        folder: Path | None = None, port: int = 0, limit: float = 900.0) -> int:
+        folder: Path | None = None, port: int = 0, limit: float = 900.0, choreographed: bool = False, broker: str = "") -> int:
     """Run the demo and print what came of it.
 
     Args:
@@ -42,6 +42,8 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
         folder: where the databases go, and stay; a temporary folder if left out, kept only when the audit finds something.
         port: the first of six ports for the services; free ones if left out.
         limit: seconds after which it gives up.
+        choreographed: nobody is in charge: the services' desks take part over a broker, and they are killed instead.
+        broker: of these: "" for a file, `nats` for a server of its own, or an address.
 
     Returns:
         0: every trip ended, and the audit found nothing. 1: it found something. 2: it could not start. 130: interrupted.
@@ -51,7 +53,7 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
     kept = folder is not None
     try:
         plan = Plan(trips=trips, faults=faults, kills=kills, seed=chosen, folder=_prepared(folder), port=port, limit_s=limit)
-        outcome = asyncio.run(_played(plan, notes))
+        outcome = asyncio.run(_played(plan, notes, broker if choreographed else None))
     except YaokiError as error:
         print(f"yaoki demo: {error}\n  {error.do}", file=sys.stderr)
         return USAGE
@@ -81,14 +83,19 @@ def _silence(notes: TextIO) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-async def _played(plan: Plan, notes: TextIO) -> Outcome:
+async def _played(plan: Plan, notes: TextIO, broker: str | None) -> Outcome:
+    """broker: None for the orchestrated form."""
     task = asyncio.current_task()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         with contextlib.suppress(ValueError, RuntimeError):  # not in the main thread: then nobody signals us
             loop.add_signal_handler(number, lambda: task.cancel() if task else None)
     with Show(plan, notes) as show:
-        return await Play(plan, show.update).run()
+        if broker is None:
+            return await Play(plan, show.update).run()
+        from yaoki.examples.travel.demo.without_orchestrator import LeaderlessPlay  # noqa: PLC0415  loads the messages
+
+        return await LeaderlessPlay(plan, show.update, broker=broker).run()
 
 
 def _prepared(folder: Path | None) -> Path:

@@ -11,7 +11,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,7 @@ class Play:
         self._host: asyncio.subprocess.Process | None = None
         self._orchestrator: asyncio.subprocess.Process | None = None
         self._urls: dict[str, str] = {}
+        self._trouble = "their host was killed"
         self._last_ended = (0, self._began)
 
     async def run(self) -> Outcome:
@@ -104,7 +105,7 @@ class Play:
             async with asyncio.timeout(self.plan.limit_s):
                 await self._start_host()
                 beside = [asyncio.create_task(self._listen()), asyncio.create_task(self._visit())]
-                await self._book()
+                await self._while_served(self._book(), beside[0])
                 if self.plan.faults:
                     self._say("waiting for requests that come late")
                     await asyncio.sleep(SETTLE_S)
@@ -121,9 +122,12 @@ class Play:
         self.progress.cpu_s = sum(each.ru_utime + each.ru_stime for each in used)
         self.progress.faults = count(self.plan.folder)
         asked = prices(trips(self.plan.trips))
-        report = await asyncio.to_thread(audit, self.plan.folder, asked, await claims(self.plan.folder))
+        report = await asyncio.to_thread(audit, self.plan.folder, asked, await self._claimed())
         self._say("done")
         return Outcome(self.plan, report, self.progress)
+
+    async def _claimed(self) -> dict[str, str]:
+        return await claims(self.plan.folder)
 
     # ── the services ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -143,6 +147,20 @@ class Play:
             told = json.loads(line)
             if told.get("signal") == 9:
                 self.progress.service_kills[told["died"]] += 1
+            elif "failed" in told:
+                self._trouble = f"{told['failed']} {told['message']}".strip()
+
+    async def _while_served(self, work: Coroutine[Any, Any, None], listening: asyncio.Task[None]) -> None:
+        """Do `work`, but not without services."""
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait([task, listening], return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ConfigError(f"the services stopped: {self._trouble}", do=f"is the disk full? Otherwise see {self.plan.folder}")
+            task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
 
     async def _visit(self) -> None:
         """Look at the front page again and again: it must always be there, with recommendations or without."""

