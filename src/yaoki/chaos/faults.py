@@ -104,7 +104,7 @@ CATALOGUE: tuple[Fault, ...] = (
     _fault("call.timeout:none", _CALLS, Effect.NONE, "in_doubt", "the request was lost: no effect, no answer", tier=Tier.CORE),
     _fault("call.timeout:done", _WRITES, Effect.DONE, "in_doubt", "the effect happened and no answer ever came"),
     _fault("call.timeout:late", _WRITES, Effect.LATE, "in_doubt", "no answer came, and the effect landed long after", tier=Tier.CORE),
-    _fault("call.delay", _CALLS | _WRITES, Effect.DONE, "ok", "the request took longer than those sent with it"),
+    _fault("call.delay", _CALLS | _WRITES, Effect.DONE, "ok", "the request took longer than those sent with it", tier=Tier.CORE),
     _fault("call.slow", _CALLS, Effect.DONE, "ok", "the answer came byte by byte", tier=Tier.LIVE),
     _fault("call.duplicate", _WRITES, Effect.TWICE, "ok", "the network delivered the request twice", tier=Tier.CORE),
     _fault("call.partial", {At.CALL}, Effect.PART, "ok", "only some of the items were taken", tier=Tier.LIVE),

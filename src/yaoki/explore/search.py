@@ -16,7 +16,7 @@ Reductions, each of which can be switched off, and audited (`Explorer.audit`):
              Answers to attempts of a step whose result is recorded are forgotten. So a state that was reached with fewer
              faults is not extended again. (Generalises Filibuster, Meiklejohn et al., SoCC 2021.)
 
-Neither looks at the clock: two states that differ only in time count as one.
+Neither looks at the clock: two states that differ only in time count as one. Schedules: see `_contended`.
 """
 
 from __future__ import annotations
@@ -37,13 +37,31 @@ from yaoki.explore.service_points import listening
 from yaoki.explore.shrink import shrink
 from yaoki.explore.strike import simulated
 from yaoki.explore.tidy import tidy
+from yaoki.explore.world import LATENCY_S, Point
 
 # Tried only when asked for by name: they mean something for some programs and are noise for others.
-_ON_REQUEST = frozenset({"proc.cancel", "proc.twin", "clock.jump", "clock.jump:back", "read.stale", "call.delay", "proc.pause",
+_ON_REQUEST = frozenset({"proc.cancel", "proc.twin", "clock.jump", "clock.jump:back", "read.stale", "proc.pause",
                          "disk.unsynced_lost", "msg.drop", "payload.truncate", "payload.corrupt", "payload.unexpected"})
 _CRASH_BEFORE = "crash.before_effect"
 # Distinct ways to break that are told in full; the others are counted.
 MOST_STORIES = 8
+
+
+def _contended(points: Sequence[Point]) -> set[int]:
+    """Points whose request is under way together with another one to the same service: only there can order matter.
+
+    Two requests to different services commute. So schedules are explored by delaying a contended request past its
+    neighbours, at most as often as there are faults in a plan (delay-bounded scheduling: Emmi, Qadeer and Rakamaric,
+    POPL 2011; the independence is that of partial-order reduction, by service).
+    """
+    found: set[int] = set()
+    latest: dict[str, int] = {}
+    for index, point in enumerate(points):
+        before = latest.get(point.service)
+        if before is not None and point.time_s - points[before].time_s < LATENCY_S * 0.999:
+            found.update((before, index))
+        latest[point.service] = index
+    return found
 
 
 class Explorer:
@@ -168,6 +186,7 @@ class Explorer:
 
     def _children(self, parent: Execution, tier: Tier) -> Iterator[Planned]:
         points, digests = parent.points, parent.digests
+        contended = _contended(points)
         by_kind = self._by_kind[tier]
         for index in range(parent.fired + 1, len(points)):
             point = points[index]
@@ -181,6 +200,8 @@ class Explorer:
                 continue
             for fault in by_kind[point.kind]:
                 if fault.startswith("crash.") and (not point.process or self._same_cut(parent, index, fault)):
+                    continue
+                if fault == "call.delay" and index not in contended:
                     continue
                 yield Planned(point.site, point.nth, fault)
 
