@@ -19,8 +19,10 @@ from yaoki.cli.frame.options import DURATION
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Keep the databases in this folder.")
 @click.option("--port", type=click.IntRange(0, 65530), default=0, help="First of six ports for the services; free ones by default.")
 @click.option("--limit", type=DURATION, default="15m", show_default=True, help="Give up after this.")
+@click.option("--choreographed", is_flag=True, help="With nobody in charge: the services take part over a broker, and are killed instead.")
+@click.option("--broker", default="", metavar="URL", help="Of a choreographed demo: nats (its own server), or nats://HOST:PORT; a file by default.")
 def command(ctx: click.Context, *, trips: int, faults: float, kills: int, seed: int | None, folder: Path | None, port: int,
-            limit: float) -> Exit | None:
+            limit: float, choreographed: bool, broker: str) -> Exit | None:
     """Book a thousand trips while everything fails, and audit what is left.
 
     Starts six services with a database each, makes their requests fail in every way, kills the program that books, and
@@ -30,7 +32,8 @@ def command(ctx: click.Context, *, trips: int, faults: float, kills: int, seed: 
         return None
     from yaoki.examples.travel.demo import run
 
-    return Exit(run(trips=trips, faults=faults, kills=kills, seed=seed, json=output().json, folder=folder, port=port, limit=limit))
+    return Exit(run(trips=trips, faults=faults, kills=kills, seed=seed, json=output().json, folder=folder, port=port, limit=limit,
+                    choreographed=choreographed, broker=broker))
 
 
 @command.command()

@@ -38,7 +38,7 @@ async def _broker(folder: Path, url: str) -> Broker:
     for _ in range(100):
         try:
             if url.startswith("sqlite") or not url:
-                return await open_broker(url or f"sqlite:///{folder.absolute() / 'broker.db'}", lease_s=LEASE_S)
+                return await open_broker(url or f"sqlite:///{folder / 'broker.db'}", lease_s=LEASE_S)
             return await open_broker(url)
         except BrokerError:
             await asyncio.sleep(0.2)
@@ -47,7 +47,7 @@ async def _broker(folder: Path, url: str) -> Broker:
 
 def _messages(role: str, folder: Path, broker: Broker) -> Messages:
     # A desk is a service of its own beside the service whose counter it stands at.
-    return Messages(f"desk-{role}", f"sqlite:///{folder.absolute() / f'desk-{role}.db'}", broker=broker,
+    return Messages(f"desk-{role}", f"sqlite:///{folder / f'desk-{role}.db'}", broker=broker,
                     pace=Pace(lease_s=LEASE_S, drain_s=2.0))
 
 
@@ -140,7 +140,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--trips", type=int, default=1000)
     given = parser.parse_args(words)
     try:
-        asyncio.run(_run(given.role, given.dir, given.broker, given.trips))
+        asyncio.run(_run(given.role, given.dir.absolute(), given.broker, given.trips))
     except YaokiError as error:
         print(json.dumps({"failed": str(error), "do": error.do}), flush=True)
         return 2

