@@ -1,8 +1,9 @@
-"""Text on a terminal: how wide it is, cut to a width, made harmless; numbers that can be read, and what a word was meant to be."""
+"""Text on a terminal: how wide it is, cut to a width, made harmless; numbers that can be read, and what a word was meant to be, and what nobody may read."""
 
 from __future__ import annotations
 
 import difflib
+import re
 import unicodedata
 from collections.abc import Iterable
 
@@ -30,6 +31,12 @@ def columns_of(text: str) -> int:
 def printable(text: str) -> str:
     """On one line and without control characters: what a user stored must not be able to drive the terminal."""
     return text if text.isprintable() else "".join(c if c.isprintable() else "␤" if c == "\n" else "�" for c in text)
+
+
+def without_password(url: str) -> str:
+    """A URL as it may be printed, logged or stored: `postgresql://me:***@host/trips`. Also passwords given as a parameter."""
+    hidden = re.sub(r"^([\w+.-]+://[^/?#@:]*):[^/?#]*@", r"\1:***@", url)
+    return re.sub(r"(?i)([?&](?:password|passwd|pwd|secret|token|sslpassword)=)[^&#]*", r"\1***", hidden)
 
 
 def grouped(number: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from yaoki.cli.frame import output
+from yaoki.text import without_password
 
 
 @click.group()
@@ -28,12 +29,12 @@ def show(*, origin: bool, key: str | None) -> None:
     if key is not None:
         found = {key: found[known(key, "yk config show").key]}
     out = output()
-    out.emit({each.setting.key: {"value": each.value, "origin": each.origin} if origin else each.value
-              for each in found.values()})
+    values = {name: without_password(each.value) if isinstance(each.value, str) else each.value for name, each in found.items()}
+    out.emit({name: {"value": values[name], "origin": found[name].origin} if origin else values[name] for name in found})
     if key is not None and not origin:
-        out.say(shown(found[key].value))
+        out.say(shown(values[key]))
         return
-    rows = [(each.setting.key, Cell(shown(each.value), "" if each.origin == "default" else "green"),
+    rows = [(each.setting.key, Cell(shown(values[each.setting.key]), "" if each.origin == "default" else "green"),
              *((each.origin,) if origin else ()), Cell(each.setting.about, dim=True)) for each in found.values()]
     out.table(("setting", "value", *(("origin",) if origin else ()), "what it says"), rows)
 
@@ -44,4 +45,4 @@ def shown(value: object) -> str:
         return ", ".join(value) if value else "(none)"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}s" if isinstance(value, float) else str(value)
+    return f"{value:g}s" if isinstance(value, float) else str(value) or "(none)"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from yaoki.cli.frame.durations import parse_duration, parse_instant, show_age, show_duration, show_instant
 from yaoki.cli.frame.tables import Cell, Column, layout
 from yaoki.errors import ConfigError
-from yaoki.text import columns_of, cut, grouped, printable
+from yaoki.text import columns_of, cut, grouped, printable, without_password
 
 
 def test_a_table_aligns_columns_and_puts_numbers_to_the_right():
@@ -85,6 +85,15 @@ def test_ages_and_instants_are_shown():
     assert [show_age(100.0, now) for now in (100.2, 112.0, 285.0, 90.0)] == ["now", "12 s ago", "3 m 05 s ago", "now"]
     assert show_instant(1_795_219_200.25) == "2026-11-21T00:00:00.250Z"
     assert show_instant(0.0) == ""
+
+
+@pytest.mark.parametrize(("url", "shown"), [
+    ("postgresql://me:s3cr:et@host:5432/db", "postgresql://me:***@host:5432/db"), ("postgresql://me@host/db", "postgresql://me@host/db"),
+    ("postgresql://host/db?user=me&password=s3cret&x=1", "postgresql://host/db?user=me&password=***&x=1"),
+    ("redis://:pw@h/0", "redis://:***@h/0"), ("sqlite:///a:b@c.db", "sqlite:///a:b@c.db"),
+])
+def test_no_password_is_printed(url: str, shown: str):
+    assert without_password(url) == shown
 
 
 def test_cells_have_colours():

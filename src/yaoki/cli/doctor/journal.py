@@ -13,7 +13,7 @@ from yaoki.cli.frame.durations import show_age, show_duration
 from yaoki.cli.frame.options import unless_default
 from yaoki.errors import YaokiError
 from yaoki.saga.records import RunState
-from yaoki.text import grouped
+from yaoki.text import grouped, without_password
 
 # A larger file is not read through: that would take minutes.
 CHECKED_BYTES = 256 * 2**20
@@ -52,7 +52,7 @@ async def _look(db: str) -> list[Check]:
         unfinished = await journal.search(Query(states=(RunState.RUNNING, RunState.UNDOING), limit=1000))
         asked = await journal.requests()
     now, at = runtime.unix_time(), unless_default(db)
-    found = [Check("journal", Level.OK, f"{db}: " + (" · ".join(f"{s} {grouped(counts[s])}" for s in RunState if s in counts) or "no runs"))]
+    found = [Check("journal", Level.OK, f"{without_password(db)}: " + (" · ".join(f"{s} {grouped(counts[s])}" for s in RunState if s in counts) or "no runs"))]
     if counts.get(RunState.BLOCKED):
         found.append(Check("blocked", Level.WARN, f"{grouped(counts[RunState.BLOCKED])} runs wait for a person",
                            f"yk runs list --state blocked{at}"))

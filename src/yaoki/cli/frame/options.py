@@ -9,6 +9,7 @@ import click
 
 from yaoki import runtime
 from yaoki.cli.frame.durations import parse_duration, parse_instant
+from yaoki.text import without_password
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -61,7 +62,7 @@ def _resolved(key: str) -> Any:
 
 def unless_default(db: str) -> str:
     """` --db URL` for a command that is shown to be typed, or "" where the settings say the same anyway."""
-    return "" if db == _resolved("db") else f" --db {db}"
+    return "" if db == _resolved("db") else f" --db {without_password(db)}"
 
 
 def since_options(command: F) -> F:

@@ -50,7 +50,7 @@ class Found:
 
 
 SETTINGS = (
-    Setting("db", "text", "sqlite:///yaoki.db", "where runs are kept: sqlite:///FILE"),
+    Setting("db", "text", "sqlite:///yaoki.db", "where runs are kept: sqlite:///FILE, postgresql://HOST/DATABASE"),
     Setting("sagas", "list", [], "MODULE:SAGA of each saga that this project runs, for `yk doctor` and others"),
     Setting("breakers.store", "text", "", "where breakers are shared: redis://..., sqlite:///FILE, dynamodb://TABLE, postgresql://..."),
     Setting("run.concurrency", "count", 256, "runs in flight at once in `yk run`"),

@@ -29,7 +29,7 @@ from yaoki.errors import RunConflictError
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Query
 from yaoki.saga.records import Header, RunState
-from yaoki.text import grouped
+from yaoki.text import grouped, without_password
 
 # The moving line is drawn this often: seconds.
 REDRAW_S = 0.1
@@ -66,7 +66,7 @@ class Outcome:
 
     def as_data(self) -> dict[str, Any]:
         ended = self.progress.ended
-        return {"saga": self.saga, "db": self.db, "runs": self.progress.done, "already": self.progress.already,
+        return {"saga": self.saga, "db": without_password(self.db), "runs": self.progress.done, "already": self.progress.already,
                 **{state.value: ended.get(state, 0) for state in (RunState.COMPLETED, RunState.UNDONE, RunState.CANCELLED, RunState.BLOCKED)},
                 "unfinished": self.left, "bad_lines": self.bad_count, "repeated_lines": self.repeated,
                 "bad": [{"line": bad.line, "why": bad.why} for bad in self.bad],

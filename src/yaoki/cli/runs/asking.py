@@ -199,7 +199,8 @@ async def _send(out: Output, db: str, asked: list[Asked]) -> Exit:
                 refused = f": {stored.header.reason}" if stored and state is RunState.BLOCKED else ""
                 out.say(f"{run}: carried out, it is {state} now{refused}")
     if not left:
-        out.say(f"{len(asked)} carried out" if len(runs) > FEW or "" in runs else "")
+        if len(runs) > FEW or "" in runs:
+            out.say(f"{len(asked)} carried out")
         return Exit.OK
     out.say(f"written into the journal: {len(asked)} for {len(runs)} run{'s' if len(runs) > 1 else ''}")
     out.remark("no engine has carried this out yet. One that is busy will at its next step; where none runs, the next one that "

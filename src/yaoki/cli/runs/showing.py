@@ -57,7 +57,8 @@ async def _load(db: str, run: str) -> tuple[Story, list[Request]]:
     async with observed(db) as journal:
         stored = await find(journal, run)
         graph = await journal.load_graph(stored.header.graph)
-        asked = [request for request in await journal.requests() if request.run == stored.header.id]
+        # An engine that was stopped right after it carried something out had no time to tick it off.
+        asked = [] if stored.header.state.is_end else [r for r in await journal.requests() if r.run == stored.header.id]
     return Story(stored, Graph.from_json(graph) if graph else None), asked
 
 
