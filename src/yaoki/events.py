@@ -327,6 +327,14 @@ class RunStuck(RunEvent, frozen=True, kw_only=True):
     waiting_for: str
 
 
+class RunsStranded(Event, frozen=True, kw_only=True):
+    """Runs wait that were started with a graph which no live worker can run: start one with the old code, or see `yk plan`."""
+
+    saga: str
+    graph: str
+    runs: int
+
+
 class SagaPaused(Event, frozen=True, kw_only=True):
     """The brake: so many runs of this saga abort lately that no new ones are begun until somebody resumes it."""
 

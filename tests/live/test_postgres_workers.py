@@ -325,3 +325,62 @@ async def test_somebody_elses_schema_is_left_alone(url: str):
     with pytest.raises(JournalForeignError):
         await PostgresJournal(url).open()
     await connection.close()
+
+
+def two_steps(world: World, *, extra: bool = False, gives: type = int) -> Saga[int]:
+    """`pair` again, as a deploy would change it."""
+    saga = Saga("pair", input=int)
+
+    async def first(n: int) -> Any:
+        world.log.append(("first", "", 0))
+        return n if gives is int else str(n)
+
+    async def second(n: int, first: Any) -> int:
+        world.begun.set()
+        await world.gate.wait()
+        return n
+
+    async def third(n: int, second: int) -> int:
+        world.log.append(("third", "", 0))
+        return second
+
+    async def survey(n: int, third: int) -> int:
+        world.log.append(("survey", "", 0))
+        return third
+
+    first.__annotations__["return"] = gives
+    for fn in (first, second, third, *((survey,) if extra else ())):
+        saga.step(undo=None)(fn)
+    return saga
+
+
+async def test_new_code_adopts_runs_of_old_code_where_the_change_is_harmless(url: str):
+    old, new = World(), World()
+    new.gate.set()
+    saga = two_steps(old)
+    async with yaoki.open(url, sagas=[saga], grace=0.0) as app:
+        await app.start(saga, 5, id="r")
+        await asyncio.wait_for(old.begun.wait(), 5)
+    changed = two_steps(new, extra=True)
+    assert changed.graph.hash != saga.graph.hash
+    async with yaoki.open(url, sagas=[changed], grace=0.0) as app:
+        assert await asyncio.wait_for(app.run(changed, "r").result(), 5) == 5
+    assert [name for name, _, _ in new.log] == ["third", "survey"]
+
+
+async def test_runs_that_new_code_cannot_go_on_with_wait_for_old_workers_and_it_is_told(url: str):
+    old, new = World(), World()
+    saga = two_steps(old)
+    async with yaoki.open(url, sagas=[saga], grace=0.0) as app:
+        await app.start(saga, 5, id="r")
+        await asyncio.wait_for(old.begun.wait(), 5)
+    changed = two_steps(new, gives=str)
+    async with yaoki.open(url, sagas=[changed], grace=0.0) as app:
+        await asyncio.sleep(1.5)
+        assert new.log == []
+        assert await app.journal.stranded() == [("pair", saga.graph.hash, 1)]
+        old.gate.set()
+        async with yaoki.open(url, sagas=[saga], grace=0.0) as beside:
+            assert await app.journal.stranded() == []
+            assert await asyncio.wait_for(beside.run(saga, "r").result(), 5) == 5
+    assert [name for name, _, _ in old.log] == ["first", "third"]

@@ -31,7 +31,9 @@ from yaoki.errors import (
 from yaoki.saga import codec
 from yaoki.saga.brake import Brake
 from yaoki.saga.define import Saga
+from yaoki.saga.deploy import differences
 from yaoki.saga.driver import Driver
+from yaoki.saga.graph import Graph
 from yaoki.saga.journal.port import Created, Journal, NewRun, Request, TransactionLost
 from yaoki.saga.machine import HistoryError
 from yaoki.saga.placing import PLAIN, Placing
@@ -51,6 +53,9 @@ REMOTE_POLL_S = 0.2
 
 # Runs that are handed to the journal at once by a bulk start: a few full commits.
 BULK = 4096
+
+# How often a worker of a shared journal looks which definitions have come, and whether some have no worker left.
+SERVE_S = 15.0
 
 # Many bells at once are one.
 COALESCE_S = 0.01
@@ -115,7 +120,16 @@ class Engine:
         await self.journal.open()
         for saga in self.sagas.values():
             await self.journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
-        await self.journal.serve([saga.graph.hash for saga in self.sagas.values()], self.queues)
+        await self._serve()
+
+    async def _serve(self) -> None:
+        """Say which runs this engine can go on with: those of its own graphs, and of others that differ harmlessly."""
+        can = {saga.graph.hash for saga in self.sagas.values()}
+        for graph_hash, data in await self.journal.graphs(list(self.sagas)):
+            old = Graph.from_json(data)
+            if old.saga in self.sagas and not differences(old, self.sagas[old.saga].graph):
+                can.add(graph_hash)
+        await self.journal.serve(sorted(can), self.queues)
 
     async def close(self, *, grace_s: float = 10.0) -> None:
         """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
@@ -439,12 +453,17 @@ class Engine:
 
     async def _watch(self) -> None:
         told: dict[str, float] = {}
+        served_at = runtime.monotonic()
         while True:
             await self._next_look()
             if self._fencing is not None:
                 continue
             with contextlib.suppress(JournalError):
                 await self._look()
+                if self.journal.shared and runtime.monotonic() - served_at > SERVE_S:
+                    served_at = runtime.monotonic()
+                    await self._serve()
+                    await self._tell_stranded()
             if events.wanted():
                 self._tell_stuck(told)
 
@@ -478,6 +497,10 @@ class Engine:
             for header in await self.journal.headers(remote):
                 if (header.state.is_end or header.state is RunState.BLOCKED) and header.id not in self._drivers:
                     self._answer_waiters(header)
+
+    async def _tell_stranded(self) -> None:
+        for saga, graph, runs in await self.journal.stranded() if events.wanted() else ():
+            events.emit(events.RunsStranded(saga=saga, graph=graph, runs=runs))
 
     def _tell_stuck(self, told: dict[str, float]) -> None:
         now = runtime.monotonic()

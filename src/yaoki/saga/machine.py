@@ -271,7 +271,7 @@ class Machine:
                 return
             self.steps[number] = Step.BLOCKED
         else:
-            self._undoable.remove(number)
+            self._take_from_undoable(number)
             self.steps[number] = Step.UNDO_BLOCKED
         self.blocked.append(number)
 
@@ -328,8 +328,13 @@ class Machine:
 
     def _undone(self, number: int) -> None:
         self._expect(number, Step.TO_UNDO)
-        self._undoable.remove(number)
+        self._take_from_undoable(number)
         self._clear(number)
+
+    def _take_from_undoable(self, number: int) -> None:
+        if number not in self._undoable:
+            raise HistoryError(f"{self.graph.names[number]} is undone before the steps that follow it")
+        self._undoable.remove(number)
 
     def _clear(self, number: int, step: Step = Step.CLEAR) -> None:
         self.steps[number] = step

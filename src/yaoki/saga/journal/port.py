@@ -206,6 +206,14 @@ class Journal(Protocol):
 
     async def load_graph(self, graph_hash: str) -> bytes | None: ...
 
+    async def graphs(self, sagas: Sequence[str]) -> list[tuple[str, bytes]]:
+        """(hash, JSON) of every definition of these sagas that was saved, on a shared journal."""
+        ...
+
+    async def stranded(self) -> list[tuple[str, str, int]]:
+        """(saga, graph, runs that wait, up to a thousand) of each definition that no live owner can run."""
+        ...
+
 
 class OneOwner:
     """What a journal with a single owner answers where a shared one has to ask the others."""
@@ -229,6 +237,14 @@ class OneOwner:
 
     async def ring(self) -> None:
         """There are no others."""
+
+    async def graphs(self, sagas: Sequence[str]) -> list[tuple[str, bytes]]:
+        """Not asked for: the one owner tries every run."""
+        del sagas
+        return []
+
+    async def stranded(self) -> list[tuple[str, str, int]]:
+        return []
 
     async def read(self, run_id: str) -> Stored | None:
         raise NotImplementedError

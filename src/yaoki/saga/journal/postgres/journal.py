@@ -379,6 +379,13 @@ class PostgresJournal:
         rows = await self._side.fetch("SELECT graph FROM yaoki.definition WHERE hash = $1", graph_hash)
         return rows[0][0] if rows else None
 
+    async def graphs(self, sagas: Sequence[str]) -> list[tuple[str, bytes]]:
+        rows = await self._side.fetch("SELECT hash, graph FROM yaoki.definition WHERE saga = ANY($1)", list(sagas))
+        return [(row[0], row[1]) for row in rows]
+
+    async def stranded(self) -> list[tuple[str, str, int]]:
+        return [(row[0], row[1], row[2]) for row in await self._side.fetch(sql.STRANDED)]
+
     # ── waking each other ────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _listen(self, connection: Connection) -> None:

@@ -175,6 +175,14 @@ MISSED = f"""
 UPDATE yaoki.run SET due_at = {NOW} FROM (SELECT DISTINCT run FROM yaoki.request LIMIT 1000) q
 WHERE run.id = q.run AND run.owner IS NULL AND run.finished_at = 0 AND run.due_at > {NOW}"""
 
+STRANDED = """
+SELECT l.saga, l.graph, sum(due.runs)::bigint FROM yaoki.lane l CROSS JOIN LATERAL (
+    SELECT count(*) AS runs FROM (SELECT FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no
+        AND r.due_at <= extract(epoch FROM now())::float8 LIMIT 1000) AS few
+) AS due
+WHERE NOT EXISTS (SELECT FROM yaoki.worker w WHERE w.state = 'alive' AND l.graph = ANY(w.graphs)) AND due.runs > 0
+GROUP BY 1, 2"""
+
 # ── the past ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 # Ended runs become one row each, history included, in the partition of the day on which they ended. Their owners are
