@@ -33,8 +33,13 @@ class Lease(msgspec.Struct, frozen=True):
 async def take(store: Store, name: str, owner: str, *, lease_s: float = LEASE_S) -> Lease | None:
     """Take or renew the lease for `lease_s` seconds. None: somebody else holds it."""
     async with store.transaction() as tx:
-        now = await tx.now()
-        taken = await tx.fetch(TAKE, name, owner, now + lease_s, now)
+        return await take_in(tx, name, owner, lease_s=lease_s)
+
+
+async def take_in(tx: Tx, name: str, owner: str, *, lease_s: float = LEASE_S) -> Lease | None:
+    """The same as part of a transaction, in which it then needs no further proof."""
+    now = await tx.now()
+    taken = await tx.fetch(TAKE, name, owner, now + lease_s, now)
     return Lease(name, owner, int(taken[0][0])) if taken else None
 
 
