@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from yaoki.examples.travel.demo import play
+from yaoki.examples.travel.demo import play, run
 from yaoki.examples.travel.demo.play import Outcome, Plan, Play
 from yaoki.examples.travel.demo.report import table, to_dict
 
@@ -63,11 +63,11 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_every_trip_ends_whole_or_undone_though_everything_fails() -> None:
-    done = demo("--trips", "40", "--faults", "0.2", "--kills", "2", "--seed", "7", "--json")
+    done = demo("--trips", "30", "--faults", "0.2", "--kills", "2", "--seed", "7", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)  # nothing else is on standard output
     assert set(FIGURES) <= set(found)
-    assert found["completed"] + found["undone"] == found["trips"] == 40
+    assert found["completed"] + found["undone"] == found["trips"] == 30
     assert found["completed"] > 0
     assert [found[name] for name in FIGURES[3:9]] == [0] * 6
     assert (found["orchestrator_kills"], found["seed"]) == (2, 7)
@@ -76,27 +76,29 @@ def test_every_trip_ends_whole_or_undone_though_everything_fails() -> None:
 
 
 def test_without_faults_only_business_reasons_undo_a_trip() -> None:
-    done = demo("--trips", "30", "--faults", "0", "--kills", "0", "--seed", "7")
+    done = demo("--trips", "12", "--faults", "0", "--kills", "0", "--seed", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 faults   none" in done.stdout
     assert "0 services and 0 orchestrators killed" in done.stdout
 
 
-def test_mistakes_are_told_before_anything_starts(tmp_path: Path) -> None:
+def test_mistakes_are_told_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "something").touch()
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = str(taken.getsockname()[1])
-        for words, said in ((("--port", port), f"port {port} is taken"), (("--dir", str(tmp_path / "file")), "cannot be used"),
-                            (("--dir", str(tmp_path / "full")), "is not empty"), (("--faults", "2"), "share of the requests"),
-                            (("--trips", "0"), "at least 1"), (("--kills", "-1"), "at least 0"), (("--port", "80"), "from 1024")):
-            done = demo("--trips", "5", *words)
-            assert done.returncode == 2, (words, done.stdout, done.stderr)
-            assert said in done.stderr
-            assert "Traceback" not in done.stderr
+        port = taken.getsockname()[1]
+        mistakes: list[tuple[dict[str, Any], str]] = [
+            ({"port": port}, f"port {port} is taken"), ({"folder": tmp_path / "file"}, "cannot be used"),
+            ({"folder": tmp_path / "full"}, "is not empty"), ({"faults": 2}, "share of the requests"), ({"trips": 0}, "at least 1"),
+            ({"kills": -1}, "at least 0"), ({"port": 80}, "from 1024")]
+        for mistake, said in mistakes:
+            assert run(**{"trips": 5, **mistake}) == 2
+            told = capsys.readouterr().err
+            assert said in told
+            assert "Traceback" not in told
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

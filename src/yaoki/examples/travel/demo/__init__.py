@@ -50,12 +50,16 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
     """
     chosen = random.SystemRandom().randrange(1_000_000) if seed is None else seed
     notes = sys.stderr if json else sys.stdout
-    kept = folder is not None
+    where: Path | None = None
+    keep = folder is not None
     try:
-        plan = Plan(trips=trips, faults=faults, kills=kills, seed=chosen, folder=_prepared(folder), port=port, limit_s=limit)
+        where = _prepared(folder)
+        plan = Plan(trips=trips, faults=faults, kills=kills, seed=chosen, folder=where, port=port, limit_s=limit)
         outcome = asyncio.run(_played(plan, notes, broker if choreographed else None))
+        keep = keep or not outcome.report.clean
     except YaokiError as error:
         print(f"yaoki demo: {error}\n  {error.do}", file=sys.stderr)
+        keep = keep or (where is not None and (where / "trips.db").exists())  # something to look into
         return USAGE
     except BrokenPipeError:  # nobody reads on: `yk demo | head`
         _silence(notes)
@@ -63,11 +67,12 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
     except (KeyboardInterrupt, asyncio.CancelledError):
         print("yaoki demo: interrupted; every process it started has ended", file=sys.stderr)
         return INTERRUPTED
-    if outcome.report.clean and not kept:
-        shutil.rmtree(plan.folder, ignore_errors=True)
+    finally:
+        if where is not None and not keep:
+            shutil.rmtree(where, ignore_errors=True)
     try:
         print(table(outcome), file=notes)
-        if plan.folder.exists():
+        if keep:
             print(f"\nThe databases and the journal are in {plan.folder}", file=notes)
         if json:
             print(jsons.dumps(to_dict(outcome)), flush=True)
