@@ -57,6 +57,10 @@ BULK = 4096
 # How often a worker of a shared journal looks which definitions have come, and whether some have no worker left.
 SERVE_S = 15.0
 
+# How long a run that has ended stays in the live tables of a shared journal, where its end is most asked for.
+ARCHIVE_AFTER_S = 600.0
+ARCHIVE_PAGE = 500
+
 # Many bells at once are one.
 COALESCE_S = 0.01
 
@@ -102,6 +106,7 @@ class Engine:
         self._stopping = False
         self._broken: Exception | None = None
         self._fencing: asyncio.Task[None] | None = None  # under way while this worker drops its runs and starts again
+        self._tidying: asyncio.Task[None] | None = None
         self._rung: asyncio.Future[None] | None = None
         self._starting = 0  # runs that will be kept, being made durable
 
@@ -136,7 +141,7 @@ class Engine:
         self._stopping = True
         for driver in self._drivers.values():
             driver.wake()
-        for task in (self._watching, self._feeding, self._fencing):
+        for task in (self._watching, self._feeding, self._fencing, self._tidying):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -201,7 +206,7 @@ class Engine:
             raise UsageError(f"saga {saga.name!r} was not given to this engine", do=f"open it with sagas=[..., {saga.name}]")
         now = self.journal.now()
         return NewRun(id or runtime.new_id(), saga.name, saga.graph.hash, _encoded(saga, input),
-                      now + saga.deadline if saga.deadline else 0.0, traceparent, now)
+                      now + saga.deadline if saga.deadline else 0.0, traceparent, now, fresh=not id)
 
     async def start_many(self, saga: Saga[I], inputs: Iterable[tuple[str, I]], *, placing: Placing = PLAIN) -> int:
         """Start a run for each (id, input); returns how many were new. None is kept here: whoever has room takes them.
@@ -464,6 +469,8 @@ class Engine:
                     served_at = runtime.monotonic()
                     await self._serve()
                     await self._tell_stranded()
+                    if self._tidying is None:
+                        self._tidying = runtime.spawn(self._tidy(), name="yaoki-tidy")
             if events.wanted():
                 self._tell_stuck(told)
 
@@ -497,6 +504,15 @@ class Engine:
             for header in await self.journal.headers(remote):
                 if (header.state.is_end or header.state is RunState.BLOCKED) and header.id not in self._drivers:
                     self._answer_waiters(header)
+
+    async def _tidy(self) -> None:
+        try:
+            while await self.journal.archive(self.journal.now() - ARCHIVE_AFTER_S, ARCHIVE_PAGE) == ARCHIVE_PAGE:
+                await runtime.sleep(COALESCE_S)  # claims come first
+        except JournalError:
+            pass  # the server is away: there is always a next time
+        finally:
+            self._tidying = None
 
     async def _tell_stranded(self) -> None:
         for saga, graph, runs in await self.journal.stranded() if events.wanted() else ():

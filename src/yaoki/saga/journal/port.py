@@ -26,6 +26,7 @@ class NewRun(msgspec.Struct, frozen=True):
     Attributes:
         keep: does its creator go on with it at once? Else it waits for whoever takes it.
         due_at: not before then; seconds since 1970 by the journal's clock; 0.0: now.
+        fresh: was the id made up for it, so that no run of the past can have it?
         queue, tenant: what it shares places and turns with. priority: 0 (first) to 9.
     """
 
@@ -41,6 +42,7 @@ class NewRun(msgspec.Struct, frozen=True):
     queue: str = "default"
     priority: int = NORMAL
     tenant: str = ""
+    fresh: bool = False
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -210,6 +212,10 @@ class Journal(Protocol):
         """(hash, JSON) of every definition of these sagas that was saved, on a shared journal."""
         ...
 
+    async def archive(self, before: float, limit: int = 1000) -> int:
+        """On a shared journal: move up to `limit` runs that ended before then out of the way of live ones."""
+        ...
+
     async def stranded(self) -> list[tuple[str, str, int]]:
         """(saga, graph, runs that wait, up to a thousand) of each definition that no live owner can run."""
         ...
@@ -245,6 +251,10 @@ class OneOwner:
 
     async def stranded(self) -> list[tuple[str, str, int]]:
         return []
+
+    async def archive(self, before: float, limit: int = 1000) -> int:
+        del before, limit
+        return 0
 
     async def read(self, run_id: str) -> Stored | None:
         raise NotImplementedError

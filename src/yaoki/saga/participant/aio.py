@@ -44,14 +44,14 @@ class AsyncParticipant:
             return decide.answer_again(await self._known(connection, key), asked)
         await connection.execute("SAVEPOINT yaoki_work")
         try:
-            value = msgspec.to_builtins(await work())
+            answer = _json(await work())
         except DeclinedError as error:
             await connection.execute("ROLLBACK TO SAVEPOINT yaoki_work")
             await connection.execute(self._sql.done, "declined", _json(error.to_dict()), runtime.unix_time(), key)
             raise
         await connection.execute("RELEASE SAVEPOINT yaoki_work")
-        await connection.execute(self._sql.done, "done", _json(value), runtime.unix_time(), key)
-        return Answer(value)
+        await connection.execute(self._sql.done, "done", answer, runtime.unix_time(), key)
+        return Answer(msgspec.json.decode(answer))  # what a repetition gets, to the letter
 
     async def undo(self, connection: Connection, key: str, work: Callable[[Any], Awaitable[Any]]) -> Answer:
         """Reverse what `do` did under this key, or leave a tombstone. See `Participant.undo`."""
@@ -61,9 +61,9 @@ class AsyncParticipant:
         row = await self._known(connection, key)
         if row.state == "undone":
             return Answer(msgspec.json.decode(row.undo_answer), replayed=True)
-        value = msgspec.to_builtins(await work(msgspec.json.decode(row.answer))) if decide.undoes(row) else None
-        await connection.execute(self._sql.undone, _json(value), runtime.unix_time(), key)
-        return Answer(value)
+        answer = _json(await work(msgspec.json.decode(row.answer)) if decide.undoes(row) else None)
+        await connection.execute(self._sql.undone, answer, runtime.unix_time(), key)
+        return Answer(msgspec.json.decode(answer))
 
     async def look(self, connection: Connection, key: str) -> Row | None:
         """What is kept of this key, or None. Changes nothing, locks nothing."""

@@ -65,14 +65,14 @@ class Participant:
             return decide.answer_again(self._known(connection, sql, key), asked)
         _run(connection, "SAVEPOINT yaoki_work")
         try:
-            value = msgspec.to_builtins(work())
+            answer = _json(work())
         except DeclinedError as error:
             _run(connection, "ROLLBACK TO SAVEPOINT yaoki_work")
-            self._finish(connection, sql, key, "declined", error.to_dict())
+            self._finish(connection, sql, key, "declined", _json(error.to_dict()))
             raise
         _run(connection, "RELEASE SAVEPOINT yaoki_work")
-        self._finish(connection, sql, key, "done", value)
-        return Answer(value)
+        self._finish(connection, sql, key, "done", answer)
+        return Answer(msgspec.json.decode(answer))  # what a repetition gets, to the letter
 
     def undo(self, connection: Connection, key: str, work: Callable[[Any], Any]) -> Answer:
         """Reverse what `do` did under this key: `work` gets the do's answer. Succeeds too when there is nothing to reverse.
@@ -89,9 +89,9 @@ class Participant:
         row = self._known(connection, sql, key)
         if row.state == "undone":
             return Answer(msgspec.json.decode(row.undo_answer), replayed=True)
-        value = msgspec.to_builtins(work(msgspec.json.decode(row.answer))) if decide.undoes(row) else None
-        _run(connection, sql.undone, (_json(value), runtime.unix_time(), key))
-        return Answer(value)
+        answer = _json(work(msgspec.json.decode(row.answer)) if decide.undoes(row) else None)
+        _run(connection, sql.undone, (answer, runtime.unix_time(), key))
+        return Answer(msgspec.json.decode(answer))
 
     def look(self, connection: Connection, key: str) -> Row | None:
         """What is kept of this key, or None. Changes nothing, locks nothing."""
@@ -127,8 +127,8 @@ class Participant:
             raise InProgressError(f"{key!r} was purged while it was asked for", do="ask again", key=key)
         return Row(*found)
 
-    def _finish(self, connection: Connection, sql: Statements, key: str, state: str, value: Any) -> None:
-        _run(connection, sql.done, (state, _json(value), runtime.unix_time(), key))
+    def _finish(self, connection: Connection, sql: Statements, key: str, state: str, answer: str) -> None:
+        _run(connection, sql.done, (state, answer, runtime.unix_time(), key))
 
     def _sql(self, connection: Connection) -> Statements:
         return self._sql_of(self._style or style_of(connection))

@@ -64,5 +64,5 @@ class BatchColumns:
             found += [[run.id for run in runs], [run.saga for run in runs], [run.graph for run in runs],
                       [run.input for run in runs], [run.traceparent for run in runs], [run.at for run in runs],
                       [run.deadline_at for run in runs], [lanes[lane_of(run)] for run in runs],
-                      [run.keep for run in runs], [run.due_at for run in runs]]
+                      [run.keep for run in runs], [run.due_at for run in runs], [run.fresh for run in runs]]
         return found

@@ -20,6 +20,7 @@ from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.columns import BatchColumns, Lane, lane_of
 from yaoki.saga.journal.postgres.lease import Lease
 from yaoki.saga.journal.postgres.link import Connection, Link, Target
+from yaoki.saga.journal.postgres.past import archive, drop_days
 from yaoki.saga.journal.postgres.schema import prepare
 from yaoki.saga.journal.postgres.stepping import CommitLost, transacted
 from yaoki.saga.records import Header, Kind, Record, RunState, Stored
@@ -353,7 +354,14 @@ class PostgresJournal:
 
     # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────────────
 
+    async def archive(self, before: float, limit: int = 1000) -> int:
+        """Move up to `limit` runs that ended before then out of the live tables. Returns how many."""
+        return await self._side.run(lambda c: archive(c, before, limit))
+
     async def purge(self, before: float, limit: int) -> int:
+        dropped = await self._side.run(lambda c: drop_days(c, before))
+        if dropped:
+            return dropped
         done = int((await self._side.execute(sql.PURGE, before, limit)).rpartition(" ")[2])
         if done < limit:
             done += int((await self._side.execute(sql.PURGE_PAST, before, limit - done)).rpartition(" ")[2])

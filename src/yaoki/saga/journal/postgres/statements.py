@@ -50,7 +50,8 @@ _CHANGED = f"""
     WHERE run.no = p.no
 )"""
 
-# Sorted by id, so that two workers that start the same runs at once wait for each other in one order.
+# An id of the past is not started again: its run is looked up afterwards. (Only a run that is being moved there in this very
+# instant, minutes after its end, could be.) Sorted by id, so that two workers that start the same runs at once wait for each other in one order.
 _CREATED = f"""
 , created AS (
     INSERT INTO yaoki.run (id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at, lane, owner, fence,
@@ -58,7 +59,9 @@ _CREATED = f"""
     SELECT n.id, n.saga, n.graph, 'running', n.input, n.traceparent, n.at, n.at, n.deadline_at, n.lane,
         CASE WHEN n.mine THEN fence.no END, n.mine::int, coalesce(nullif(n.due_at, 0), {NOW})
     FROM fence, unnest($20::text[], $21::text[], $22::text[], $23::bytea[], $24::text[], $25::float8[], $26::float8[],
-        $27::int[], $28::bool[], $29::float8[]) AS n(id, saga, graph, input, traceparent, at, deadline_at, lane, mine, due_at)
+        $27::int[], $28::bool[], $29::float8[], $30::bool[])
+        AS n(id, saga, graph, input, traceparent, at, deadline_at, lane, mine, due_at, fresh)
+    WHERE n.fresh OR NOT EXISTS (SELECT FROM yaoki.past WHERE past.id = n.id)
     ORDER BY n.id
     ON CONFLICT (id) DO NOTHING RETURNING no, id
 )"""
