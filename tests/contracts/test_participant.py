@@ -10,7 +10,8 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -475,6 +476,21 @@ async def test_a_postgres_connection_without_a_transaction_is_refused(postgres_u
     await db.close()
     with psycopg.connect(postgres_url, autocommit=True) as blocking, pytest.raises(UsageError):
         Participant().do(blocking, "r/hotel", lambda: None)
+
+
+def test_the_first_answer_is_what_its_repetitions_are() -> None:
+    """JSON has no tuples, no dates and no numbers as keys: better seen at once than after the first lost reply."""
+    with closing(sqlite3.connect(":memory:")) as db:
+        Participant().create(db)
+
+        def work() -> Any:
+            return {1: (2, 3), "on": date(2026, 11, 21)}
+
+        first = Participant().do(db, "r/hotel", work)
+        again = Participant().do(db, "r/hotel", work)
+        assert first.value == again.value == {"1": [2, 3], "on": "2026-11-21"}
+        undone = Participant().undo(db, "r/hotel", lambda answer: {1: answer["on"]})
+        assert undone.value == Participant().undo(db, "r/hotel", work).value == {"1": "2026-11-21"}
 
 
 def test_a_sqlite_connection_without_a_transaction_is_refused() -> None:
