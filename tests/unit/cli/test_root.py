@@ -123,6 +123,13 @@ def test_a_closed_pipe_is_no_error():
     assert (done.returncode, done.stderr) == (Exit.PIPE_CLOSED, "")
 
 
+def test_a_terminal_without_boxes_and_arrows_gets_question_marks():
+    done = subprocess.run([sys.executable, "-m", "yaoki", "graph", "yaoki.examples.travel.book"], capture_output=True, check=False, timeout=60,
+                          env={"PYTHONIOENCODING": "latin-1", "PATH": ""})
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"? hotel ?" in done.stdout
+
+
 @pytest.mark.parametrize(("variables", "colored"), [
     ({"FORCE_COLOR": "1"}, True), ({"NO_COLOR": "1", "FORCE_COLOR": "1"}, False), ({"NO_COLOR": ""}, False), ({}, False),
 ])

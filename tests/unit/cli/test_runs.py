@@ -14,6 +14,7 @@ import pytest
 
 from yaoki import Saga, events
 from yaoki.cli.frame.exits import Exit
+from yaoki.cli.frame.output import Output
 from yaoki.cli.frame.root import run
 from yaoki.cli.run.batch import Batch, Outcome
 from yaoki.cli.run.inputs import Input
@@ -231,6 +232,14 @@ def test_show_puts_the_error_first_then_the_ways_out_the_graph_and_the_history(r
     at = [said.out.index(part) for part in parts]
     assert at == sorted(at)
     assert "/yaoki/saga/" not in said.out, "the frames shown are the user's own"
+
+
+def test_show_is_cut_to_the_terminal_and_says_so(ran: Callable[..., Said], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Output, "terminal_width", 60)
+    said = ran("runs", "show", "ok-1")
+    assert "(shortened to the width of the terminal; --full shows all)" in said.out
+    assert all(len(line) <= 60 for line in said.out.splitlines() if line.startswith("+"))
+    assert '"number":"1"},"qty":1}' in ran("runs", "show", "ok-1", "--full").out
 
 
 def test_show_for_programs(ran: Callable[..., Said]):

@@ -40,6 +40,7 @@ def checks(db: str) -> Iterator[Check]:
 
 def _saga(db: str, target: str) -> Iterator[Check]:
     from yaoki.cli.frame.journal import wait_for
+    from yaoki.cli.frame.root import summaries
     from yaoki.cli.frame.target import load_saga
 
     try:
@@ -54,7 +55,7 @@ def _saga(db: str, target: str) -> Iterator[Check]:
         return  # said already where the journal was looked at
     if others:
         yield Check("versions", Level.NOTE, f"{others} runs in flight were started with another definition of {saga.name}",
-                    f"yk plan {target}  says what this code would do with each")
+                    f"yk plan {target}  says what this code would do with each" if "plan" in summaries() else "")
 
 
 async def _other_versions(db: str, saga: Saga[Any]) -> int:

@@ -11,6 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from functools import cache
+from io import TextIOWrapper
 from typing import NoReturn
 
 import click
@@ -159,6 +160,9 @@ def _pipe_closed() -> Exit:
 
 def main() -> NoReturn:
     """The entry point of `yk`, `yaoki` and `python -m yaoki`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal without boxes and arrows gets question marks, not an error
     asked = os.environ.get("_YK_COMPLETE")
     if asked:  # the shell asks what the tab key may mean
         from click.shell_completion import shell_complete

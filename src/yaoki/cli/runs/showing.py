@@ -130,14 +130,18 @@ def _history(story: Story, width: int | None) -> Iterator[str]:
     at_wide = max(len(f"+{line.at_s:.3f} s") for line in lines)
     step_wide = max(columns_of(line.step) for line in lines)
     what_wide = max(columns_of(line.what) for line in lines)
+    shortened = False
     for line in lines:
         at = click.style(f"{f'+{line.at_s:.3f} s':>{at_wide}}", dim=True)
         name = line.step + " " * (step_wide - columns_of(line.step))
         more = printable(line.more)
         if width is not None:
-            more = cut(more, max(20, width - at_wide - step_wide - what_wide - 10))
+            whole, more = more, cut(more, max(20, width - at_wide - step_wide - what_wide - 10))
+            shortened = shortened or more != whole
         what = f"{line.what:<{what_wide}}" if more else line.what
         yield f"{at}  {paint(line.mark, line.tone)} {name}  {paint(what, line.tone)}" + (f"  {click.style(more, dim=True)}" if more else "")
+    if shortened:
+        yield click.style("(shortened to the width of the terminal; --full shows all)", dim=True)
 
 
 def _asked(request: Request) -> dict[str, Any]:
