@@ -25,7 +25,10 @@
 What the frame does for every noun: `--json` (added to each command that has no such option of its own), `-h`, colour only
 where it is wanted, "did you mean", and errors: a verb raises a `YaokiError` and the frame prints it with its code, its
 reason and what to do next, as text or JSON, never as a traceback. New settings go into `frame/settings.py`, a line each.
-A noun that outgrows a file becomes a folder whose `__init__.py` has the `command`.
+A noun that outgrows a file becomes a folder whose `__init__.py` has the `command`. Then write the pages anew:
+
+    python -m yaoki.cli.frame.reference docs/reference/cli.md       # what --help says
+    python -m yaoki.cli.frame.catalogue docs/reference/errors       # a page a code; new codes need an entry there
 """
 
 from yaoki.cli.frame.root import main
