@@ -156,21 +156,19 @@ class KeyedGcra(Generic[K]):
         self.max_keys = max_keys
         self._new: dict[K, float] = {}
         self._old: dict[K, float] = {}
-        self._spent: dict[K, float] = {}
+        self._spent: list[dict[K, float]] = []  # generations that are being given up; none of them is empty
         self._turned_at = float("-inf")
 
     def __len__(self) -> int:
         """Keys held, those that wait to be given up included."""
-        return len(self._new) + len(self._old) + len(self._spent)
+        return len(self._new) + len(self._old) + sum(map(len, self._spent))
 
     def reserve(self, key: K, now: float, *, cost: float = 1.0, max_wait_s: float | None = None) -> Place:
         """As `Gcra.reserve`, for one key; `max_wait_s` can only shorten the rate's own."""
         if now - self._turned_at >= self.rate.memory_s or len(self._new) > self.max_keys // 3:
             self._turn(now)
         if self._spent:
-            self._spent.popitem()
-            if self._spent:
-                self._spent.popitem()
+            self._give_up_two()
         tat = self._new.get(key)
         if tat is None:
             tat = self._old.pop(key, float("-inf"))
@@ -195,8 +193,18 @@ class KeyedGcra(Generic[K]):
                 return
 
     def _turn(self, now: float) -> None:
-        self._spent, self._old, self._new = self._old, self._new, {}
+        if self._old:
+            self._spent.append(self._old)
+        self._old, self._new = self._new, {}
         self._turned_at = now
+
+    def _give_up_two(self) -> None:
+        """Two for each call that may bring one: those to be given up are never more than a generation."""
+        for _ in range(2):
+            if self._spent:
+                self._spent[-1].popitem()
+                if not self._spent[-1]:
+                    self._spent.pop()
 
 
 def refused(rate: Rate, wait_s: float) -> RateLimitedError:
