@@ -16,8 +16,11 @@ from typing import Any
 
 import msgspec
 
+from yaoki import service as services
+from yaoki.policies.budget import _of_service
 from yaoki.service import FaultPoints
 
+_REGISTRIES: tuple[Any, ...] = (_of_service, services._services)
 _OURS = ("yaoki.policies.", "yaoki.service")
 _CONTAINERS = (list, dict, deque, set)
 # Deep enough for a table of windows of counters.
@@ -31,6 +34,8 @@ class Memory:
         self._kept = [(each, _attributes(each)) for each in objects]
         self._counts = [(each, found) for each, attributes in self._kept if (found := _counts(attributes))]
         self.bulkheads = [each for each in objects if type(each).__name__ == "Bulkhead"]
+        # What is found by name: a service or budget of an earlier life must not be found by the next one.
+        self._registries = [(registry, dict(registry)) for registry in _REGISTRIES]
         self._contents: dict[int, tuple[Any, Any]] = {}
         for _, attributes in self._kept:
             for value in attributes.values():
@@ -60,6 +65,9 @@ class Memory:
             if extra is not None and len(extra) > len(attributes):
                 for name in [name for name in extra if name not in attributes]:
                     del extra[name]
+        for registry, known in self._registries:
+            registry.clear()
+            registry.update(known)
         for each, starts in self._counts:
             _begin_counts(each, starts)
         for value, was in self._contents.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -52,7 +53,8 @@ def test_the_diagram_and_the_test_are_what_they_should_be(report, tmp_path):
         "from yaoki.explore import FakeService, scenario\nshop = FakeService('shop')\n\n@scenario\nasync def pay():\n"
         "    for _ in range(12):\n        try:\n            return (await shop.book('order-7')).item\n        except Exception:\n            pass\n")
     (tmp_path / "test_found.py").write_text(drawing.as_test(report.stories[0], "shop_program:pay"))
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True,
+                          check=False, env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     assert "1 failed" in done.stdout, done.stdout
     assert "no_double_effect" in done.stdout
 
