@@ -2,19 +2,20 @@
 
     python messages_worker.py ROLE STORE [BROKER]
 
-ROLE: `consume` handles; `relay` only sends what is in the store to the broker.
+ROLE: `consume` handles; `die` too, and exits at number 3; `relay` only sends what is in the store to the broker.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import sys
 import time
 
 import msgspec
 
-from yaoki.messages import Messages, Pace, open_broker
+from yaoki.messages import Messages, Pace, Retries, open_broker
 
 LEASE_S = 1.0
 
@@ -30,10 +31,12 @@ class Done(msgspec.Struct):
 async def main(role: str, store: str, broker_url: str = "") -> None:
     broker = await open_broker(broker_url) if broker_url else None
     app = Messages("shop" if role == "relay" else "hotel", store, broker=broker, pace=Pace(lease_s=LEASE_S))
-    if role == "consume":
+    if role in {"consume", "die"}:
 
-        @app.on(Placed, in_flight=16)
+        @app.on(Placed, in_flight=16, retries=Retries(attempts=2, first_s=0.1))
         async def take(placed: Placed, tx) -> Done:
+            if role == "die" and placed.n == 3:
+                os._exit(9)
             row = (placed.n, time.time())
             if isinstance(tx, sqlite3.Connection):
                 tx.execute("INSERT INTO effects VALUES (?, ?)", row)

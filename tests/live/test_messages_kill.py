@@ -144,6 +144,32 @@ async def test_120_tasks_of_a_killed_worker_are_done_within_the_lease(place):
     assert last < LEASE_S + 2.0
 
 
+async def test_a_message_that_kills_its_worker_ends_in_quarantine_and_the_others_are_done(place):
+    url, effects = place
+    app, workers, deaths = Messages("hotel", url), Workers("die", url), 0
+    async with app:
+        await app.publish(*(Placed(n) for n in range(10)), key=lambda placed: f"k{placed.n % 5}")
+        try:
+            end = time.monotonic() + 90
+            while time.monotonic() < end and not await app.store.held(states=("quarantined",)):
+                if not workers.running or workers.running[0].poll() is not None:
+                    deaths += len(workers.running)
+                    workers.end()
+                    workers.start()
+                await asyncio.sleep(0.05)
+            ((_, entry, held),) = await app.store.held(states=("quarantined",))
+
+            async def others_done() -> bool:
+                return {n for n, _ in await effects()} == set(range(10)) - {3, 8}
+
+            await until_slow(others_done)
+        finally:
+            workers.end()
+    assert (entry.message.data, held.error.partition(":")[0]) == (b'{"n":3}', "WorkerDied")
+    assert 2 <= deaths <= 8
+    assert len(await effects()) == 8
+
+
 @pytest.mark.parametrize("kills", KILLS)
 @pytest.mark.timeout(1800)
 async def test_killed_relays_send_everything_and_keep_keys_in_order(tmp_path, kills):

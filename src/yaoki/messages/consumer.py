@@ -27,8 +27,8 @@ from yaoki.messages.handlers import Handler
 from yaoki.messages.lanes import Lanes
 from yaoki.messages.schema import decode
 from yaoki.messages.store.bell import Bell
-from yaoki.messages.store.port import Entry, Held, Store, Tx
-from yaoki.messages.verdict import after_failure
+from yaoki.messages.store.port import Entry, Held, Settlement, Store, Tx
+from yaoki.messages.verdict import DIED, after_failure, before_danger
 
 READ_AT_ONCE = 500
 """Messages per read. Batches of several hundred are where reading stops getting cheaper (benchmarks/messages.py)."""
@@ -37,6 +37,8 @@ IDLE_LOOK_S = 1.0
 BATCH_S = 0.25
 """A transaction of several messages is committed after this, so that nobody waits long for the database."""
 STORE_RETRY_S = 0.5
+CRASHES = 2
+"""After so many owners died in a row, each message of the partition is written down as failed before it is handled."""
 YIELD_EVERY = 32
 """Handlers that never wait let others have the loop after so many messages."""
 
@@ -111,9 +113,12 @@ class Consumer:
         return max(0.001, at - runtime.monotonic())
 
     async def _watch(self) -> None:
-        """Pass on the store's ring: something was appended."""
+        """Pass on the store's ring: something was appended, or a person decided something in this process."""
+        decisions = self.store.decisions
         while True:
             await self.store.wait_changed(IDLE_LOOK_S)
+            if self.store.decisions != decisions:
+                decisions, self._look_at = self.store.decisions, 0.0
             self._more = True
             self._bell.ring()
 
@@ -236,19 +241,53 @@ class Consumer:
                 await runtime.sleep(0)
 
     async def _handle_one(self, entry: Entry) -> None:
+        guarded = self._is_dangerous(entry)
+        if guarded and not await self._guard(entry):
+            return
         began = runtime.monotonic()
         try:
             returned = await self._call(entry, None)
         except Exception as error:
             self._failed(entry, error)
             return
-        self.lanes.finish(entry, publish=returned)
+        self.lanes.finish(entry, publish=returned, guarded=guarded)
         self._handled(entry, runtime.monotonic() - began)
 
-    async def _handle_batch(self, batch: Sequence[Entry]) -> None:
-        """Several messages in one transaction; if one fails, each again in its own."""
+    # ── messages that may kill ───────────────────────────────────────────────────────────────────────────────────
+
+    def _is_dangerous(self, entry: Entry) -> bool:
+        """Did owners die over this partition, or over this very message?"""
+        held = self._held.get((entry.part, entry.position)) if entry.held else None
+        return self.lanes.crashes(entry.part) >= CRASHES or (held is not None and held.error == DIED)
+
+    async def _guard(self, entry: Entry) -> bool:
+        """Write the failure down before it can happen. False: it has happened often enough, and the message gave up."""
+        fence = self.lanes.fence(entry.part)
+        if fence is None:
+            return False
+        before = self._held.get((entry.part, entry.position))
+        if before is not None and before.error == DIED and entry.attempts >= self.handler.retries.attempts:
+            state = "quarantined" if self.handler.retries.poison == "quarantine" else "dead"
+            self.lanes.finish(entry, msgspec.structs.replace(before, state=state, due_at=runtime.unix_time()))
+            return False
+        row = before_danger(entry, before, msgspec.structs.replace(self.handler.retries, attempts=self.handler.retries.attempts + 1),
+                            now=runtime.unix_time(), lease_s=self.pace.lease_s)
         try:
-            handled = await self._in_transaction(batch)
+            await self.store.settle(self.group, Settlement(fences={entry.part: fence}, hold=[row]))
+        except (FencedError, StoreError):
+            self._begin_again()
+            return False
+        return True
+
+    async def _handle_batch(self, batch: Sequence[Entry], *, guarded: bool = False) -> None:
+        """Several messages in one transaction; if one fails, or may kill, each in its own."""
+        if not guarded and any(self._is_dangerous(entry) for entry in batch):
+            for entry in batch:
+                if self.lanes.is_under_way(entry) and await self._guard(entry):
+                    await self._handle_batch([entry], guarded=True)
+            return
+        try:
+            handled = await self._in_transaction(batch, guarded=guarded)
         except FencedError:
             self._begin_again()
             return
@@ -267,7 +306,7 @@ class Consumer:
         for entry, duration_s in handled:
             self._handled(entry, duration_s)
 
-    async def _in_transaction(self, batch: Sequence[Entry]) -> list[tuple[Entry, float]]:
+    async def _in_transaction(self, batch: Sequence[Entry], *, guarded: bool) -> list[tuple[Entry, float]]:
         handled: list[tuple[Entry, float]] = []
         async with self.store.transaction() as tx:
             began = runtime.monotonic()
@@ -280,7 +319,7 @@ class Consumer:
                 done.append((entry, await self._call(entry, tx)))
                 handled.append((entry, runtime.monotonic() - at))
             for entry, returned in done:
-                self.lanes.finish(entry, publish=returned)
+                self.lanes.finish(entry, publish=returned, guarded=guarded)
             await tx.settle(self.group, self.lanes.settlement())
         self.lanes.written()
         return handled

@@ -27,6 +27,7 @@ class _Part:
 
     def __init__(self, lease: Lease) -> None:
         self.fence = lease.fence
+        self.crashes = lease.crashes
         self.read_to = lease.position
         self.written = lease.position
         self.order: deque[Position] = deque()
@@ -224,14 +225,30 @@ class Lanes:
             if lane not in self._busy_lanes and lane not in self._ready:
                 self._ready.appendleft(lane)
 
-    def finish(self, entry: Entry, held: Held | None = None, publish: Sequence[Message] = ()) -> bool:
-        """Record how a message ended: done (with what followed from it), or held. False: its partition is gone."""
+    def crashes(self, part: int) -> int:
+        """How many owners of the partition died in a row without getting further, by the last that is known."""
+        held = self._parts.get(part)
+        return held.crashes if held is not None else 0
+
+    def fence(self, part: int) -> int | None:
+        held = self._parts.get(part)
+        return held.fence if held is not None else None
+
+    def finish(self, entry: Entry, held: Held | None = None, publish: Sequence[Message] = (), *, guarded: bool = False) -> bool:
+        """Record how a message ended: done (with what followed from it), or held. False: its partition is gone.
+
+        guarded: it has a held row although it came from the log, to be dropped when it is done.
+        """
         lane = self._not_busy(entry.position)
         if lane is None:
             return False
         self._known.discard(entry.position)
         if held is None:
             self._done(entry)
+            self._parts[entry.part].crashes = 0
+            if guarded and not entry.held:
+                self._decided.add(entry.position)
+                self._next.drop.append((entry.part, entry.position))
         else:
             self._hold(entry, held)
             if held.state in BLOCKING:

@@ -10,7 +10,7 @@ Giving up means `quarantined` (the key waits, other keys go on) or `dead` (the k
 
 from __future__ import annotations
 
-from random import Random  # noqa: TID251 (only as a type: the caller gives it)
+from random import Random  # noqa: TID251 (the caller gives it; the one made here draws a pause that is not used)
 
 import msgspec
 
@@ -74,6 +74,24 @@ def after_failure(entry: Entry, before: Held | None, error: BaseException, retri
         due_at=now + max(pause_s, _asked_s(error)) if state == "retry" else now, error=describe(error),
         first_at=before.first_at if before is not None and before.first_at else now, history=past,
         replays=before.replays if before is not None else 0, data=before.data if before is not None else None)
+
+
+DIED = "WorkerDied: its worker died while it was being handled"
+
+
+def before_danger(entry: Entry, before: Held | None, retries: Retries, *, now: float, lease_s: float) -> Held:
+    """What is written down before a message is handled that may have killed its worker: the failure, in advance.
+
+    If the worker survives, this is replaced by what really came of it. If not, the message waits a lease and is tried
+    again, and after `retries.attempts` of that it gives up like any other.
+    """
+    held = after_failure(entry, before, _Died(), retries, now=now, rng=Random(0))
+    waits = held.state == "retry"
+    return msgspec.structs.replace(held, error=DIED, due_at=now + lease_s if waits else now)
+
+
+class _Died(Exception):
+    """Stands in for the failure that nobody lives to tell."""
 
 
 def describe(error: BaseException) -> str:

@@ -94,8 +94,8 @@ async def test_what_is_under_way_can_be_refused_waited_for_and_followed(shop):
         location = answer.headers["location"]
         await until(lambda: shop.calls)
         assert (await client.post("/orders", json={"n": 7}, headers=key)).status_code == 409
-        status = (await client.get(location)).json()
-        assert (status["state"], status["progress"]) == ("running", {"done": 0.5})
+        status = await ended_as(client, location, "running")
+        assert status["progress"] == {"done": 0.5}
         follower = asyncio.create_task(client.get(f"{location}/events"))
         waiter = asyncio.create_task(client.get(location, headers={"Prefer": "wait=20"}))
         await asyncio.sleep(0.1)

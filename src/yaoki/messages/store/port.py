@@ -70,11 +70,15 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """One partition of one group, in the hands of one worker. `position`: everything up to it is done."""
+    """One partition of one group, in the hands of one worker. `position`: everything up to it is done.
+
+    crashes: how many owners in a row died without getting any further.
+    """
 
     part: int
     position: Position
     fence: int
+    crashes: int = 0
 
 
 class Share(msgspec.Struct, frozen=True):
@@ -172,6 +176,8 @@ class Store(Protocol):
 
     url: str
     durability: Durability
+    decisions: int
+    """How often a person's decision was written through this store: readers look again when it has grown."""
 
     async def append(self, messages: Sequence[Message]) -> None:
         """Store messages; returns when they are durable. One that is known by source and id is passed over."""

@@ -47,6 +47,7 @@ class PostgresStore:
         self.url = url
         self.pool = pool
         self.durability = durability
+        self.decisions = 0
         self.bell = Bell()
         self._gather = Gather(self._append)
         self._tasks = [runtime.spawn(self._listen(), name="yaoki-messages-listen"),
@@ -236,7 +237,7 @@ class PostgresStore:
                     await connection.execute(sql.TAKE, group, worker, list(share.take), ttl_s)
                 await connection.execute(sql.FORGET_DONE, group)
                 mine = await connection.fetch(sql.MINE, group, worker)
-        leases = {row["part"]: Lease(row["part"], (int(row["x"]), row["pos"]), row["fence"]) for row in mine}
+        leases = {row["part"]: Lease(row["part"], (int(row["x"]), row["pos"]), row["fence"], row["crashes"]) for row in mine}
         return Share(leases, share.surplus, share.check_in_s)
 
     async def release(self, group: str, worker: str, parts: Collection[int], *, leaving: bool) -> None:
@@ -249,9 +250,15 @@ class PostgresStore:
 
     async def rewrite(self, group: str, rows: Sequence[Held]) -> None:
         await self.settle(group, Settlement(hold=list(rows)))
+        self._decided()
 
     async def discard(self, group: str, rows: Sequence[tuple[int, Position]]) -> None:
         await self.settle(group, Settlement(drop=list(rows)))
+        self._decided()
+
+    def _decided(self) -> None:
+        self.decisions += 1
+        self.bell.ring()
 
     async def prune(self, older_than_s: float, *, limit: int = 10_000) -> int:
         before = runtime.unix_time() - older_than_s

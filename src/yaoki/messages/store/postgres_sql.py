@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS yaoki_members (
     grp text, worker text, lease_until timestamptz NOT NULL, PRIMARY KEY (grp, worker));
 CREATE TABLE IF NOT EXISTS yaoki_cursors (
     grp text, part smallint, x xid8 NOT NULL, pos bigint NOT NULL, owner text NOT NULL, lease_until timestamptz NOT NULL,
-    fence bigint NOT NULL, PRIMARY KEY (grp, part)) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0);
+    fence bigint NOT NULL, crashes integer NOT NULL DEFAULT 0, PRIMARY KEY (grp, part)) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0);
 CREATE TABLE IF NOT EXISTS yaoki_held (
     grp text, part smallint, pos bigint, x xid8 NOT NULL, key text NOT NULL, state text NOT NULL, attempts integer NOT NULL,
     due double precision NOT NULL, error text NOT NULL, first_at double precision NOT NULL, history bytea NOT NULL,
@@ -91,7 +91,8 @@ standing AS (
     WHERE c.grp = $1 ORDER BY c.part FOR UPDATE OF c)
 UPDATE yaoki_cursors c SET
     x = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN want.x::xid8 ELSE c.x END,
-    pos = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN want.pos ELSE c.pos END
+    pos = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN want.pos ELSE c.pos END,
+    crashes = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN 0 ELSE c.crashes END
 FROM want WHERE c.grp = $1 AND c.part = want.part AND (SELECT count(*) FROM standing) = (SELECT count(*) FROM want)
 RETURNING c.part
 """
@@ -166,14 +167,14 @@ INSERT INTO yaoki_cursors (grp, part, x, pos, owner, lease_until, fence)
 SELECT g.grp, t.part, g.since_x, g.since_pos, $2, clock_timestamp() + make_interval(secs => $4), 1
 FROM yaoki_groups g, unnest($3::smallint[]) AS t (part) WHERE g.grp = $1
 ON CONFLICT (grp, part) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until,
-    fence = yaoki_cursors.fence + 1
+    fence = yaoki_cursors.fence + 1, crashes = yaoki_cursors.crashes + (yaoki_cursors.owner <> '')::integer
 """
 RENEW = "UPDATE yaoki_cursors SET lease_until = clock_timestamp() + make_interval(secs => $3) WHERE grp = $1 AND owner = $2"
 FORGET_DONE = """
 DELETE FROM yaoki_held h USING yaoki_cursors c
 WHERE h.grp = $1 AND h.state = 'done' AND c.grp = h.grp AND c.part = h.part AND (h.x, h.pos) <= (c.x, c.pos)
 """
-MINE = "SELECT part, x::text AS x, pos, fence FROM yaoki_cursors WHERE grp = $1 AND owner = $2"
+MINE = "SELECT part, x::text AS x, pos, fence, crashes FROM yaoki_cursors WHERE grp = $1 AND owner = $2"
 JOIN = """
 INSERT INTO yaoki_members VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
 ON CONFLICT (grp, worker) DO UPDATE SET lease_until = excluded.lease_until

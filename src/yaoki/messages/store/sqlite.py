@@ -47,6 +47,7 @@ class SqliteStore:
         self.path = path
         self.url = f"sqlite:///{path}"
         self.durability = POWER if power_safe else PROCESS
+        self.decisions = 0
         self.bell = Bell()
         self._writer, self._write = writing
         self._reader, self._read = reading
@@ -210,9 +211,11 @@ class SqliteStore:
     # ── what a person decides ────────────────────────────────────────────────────────────────────────────────────
 
     async def rewrite(self, group: str, rows: Sequence[Held]) -> None:
+        self.decisions += 1
         await self._do(lambda connection: sql.hold(connection, group, rows))
 
     async def discard(self, group: str, rows: Sequence[tuple[int, Position]]) -> None:
+        self.decisions += 1
         await self._do(lambda connection: sql.drop(connection, group, rows, runtime.unix_time()))
 
     async def prune(self, older_than_s: float, *, limit: int = 10_000) -> int:

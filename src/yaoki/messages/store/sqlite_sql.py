@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS yaoki_members (
     grp TEXT, worker TEXT, lease_until REAL NOT NULL, PRIMARY KEY (grp, worker)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS yaoki_cursors (
     grp TEXT, part INTEGER, pos INTEGER NOT NULL, owner TEXT NOT NULL, lease_until REAL NOT NULL,
-    fence INTEGER NOT NULL, PRIMARY KEY (grp, part)) WITHOUT ROWID;
+    fence INTEGER NOT NULL, crashes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (grp, part)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS yaoki_held (
     grp TEXT, part INTEGER, pos INTEGER, key TEXT NOT NULL, state TEXT NOT NULL, attempts INTEGER NOT NULL,
     due REAL NOT NULL, error TEXT NOT NULL, first_at REAL NOT NULL, history BLOB NOT NULL, replays INTEGER NOT NULL,
@@ -118,7 +118,7 @@ def settle(connection: sqlite3.Connection, group: str, settlement: Settlement, n
         found = connection.execute("SELECT fence FROM yaoki_cursors WHERE grp = ? AND part = ?", (group, part)).fetchone()
         if found is None or found[0] != fence:
             raise fenced(group, part)
-    connection.executemany("UPDATE yaoki_cursors SET pos = max(pos, ?) WHERE grp = ? AND part = ?",
+    connection.executemany("UPDATE yaoki_cursors SET pos = max(pos, ?), crashes = 0 WHERE grp = ? AND part = ?",
                            [(pos, group, part) for part, (_, pos) in settlement.cursors.items()])
     if settlement.hold:
         hold(connection, group, settlement.hold)
@@ -210,12 +210,12 @@ def balance(connection: sqlite3.Connection, group: str, worker: str, ttl_s: floa
         """INSERT INTO yaoki_cursors (grp, part, pos, owner, lease_until, fence)
            SELECT grp, ?, since, ?, ?, 1 FROM yaoki_groups WHERE grp = ?
            ON CONFLICT (grp, part) DO UPDATE SET owner = excluded.owner, lease_until = excluded.lease_until,
-               fence = yaoki_cursors.fence + 1""", [(part, worker, now + ttl_s, group) for part in share.take])
+               fence = yaoki_cursors.fence + 1, crashes = yaoki_cursors.crashes + (yaoki_cursors.owner <> '')""", [(part, worker, now + ttl_s, group) for part in share.take])
     connection.execute(
         """DELETE FROM yaoki_held WHERE grp = ? AND state = 'done' AND pos <= (
                SELECT pos FROM yaoki_cursors c WHERE c.grp = yaoki_held.grp AND c.part = yaoki_held.part)""", (group,))
-    leases = {part: Lease(part, (0, pos), fence) for part, pos, fence in connection.execute(
-        "SELECT part, pos, fence FROM yaoki_cursors WHERE grp = ? AND owner = ?", (group, worker))}
+    leases = {part: Lease(part, (0, pos), fence, crashes) for part, pos, fence, crashes in connection.execute(
+        "SELECT part, pos, fence, crashes FROM yaoki_cursors WHERE grp = ? AND owner = ?", (group, worker))}
     return Share(leases, share.surplus, share.check_in_s)
 
 
