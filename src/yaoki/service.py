@@ -32,7 +32,7 @@ from yaoki import effect, errors, events, runtime
 from yaoki.errors import ConfigError
 from yaoki.policies import fuse, scope
 from yaoki.policies.pipeline import Pipeline
-from yaoki.policies.policy import Policy, Site
+from yaoki.policies.policy import Policy, Site, is_coroutine_function
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -139,7 +139,8 @@ class FaultPoints:
 
 faults = FaultPoints()
 
-_operation: ContextVar[str] = ContextVar("yaoki_operation", default="")
+# (service, operation) of the call under way: what it calls in turn at other services has names of its own.
+_operation: ContextVar[tuple[str, str]] = ContextVar("yaoki_operation", default=("", ""))
 
 
 class _FaultPoint(Policy):
@@ -164,7 +165,9 @@ class _FaultPoint(Policy):
 
     def bind(self, site: Site) -> dict[str, object]:
         def decide(fn: Any, here: scope.Scope) -> Fault | None:
-            operation = _operation.get() or site.name or fuse.named(fn)
+            service, operation = _operation.get()
+            if service != self._service or not operation:
+                operation = site.name or fuse.named(fn)
             return faults.decide(Point(self._service, operation, effect.current.get(), max(1, here[1])))
 
         return {"faults": faults, "decide": decide, "before": _before if site.is_async else _before_sync,
@@ -387,13 +390,13 @@ class Service:
             check: looks at each attempt's reply, and raises if it is a failure (a status, say) that the policy shall see.
                 Pass the same function each time: one way of calling is prepared for each.
         """
-        is_async = fuse.kind_of(fn).is_async
+        is_async = is_coroutine_function(fn)
         call = self._caller(is_async=is_async, idempotent=idempotent, check=check)
         if not operation:
             return cast("T", call(fn, *args, **kwargs))
         if is_async:
             return cast("T", self._named(call, operation, fn, args, kwargs))
-        token = _operation.set(operation)
+        token = _operation.set((self.name, operation))
         try:
             return cast("T", call(fn, *args, **kwargs))
         finally:
@@ -405,9 +408,8 @@ class Service:
         call = self._caller(is_async=True, idempotent=idempotent, check=check)
         return await (self._named(call, operation, fn, args, kwargs) if operation else call(fn, *args, **kwargs))
 
-    @staticmethod
-    async def _named(call: Callable[..., Any], operation: str, fn: Any, args: Any, kwargs: Any) -> Any:
-        token = _operation.set(operation)
+    async def _named(self, call: Callable[..., Any], operation: str, fn: Any, args: Any, kwargs: Any) -> Any:
+        token = _operation.set((self.name, operation))
         try:
             return await call(fn, *args, **kwargs)
         finally:

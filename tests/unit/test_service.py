@@ -209,6 +209,18 @@ class RefusedByTestError(RefusedError):
     code = "YK-1199"
 
 
+def test_what_a_call_calls_in_turn_has_a_name_of_its_own() -> None:
+    seen: list[tuple[str, str]] = []
+    front, back = Service("front"), Service("back")
+
+    def pay() -> None:
+        """Called by the front, at another service."""
+
+    with faults.use(lambda point: seen.append((point.service, point.operation.rpartition(".")[2]))):
+        front.call(lambda: back.call(pay), operation="POST /orders")
+    assert seen == [("front", "POST /orders"), ("back", "pay")]
+
+
 def test_a_fault_is_told_with_where_it_was_and_whose_step() -> None:
     made = Service("hotel")
     heard: list[events.FaultInjected] = []

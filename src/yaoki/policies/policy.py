@@ -188,7 +188,7 @@ class Policy:
         Raises:
             UsageError: `fn` is a plain function that returned a coroutine (a lambda, mostly): use `acall`.
         """
-        if _is_coroutine_function(fn):
+        if is_coroutine_function(fn):
             return cast("T", self._caller(is_async=True)(fn, *args, **kwargs))
         result = self._caller(is_async=False)(fn, *args, **kwargs)
         if type(result) is CoroutineType:
@@ -268,7 +268,8 @@ def _here() -> object:
     return task if task is not None else threading.get_ident()
 
 
-def _is_coroutine_function(fn: Any) -> bool:
+def is_coroutine_function(fn: Any) -> bool:
+    """Does calling `fn` give a coroutine? Quick for plain functions; looks through partials, methods and callable objects."""
     try:
         return bool(fn.__code__.co_flags & 0x80)  # inspect.CO_COROUTINE; nearly every callee is a plain function
     except AttributeError:

@@ -8,7 +8,8 @@ An attempt gets the smaller of its own limit and what remains of the caller's de
 (`by`: "timeout" or "deadline"), because an impatient caller must not open the breaker for the others.
 
 `thread=True`: the function runs in a pool of threads with the caller's context variables. When the time is up the caller
-goes on, and the thread goes on as well: until its function returns it is a thread of the pool that nobody else can use.
+goes on, and the thread goes on as well: until its function returns it is a thread of the pool that nobody else can use, and
+the interpreter waits for it at its exit.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from yaoki.errors import AttemptTimeoutError, DeadlineError
 from yaoki.policies import sync
 from yaoki.policies.aio import HANDLE, Record, Timers
 from yaoki.policies.policy import Finding, Policy, Site, seconds
+from yaoki.policies.scope import USEFUL_S
 
-ASYNC = """
+ASYNC = f"""
     $limit = now + $seconds
     if $limit < scope[0]:
         scope = ($limit, scope[1])
         $timer = $timers.enter($limit)
-    elif scope[0] <= now:
-        raise $say.late()
+    elif scope[0] - now < {USEFUL_S}:
+        raise $say.late(scope[0] - now)
     else:
         $timer = $timers.enter_early(scope[0] - now)
     try:
@@ -43,12 +45,12 @@ ASYNC = """
     $timers.leave($timer)
 """
 
-SYNC = """
+SYNC = f"""
     $limit = now + $seconds
     if $limit < scope[0]:
         scope = ($limit, scope[1])
-    elif scope[0] <= now:
-        raise $say.late()
+    elif scope[0] - now < {USEFUL_S}:
+        raise $say.late(scope[0] - now)
     CALL
 """
 
