@@ -156,6 +156,9 @@ class Engine:
         for waiters in self._waiters.values():
             for waiter in waiters:
                 _fail(waiter, self._broken or closed)
+        if self._answered and self._broken is None:  # else people would be told that their decision still waits
+            with contextlib.suppress(JournalError):
+                await self.journal.carried_out(self._answered)
         await self.journal.close()
 
     # ── starting and asking ──────────────────────────────────────────────────────────────────────────────────────────

@@ -215,6 +215,20 @@ def test_a_blocked_step_can_be_resolved_as_done_with_its_result():
     assert on_app(saga, work) == "paid booked by phone, seat 7"
 
 
+def test_a_decision_that_was_carried_out_is_ticked_off_also_when_the_engine_is_closed_at_once():
+    world, journal = World(hotel=[TypeError("bug")]), MemoryJournal()
+    saga = trip_saga(world)
+
+    async def work(app: App) -> None:
+        handle = await app.start(saga, Trip(), id="t")
+        await handle.wait()
+        await handle.resolve("hotel", "done", result="booked by phone")
+        await handle.result()
+
+    on_app(saga, work, journal)
+    assert run(journal.requests()) == []
+
+
 def test_a_result_that_is_not_what_the_step_returns_is_refused_and_the_run_stays_blocked():
     world, journal = World(hotel=[TypeError("bug")]), MemoryJournal()
     saga = trip_saga(world)
