@@ -90,7 +90,7 @@ async def sqlite_appends(report: Report, folder: Path, rounds: int) -> dict[str,
 
 
 def _insert_raw(raw: sqlite3.Connection, ledger: Ledger, batch: list[tuple[str, bytes]], version: int) -> None:
-    rows = [ledger.row(key, content) for key, content in batch]  # the same preparation for both
+    rows = ledger.new_rows(batch)  # the same preparation for both
     raw.execute("BEGIN IMMEDIATE")
     raw.executemany("INSERT INTO plain (part, key, version, digest, salt, commitment, content, schema, written_at, traceparent) "
                     "VALUES (?,?,?,?,?,?,?,?,?,?)", [
@@ -147,7 +147,7 @@ async def postgres_appends(report: Report, folder: Path, rounds: int) -> dict[st
 
 
 async def _insert_plain(connection: Any, ledger: Ledger, batch: list[tuple[str, bytes]], number: int) -> None:
-    rows = [ledger.row(key, content) for key, content in batch]  # the same preparation for both
+    rows = ledger.new_rows(batch)  # the same preparation for both
     columns = [[getattr(row, name) for row in rows] for name in ("digest", "salt", "commitment", "content", "schema", "traceparent")]
     async with connection.transaction():
         await connection.execute(PLAIN, [row.part for row in rows], [row.key for row in rows], [number] * len(rows), *columns)

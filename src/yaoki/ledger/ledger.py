@@ -21,7 +21,7 @@ from yaoki import effect, events
 from yaoki.errors import ConfigError, InputError, LedgerError
 from yaoki.events import EpochSealed, WatermarkHeld
 from yaoki.ledger.epochs import Epoch, Row, beat_key, commitment_of, partition_of, seal, verify_epoch
-from yaoki.ledger.fingerprint import content_digest
+from yaoki.ledger.fingerprint import content_digest, key_ids
 from yaoki.ledger.leases import Lease, prove, take_in
 from yaoki.ledger.records import MAX_VERSION, Batch, Naming, is_beat
 from yaoki.ledger.store.port import NewRow, SqlRow, Store, Tx
@@ -83,10 +83,7 @@ class LedgerTx:
         """Write many changes in one go, in this order; a key may come up more than once. Returns their versions."""
         if not changes:
             return []
-        salts = os.urandom(SALT_BYTES * len(changes))
-        rows = [self._ledger.row(key, change, schema=schema, salt=salts[at:at + SALT_BYTES])
-                for (key, change), at in zip(changes, range(0, len(salts), SALT_BYTES), strict=True)]
-        return await self.sql.append(rows)
+        return await self.sql.append(self._ledger.new_rows(changes, schema=schema))
 
 
 class Ledger:
@@ -137,25 +134,31 @@ class Ledger:
         async with self.store.transaction(connection) as tx:
             yield LedgerTx(self, tx)
 
-    def row(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0, salt: bytes = b"") -> NewRow:
-        """A change as it is stored. `salt`: 16 random bytes; drawn here if not given."""
-        if not isinstance(key, str) or not key or "\0" in key:
-            raise InputError(f"a key is a text, not empty, without NUL; got {key!r}", do="give each thing a key of its own")
-        if is_beat(key):
-            raise InputError(f"keys that begin with {key[:6]!r} are heartbeats", do="choose another key")
-        return self._row(key, change, expect, schema, salt)
+    def row(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0) -> NewRow:
+        """A change as it is stored."""
+        check_key(key)
+        return self._row(key, change, partition_of(key, self.partitions), os.urandom(SALT_BYTES), schema, expect)
 
-    def _row(self, key: str, change: Any, expect: int | None = None, schema: int = 0, salt: bytes = b"") -> NewRow:
+    def new_rows(self, changes: Sequence[tuple[str, Any]], *, schema: int = 0) -> list[NewRow]:
+        """Changes as they are stored. What can be done for all at once is: partitions as a column, one draw of salts."""
+        keys = [key for key, _ in changes]
+        for key in keys:
+            check_key(key)
+        salts = os.urandom(SALT_BYTES * len(keys))
+        return [self._row(key, change, kid % self.partitions, salts[at:at + SALT_BYTES], schema)
+                for (key, change), kid, at in zip(changes, key_ids(keys), range(0, len(salts), SALT_BYTES), strict=True)]
+
+    def _row(self, key: str, change: Any, part: int, salt: bytes, schema: int = 0, expect: int | None = None) -> NewRow:  # noqa: PLR0917
+        # The salt is a secret, so it does not come from the runtime's seedable randomness.
         content = change if isinstance(change, bytes) else msgspec.json.encode(change)
-        salt = salt or os.urandom(SALT_BYTES)  # a secret, so not from the runtime's seedable randomness
         current = effect.current.get()
-        return NewRow(key, partition_of(key, self.partitions), content, content_digest(content), salt,
-                      commitment_of(salt, content), schema, expect, current.traceparent if current else "")
+        return NewRow(key, part, content, content_digest(content), salt, commitment_of(salt, content), schema, expect,
+                      current.traceparent if current else "")
 
     async def beat(self) -> None:
         """Write one heartbeat into each partition."""
         async with self.store.transaction() as tx:
-            await tx.append([self._row(beat_key(part), b"beat") for part in range(self.partitions)])
+            await tx.append([self._row(beat_key(part), b"beat", part, os.urandom(SALT_BYTES)) for part in range(self.partitions)])
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -165,6 +168,9 @@ class Ledger:
 
     async def version(self, key: str, version: int | None = None, *, at: float | None = None) -> Version | None:
         """One version of `key`: the newest, or number `version`, or the newest written at or before `at`."""
+        if version is None and at is None:
+            heads = await self.store.fetch("SELECT version FROM yaoki_ledger_head WHERE key = ?1", key)
+            version = heads[0][0] if heads else 1
         found = await self.history(key, first=version or 1, last=version)
         return next((each for each in reversed(found) if at is None or each.written_at <= at), None)
 
@@ -307,6 +313,14 @@ class Ledger:
         """Drop the sketches of epochs sealed before this time: 6 KiB each, needed only until their audit is over."""
         async with self.store.transaction() as tx:
             await tx.execute("UPDATE yaoki_ledger_epoch SET sketch = ?1 WHERE sealed_at < ?2", b"", before)
+
+
+def check_key(key: object) -> None:
+    """Raise `InputError` unless this can be a key."""
+    if not isinstance(key, str) or not key or "\0" in key:
+        raise InputError(f"a key is a text, not empty, without NUL; got {key!r}", do="give each thing a key of its own")
+    if is_beat(key):
+        raise InputError(f"keys that begin with {key[:6]!r} are heartbeats", do="choose another key")
 
 
 def _epoch(row: SqlRow) -> Epoch:

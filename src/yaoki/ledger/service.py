@@ -97,7 +97,7 @@ class Keeper:
             try:
                 await watch.look()
             except AuditError as error:
-                log.warning("%s; %s", error, error.do)
+                log.info("%s; %s", error, error.do)  # mostly: another keeper is at it
                 continue
             await self._end_drills(watch)
             if self._repairs and any(each.kind == kinds.MISSING for each in watch.auditor.book.open_ones()):
