@@ -288,3 +288,19 @@ async def test_closing_the_client_ends_what_was_let_go(script: Script) -> None:
             await made.get("/")
     assert transport._carrier.let_go == 0
     assert [task for task in asyncio.all_tasks() if task is not asyncio.current_task()] == []
+
+
+def test_the_twin_of_httpx_is_served_by_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """httpx2 has httpx's transports under another name; here httpx itself stands in for it."""
+    import importlib
+    import sys
+
+    monkeypatch.setitem(sys.modules, "httpx2", httpx)
+    monkeypatch.delitem(sys.modules, "yaoki.integrations.httpx2", raising=False)
+    twin = importlib.import_module("yaoki.integrations.httpx2")
+    answers = iter([503, 200])
+    service = Service("hotel", policy=retry(2, QUICK, budget=False))
+    transport = twin.Transport(service, httpx.MockTransport(lambda _: httpx.Response(next(answers))))
+    with httpx.Client(transport=transport) as made:
+        assert made.get("http://hotel/").status_code == 200
+    monkeypatch.delitem(sys.modules, "yaoki.integrations.httpx2")
