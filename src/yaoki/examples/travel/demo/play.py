@@ -8,10 +8,12 @@ import json
 import os
 import random
 import resource
+import sqlite3
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ import httpx
 from yaoki.app import journal_at
 from yaoki.errors import ConfigError, YaokiError
 from yaoki.examples.travel.audit import Report, audit, prices
-from yaoki.examples.travel.catalogue import trips
+from yaoki.examples.travel.catalogue import SERVICES, trips
 from yaoki.examples.travel.faults import LATE_S, Switch, count
 from yaoki.saga.journal.port import Query
 
@@ -70,6 +72,7 @@ class Progress:
     faults: Counter[str] = field(default_factory=Counter)
     front_page: Counter[str] = field(default_factory=Counter)  # whole, degraded (without recommendations), failed
     seconds: float = 0.0
+    tombstones: int = 0  # undos whose do had not come, or never came
     cpu_s: float = 0.0  # of all processes; unlike the seconds it hardly depends on what else the machine does
 
 
@@ -123,6 +126,7 @@ class Play:
         self.progress.faults = count(self.plan.folder)
         asked = prices(trips(self.plan.trips))
         report = await asyncio.to_thread(audit, self.plan.folder, asked, await self._claimed())
+        self.progress.tombstones = tombstones(self.plan.folder)
         self._say("done")
         return Outcome(self.plan, report, self.progress)
 
@@ -250,6 +254,15 @@ class Play:
             except TimeoutError:
                 self._host.kill()
                 await self._host.wait()
+
+
+def tombstones(folder: Path) -> int:
+    """How many undos came without their do: proof that this rare path was taken."""
+    found = 0
+    for name in SERVICES:
+        with closing(sqlite3.connect(folder / f"{name}.db")) as db:
+            found += db.execute("SELECT count(*) FROM yaoki_effects WHERE state = 'undone' AND request = ''").fetchone()[0]
+    return found
 
 
 async def claims(folder: Path) -> dict[str, str]:

@@ -27,6 +27,7 @@ def to_dict(outcome: Outcome) -> dict[str, Any]:
         "trips": report.trips, "completed": report.completed, "undone": report.undone, **report.wrong(),
         "orchestrator_kills": progress.orchestrator_kills, "service_kills": progress.service_kills.total(),
         "faults_injected": progress.faults.total(), "faults": dict(sorted(progress.faults.items())),
+        "undos_without_do": progress.tombstones,
         "front_page": {name: progress.front_page[name] for name in ("whole", "degraded", "failed")},
         "seconds": round(progress.seconds, 2), "cpu_seconds": round(progress.cpu_s, 2), "seed": plan.seed, "share_of_faults": plan.faults,
         "ok": report.clean, "findings": report.findings[:FINDINGS_SHOWN],
@@ -41,6 +42,7 @@ def table(outcome: Outcome) -> str:
         "", f"{found['trips']:>8} trips    in {found['seconds']:.1f} s, seed {found['seed']}",
         f"{found['faults_injected']:>8} faults   {kinds or 'none'}",
         f"{found['service_kills']:>8} services and {found['orchestrator_kills']} orchestrators killed with -9, and started again",
+        f"{progress.tombstones:>8} undos came without their do, and left a tombstone for it",
         (f"{progress.front_page.total():>8} looks at the front page: {progress.front_page['degraded']} without recommendations, "
         f"{progress.front_page['failed']} failed"),
         "", "What the services' own databases say:", ""]
