@@ -31,6 +31,7 @@ from yaoki import events, runtime
 from yaoki.errors import AttemptTimeoutError, ConfigError, UsageError
 from yaoki.policies import scope, sync
 from yaoki.policies.budget import Budget, for_service
+from yaoki.policies.classify import classify
 from yaoki.policies.latency import LatencyQuantile
 from yaoki.policies.policy import Finding, Policy, Site, seconds
 from yaoki.policies.race import Line, is_final
@@ -97,6 +98,9 @@ class Hedge(Policy):
 
     def calls_per_call(self) -> int:
         return self.most
+
+    def longest_s(self, inner_s: float) -> float:
+        return inner_s + (self.most - 1) * min(inner_s, self._delay_s or 0.0)
 
     def lint(self, outer: Sequence[Policy], inner: Sequence[Policy], site: Site) -> Iterable[Finding]:
         if not (self.idempotent if site.idempotent is None else site.idempotent):
@@ -268,7 +272,7 @@ class ThreadRace:
                     else:
                         first_error = first_error or error
                         notes.append(f"attempt {number}: {error!r}")
-                    self.send(0.0)
+                    self._after_failure(error)
             if first_error is None:
                 return last
             for note in notes[1:]:
@@ -279,6 +283,18 @@ class ThreadRace:
             for loser in self.running:
                 if not loser.cancel():
                     loser.add_done_callback(self._late)
+
+    def _after_failure(self, error: Exception | None) -> None:
+        """Send the next copy at once, unless the service asks for time, or for peace."""
+        wait_s = (classify(error).retry_after_s or 0.0) if error is not None else 0.0
+        if wait_s == inf:
+            self.spent = True
+        elif wait_s and self.running:
+            self.delay_s = wait_s
+        elif not self.spent and scope.remaining() > wait_s:
+            if wait_s:
+                runtime.sleep_blocking(wait_s)
+            self.send(0.0)
 
     def _wait(self) -> set[Future[Any]]:
         """The attempts that ended; none when it is time for a copy, which is then sent.

@@ -15,6 +15,7 @@ from yaoki import events, runtime
 from yaoki.errors import AttemptTimeoutError, ConfigError, UsageError
 from yaoki.policies import scope
 from yaoki.policies.budget import Budget
+from yaoki.policies.classify import THROTTLED, classify
 from yaoki.policies.hedge import hedge
 from yaoki.policies.latency import LatencyQuantile
 from yaoki.policies.pipeline import pipeline
@@ -90,6 +91,40 @@ def test_when_all_fail_the_first_error_is_raised_with_the_others_in_its_notes():
     with pytest.raises(ConnectionResetError, match="first") as raised:
         run(hedge(0.05, idempotent=True, budget=rich())(script)())
     assert "copy" in raised.value.__notes__[0]
+
+
+class BusyError(Exception):
+    """A service that says when to come back."""
+
+    def __init__(self, after_s):
+        super().__init__(after_s)
+        self.after_s = after_s
+
+
+classify.register(BusyError, lambda error: THROTTLED._replace(retry_after_s=error.after_s))
+
+
+def test_a_service_that_asks_for_time_gets_it_and_one_that_asks_for_peace_too():
+    script, clock = Script((0.01, BusyError(2.0)), (0.01, "copy")), Clock()
+    assert run(hedge(5.0, idempotent=True, budget=rich())(script)(), clock=clock) == "copy"
+    assert clock.now - 1_000_003.7 == pytest.approx(2.02)
+    script = Script((0.01, BusyError(float("inf"))))
+    with pytest.raises(BusyError):
+        run(hedge(5.0, most=3, idempotent=True, budget=rich())(script)())
+    assert script.calls == 1
+
+
+def test_plain_functions_heed_it_as_well():
+    for after_s, calls in ((0.001, 2), (float("inf"), 1)):
+        made = []
+
+        def attempt(made=made, after_s=after_s):
+            made.append(1)
+            raise BusyError(after_s)
+
+        with pytest.raises(BusyError):
+            hedge(5.0, idempotent=True, budget=rich())(attempt)()
+        assert len(made) == calls
 
 
 def test_an_answer_for_good_ends_the_race_whoever_gets_it():
