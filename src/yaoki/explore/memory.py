@@ -10,8 +10,8 @@ execution twice differs).
 from __future__ import annotations
 
 import gc
-import itertools
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -32,7 +32,7 @@ class Memory:
 
     def __init__(self, objects: list[Any]) -> None:
         self._kept = [(each, _attributes(each)) for each in objects]
-        self._counts = [(each, found) for each, attributes in self._kept if (found := _counts(attributes))]
+        self._tallies = [(each, int(repr(each._count)[6:-1]) - each._looked) for each in objects if isinstance(each, services.Tally)]
         self.bulkheads = [each for each in objects if type(each).__name__ == "Bulkhead"]
         # What is found by name: a service or budget of an earlier life must not be found by the next one.
         self._registries = [(registry, dict(registry)) for registry in _REGISTRIES]
@@ -45,6 +45,24 @@ class Memory:
     def of_policies() -> Memory:
         """Of every policy and service that exists."""
         return Memory([each for each in gc.get_objects() if _remembers(type(each))])
+
+    def warmed(self, execute: Callable[[], object]) -> Memory:
+        """The same, with every pipeline compiled that one execution needs: compiling one takes longer than a call."""
+        if not services._services:
+            return self
+        execute()
+        used: list[tuple[Any, list[Any]]] = [(service, list(service._callers)) for service in services._services.values()]
+        self.put_back()
+
+        def compile_again() -> None:
+            for service, kinds in used:
+                for is_async, idempotent, check in kinds:
+                    service._caller(is_async=is_async, idempotent=idempotent, check=check)
+
+        from yaoki.explore.world import World  # noqa: PLC0415  a world holds a memory
+
+        World().inside(compile_again)
+        return Memory.of_policies()
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -68,8 +86,9 @@ class Memory:
         for registry, known in self._registries:
             registry.clear()
             registry.update(known)
-        for each, starts in self._counts:
-            _begin_counts(each, starts)
+        for tally, value in self._tallies:
+            # An `itertools.count` cannot be set back, and compiled pipelines hold on to it: so what it counted is taken off.
+            tally._looked = next(tally._count) + 1 - value
         for value, was in self._contents.values():
             if isinstance(value, list):
                 value[:] = was
@@ -84,20 +103,6 @@ def _remembers(kind: type) -> bool:
     if not isinstance(module, str) or not module.startswith(_OURS):  # some classes answer with a descriptor
         return False
     return not issubclass(kind, tuple | type | BaseException | msgspec.Struct | FaultPoints)
-
-
-def _counts(attributes: dict[str, Any]) -> dict[str, int]:
-    """Attributes that are an `itertools.count`, and where it stands: one cannot be set back, only begun anew."""
-    return {name: int(repr(value)[6:-1]) for name, value in attributes.items() if isinstance(value, itertools.count)}
-
-
-def _begin_counts(each: Any, starts: dict[str, int]) -> None:
-    for name, start in starts.items():
-        fresh = itertools.count(start)
-        for other, value in _attributes(each).items():
-            if getattr(value, "__self__", None) is getattr(each, name):
-                object.__setattr__(each, other, fresh.__next__)
-        object.__setattr__(each, name, fresh)
 
 
 def _attributes(each: Any) -> dict[str, Any]:

@@ -119,13 +119,15 @@ class Explorer:
         """Explore, and report."""
         self._began = runtime.REAL.monotonic()
         # Before `tidy`, which hides from the collector what it freezes.
-        self.scenario.memory = Memory.of_policies()
+        before = self.scenario.memory = Memory.of_policies()
         try:
-            with sealed(self.scenario.seal), listening(), tidy() as collect:
-                self._collect = collect
-                self._search()
+            with sealed(self.scenario.seal), listening():
+                self.scenario.memory = before.warmed(lambda: self.scenario.execute((), self.settings))
+                with tidy() as collect:
+                    self._collect = collect
+                    self._search()
         finally:
-            self.scenario.memory.put_back()
+            before.put_back()
             self.scenario.memory = None
         self.report.seconds = runtime.REAL.monotonic() - self._began
         self.report.finish()

@@ -78,17 +78,15 @@ def _raise_if_declined(reply: httpx.Response) -> None:
 
 # A client's connections belong to its event loop, and end with it.
 _desks: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, Desk]] = WeakKeyDictionary()
-_addresses: dict[str, str] = {}
 
 
-def start_over(addresses: Mapping[str, str]) -> None:
-    """Forget every desk, as a new process would, and find the services at these addresses: for many lives in one process."""
-    _desks.clear()
-    _addresses.update(addresses)
+def install(made: Mapping[str, Desk]) -> None:
+    """Use these desks on the running event loop."""
+    _desks[asyncio.get_running_loop()] = dict(made)
 
 
 def url_of(name: str) -> str:
-    return _addresses.get(name) or os.environ.get(f"TRAVEL_{name.upper()}", f"http://127.0.0.1:{FIRST_PORT + SERVICES.index(name)}")
+    return os.environ.get(f"TRAVEL_{name.upper()}", f"http://127.0.0.1:{FIRST_PORT + SERVICES.index(name)}")
 
 
 def desk(name: str) -> Desk:

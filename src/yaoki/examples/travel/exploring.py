@@ -33,6 +33,8 @@ class Agency:
         self.trip = trip
         self.apps: dict[str, Any] = {}
         self.opening: dict[str, bytes] = {}
+        # Made once: what their policies remember the explorer puts back for each life of the program.
+        self.desks = {name: desks.Desk(name, f"http://{name}") for name in SERVICES}
         with tempfile.TemporaryDirectory() as folder:
             for name in SERVICES:
                 app = self.apps[name] = make(name, f"sqlite:///{Path(folder) / name}.db")
@@ -81,7 +83,7 @@ def scenario_of(trip: Trip, **settings: Any) -> Scenario:
     agency = Agency(trip)
 
     async def book(world: World) -> str:
-        desks.start_over({name: f"http://{name}" for name in SERVICES})
+        desks.install(agency.desks)
         return await supervised(world, one_trip, book_trip)
 
     async def one_trip(app: App) -> str:
