@@ -67,7 +67,7 @@ class AdaptiveLimit(Policy):
                     return decider.admit(now)
             except BulkheadFullError:
                 if events.wanted():
-                    events.emit(events.CallRejected(service=site.service, policy="limit"))
+                    events.emit(events.CallRejected(service=site.service or site.name, policy="limit"))
                 raise
 
         def succeeded(permit: Permit, now: float, rng: Random, heart: Heart | None) -> None:
@@ -126,7 +126,7 @@ class AdaptiveLimit(Policy):
     def _tell(self, site: Site) -> None:
         before, after, rtt_s = self.decider.moved
         if int(before) != int(after) and events.wanted():
-            events.emit(events.LimitChanged(service=site.service, before=int(before), after=int(after), rtt_s=rtt_s,
+            events.emit(events.LimitChanged(service=site.service or site.name, before=int(before), after=int(after), rtt_s=rtt_s,
                                             in_flight=self.decider.in_flight))
 
     def describe(self) -> str:

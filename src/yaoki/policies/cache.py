@@ -121,7 +121,7 @@ class Kept:
             return False
         if events.wanted():
             age_s = now - entry.expires_at + self.cache.rules.ttl_s
-            events.emit(events.StaleServed(service=self.site.service, age_s=age_s, error=repr(error)))
+            events.emit(events.StaleServed(service=self.site.service or self.site.name, age_s=age_s, error=repr(error)))
         return True
 
 

@@ -64,6 +64,7 @@ class Fallback(Policy):
         self.compare = compare
         self.exercise = Exercise(share if target is not None else 0.0, seconds("window", window))
         self._lock = threading.Lock()
+        self._emergency = _Emergency(self, Site())
         self._practising: set[asyncio.Task[None]] = set()
 
     def wrap(self, inner: Callable[..., Any], site: Site) -> Callable[..., Any]:
@@ -73,7 +74,7 @@ class Fallback(Policy):
         if fuse.kind_of(self.target).is_async != site.is_async:
             raise UsageError(f"the fallback {fuse.named(self.target)} is {'a plain' if site.is_async else 'an async'} function, "
                              f"and what it stands in for is {'async' if site.is_async else 'plain'}.", do="Make both of a kind.")
-        emergency = _Emergency(self, site)
+        emergency = self._emergency = _Emergency(self, site)
         guarded = self.bulkhead(self.target)
         return _async_shell(emergency, guarded, inner) if site.is_async else _sync_shell(emergency, guarded, inner)
 
@@ -82,7 +83,7 @@ class Fallback(Policy):
 
         An unproven fallback is told once, as a `FallbackUnproven`.
         """
-        return _Emergency(self, Site()).check()
+        return self._emergency.check()
 
     def describe(self) -> str:
         if self.target is None:

@@ -80,7 +80,7 @@ class RateLimit(Policy):
                 return self.reserve(key, now, deadline=scope[0])
             except RateLimitedError as error:
                 if events.wanted():
-                    events.emit(events.CallRejected(service=site.service, policy="rate", retry_after_s=error.retry_after))
+                    events.emit(events.CallRejected(service=site.service or site.name, policy="rate", retry_after_s=error.retry_after))
                 raise
 
         return {"reserve": reserve, "give_back": self.give_back, "key": self.key,

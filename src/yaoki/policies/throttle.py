@@ -61,7 +61,7 @@ class ThrottlePolicy(Policy):
                     decider.admit(now, rng)
             except ThrottledError:
                 if events.wanted():
-                    events.emit(events.CallRejected(service=site.service, policy="throttle"))
+                    events.emit(events.CallRejected(service=site.service or site.name, policy="throttle"))
                 raise
 
         def failed(error: Exception) -> None:

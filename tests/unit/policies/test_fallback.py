@@ -204,6 +204,7 @@ def test_check_tells_of_a_fallback_nobody_has_called():
         assert not policy.check()
         assert not policy.check()
     assert names(seen) == ["FallbackUnproven"]
+    assert "lambda" in seen[0].service  # says whose fallback it is
 
 
 @given(st.floats(0.001, 1.0), st.integers(1, 500))
