@@ -61,6 +61,7 @@ class Campaign:
 
     async def run(self) -> tuple[list[str], dict[str, Any]]:
         began = time.monotonic()
+        self.server.run_sql("CREATE TABLE public.ledger (run text, n int, fence int)", self._url)
         async with CutProxy(self.server.port) as proxy:
             self._through = self.server.url_of(self._database, port=proxy.port) + f"?lease={self.lease_s:g}"
             names = list(self.expected)

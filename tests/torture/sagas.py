@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -52,7 +53,7 @@ class Service:
 
 
 def trips(service: Service) -> Saga[Trip]:
-    """hotel ∥ flight → payment (pivot) → mail, as plain as sagas come."""
+    """hotel ∥ flight → a nap (parked) → debit (a transaction) → payment (pivot) → mail."""
     saga = Saga("trips", input=Trip, brake=None)
     patient = retry(20, backoff.exponential(0.01, cap=0.1))
 
@@ -72,8 +73,23 @@ def trips(service: Service) -> Saga[Trip]:
     async def cancel_flight(trip: Trip, flight: Done | None, effect: Effect) -> None:
         await service.call(effect, trip)
 
+    @saga.sleep
+    def nap(trip: Trip, hotel: Done, flight: Done) -> float:
+        return 2.5 if trip.slow else 0.0
+
+    @saga.step(tx=True, after="nap")
+    async def debit(trip: Trip, effect: Effect, tx: Any) -> Done:
+        await tx.execute("INSERT INTO public.ledger VALUES ($1, 1, $2)", effect.run, effect.fence)
+        if runtime.rng().random() < 0.05:
+            raise ConnectionError("changed its mind")
+        return Done(effect.fence, os.getpid())
+
+    @debit.undo
+    async def give_back(trip: Trip, debit: Done | None, effect: Effect) -> None:
+        await service.call(effect, trip)
+
     @saga.step(retry=patient, pivot=True)
-    async def payment(trip: Trip, hotel: Done, flight: Done, effect: Effect) -> Done:
+    async def payment(trip: Trip, hotel: Done, flight: Done, debit: Done, effect: Effect) -> Done:
         return await service.call(effect, trip)
 
     @payment.undo

@@ -17,7 +17,7 @@ from yaoki.errors import AttemptTimeoutError, DeclinedError
 from yaoki.saga import codec
 from yaoki.saga.exact import TX, make_exactly_once
 from yaoki.saga.once import make_once
-from yaoki.saga.records import Kind, Record
+from yaoki.saga.records import Attempted, FailedAttempt, Kind, Record
 from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
 from yaoki.saga.verdict import Verdict, failure, judge
 from yaoki.saga.waiting import begin_of_wait
@@ -30,11 +30,14 @@ if TYPE_CHECKING:
 
 _encode = msgspec.json.encode
 
+# A step that is driven for a night fails thousands of times; its beginning and its end tell the story.
+TOLD = 10
+
 
 class Attempts:
     """The attempts of one step of one run. Used once."""
 
-    __slots__ = ("_began", "_doubt", "_driver", "_retrying", "_step", "_undo", "_waited", "forward", "made")
+    __slots__ = ("_began", "_doubt", "_driver", "_earlier", "_retrying", "_step", "_undo", "_waited", "forward", "made")
 
     def __init__(self, driver: Driver, step: Step[..., Any], *, undo: bool) -> None:
         self._driver = driver
@@ -49,6 +52,7 @@ class Attempts:
         # An earlier process may have begun this step, and nobody knows how far it came.
         self._doubt = driver.machine.is_doubtful(step.name) if undo else step.name in driver.perhaps_started
         self._began = self._waited = 0.0
+        self._earlier: list[FailedAttempt] | None = None
 
     async def run(self) -> Record | None:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
@@ -65,18 +69,35 @@ class Attempts:
                 events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
             token = effect.current.set(under_way)
             try:
-                return self.succeeded(await self.begin(under_way))
+                return self._with_earlier(self.succeeded(await self.begin(under_way)))
             except Exception as error:
                 delay_or_record = self.failed(error, under_way.sent)
+                self._remember(error, delay_or_record)
             finally:
                 effect.current.reset(token)
             if isinstance(delay_or_record, Record):
-                return delay_or_record
+                return self._with_earlier(delay_or_record)
             await driver.pause(delay_or_record)
             if driver.is_stopping():
                 return None
             if driver.gives_up and not self._undo and not self.forward:
-                return self.given_up()
+                return self._with_earlier(self.given_up())
+
+    def _remember(self, error: Exception, delay_or_record: float | Record) -> None:
+        if isinstance(delay_or_record, Record):
+            return  # the record itself tells of the last one
+        failed = FailedAttempt(runtime.unix_time(), type(error).__name__, str(error)[:200], delay_or_record)
+        self._earlier = self._earlier or []
+        if len(self._earlier) == 2 * TOLD:
+            del self._earlier[TOLD]
+        self._earlier.append(failed)
+
+    def _with_earlier(self, record: Record) -> Record:
+        """The record that ends the step; what its earlier attempts came to is written with it."""
+        if self._earlier:
+            told = Attempted(tuple(self._earlier), self._undo, max(0, self.made - 1 - len(self._earlier)))
+            self._driver.notes.append(Record(Kind.ATTEMPTS, record.step, _encode(told), runtime.unix_time()))
+        return record
 
     def begin(self, under_way: Effect) -> Awaitable[Any]:
         """The call itself, to be awaited: in a thread if it is a plain function, bounded if there is a limit."""

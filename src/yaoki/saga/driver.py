@@ -66,6 +66,7 @@ class Driver:
         self._let_go = False  # did the last entry give the run back to the journal?
         self._answered = answered
         self._seq = 0
+        self.notes: list[Record] = []  # of earlier attempts; written with the next records
         self._running: dict[str, asyncio.Task[Record | None]] = {}
         self._asked: list[tuple[str, Any, int]] = []  # what people, or the deadline, ask for
         self._wakes: list[asyncio.Future[None]] = []
@@ -194,6 +195,8 @@ class Driver:
 
     def entry_of(self, *records: Record) -> Append:
         """Apply, and say what is to be written."""
+        if self.notes:
+            records, self.notes = (*self.notes, *records), []
         for record in records:
             self._take_in(record)
         if len(records) != 1 or records[0].kind != "done" or self.machine.abort is not None:  # the common case has no consequences

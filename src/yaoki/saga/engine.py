@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -41,6 +42,8 @@ from yaoki.saga.records import Abort, Header, Resolution, RunState, Stored
 from yaoki.saga.waiting import check_answer
 
 I = TypeVar("I")  # noqa: E741  a saga's input
+
+log = logging.getLogger("yaoki.saga")
 
 # How often requests of people (`yk runs cancel`) are looked for, and runs without progress.
 POLL_S = 0.5
@@ -105,6 +108,7 @@ class Engine:
         self._watching: asyncio.Task[None] | None = None
         self._stopping = False
         self._broken: Exception | None = None
+        self._lives = 0  # how often this worker started again: what was taken in one life is not begun in the next
         self._fencing: asyncio.Task[None] | None = None  # under way while this worker drops its runs and starts again
         self._tidying: asyncio.Task[None] | None = None
         self._rung: asyncio.Future[None] | None = None
@@ -181,6 +185,7 @@ class Engine:
             keep, new = False, placing.of(new, self.journal.now())
         elif not keep:
             new = PLAIN.of(new, 0.0)
+        life = self._lives
         self._starting += keep
         try:
             created = await self._create(new)
@@ -191,10 +196,10 @@ class Engine:
             _same(header, new)
         elif braked and keep:
             self._held.setdefault(saga.name, []).append(header.id)
-        elif keep and (self.journal.shared or self._has_room()):
+        elif keep and life == self._lives and (self.journal.shared or self._has_room()):
             self._begin(Stored(header, []), is_new=True)
         else:
-            if keep:
+            if keep and life == self._lives:
                 self.journal.release(header.no)
             self._backlog = True
             self._feed()
@@ -255,6 +260,7 @@ class Engine:
                 if self._fencing is None:
                     raise
                 await asyncio.wait([self._fencing])
+                new = msgspec.structs.replace(new, keep=False)  # for whoever has room now
 
     async def wait(self, run_id: str) -> Header:
         """Wait until the run has ended or is blocked. Raises RunNotFoundError."""
@@ -325,7 +331,12 @@ class Engine:
     def _begin(self, stored: Stored, *, is_new: bool = False) -> Driver | None:
         header = stored.header
         saga = self.sagas.get(header.saga)
-        if saga is None or header.id in self._drivers or self._stopping:
+        if saga is None or self._stopping:
+            return None
+        if header.id in self._drivers:  # it was parked, and is due again before its driver has gone
+            if self.journal.shared:
+                self.journal.release(header.no)
+                self._backlog = True
             return None
         try:
             driver = Driver(saga, stored, self.journal, self._is_stopping, self._answered.append, is_new=is_new)
@@ -357,7 +368,10 @@ class Engine:
             self.journal.release(driver.header.no)
             self._backlog = True
         except Exception as error:
-            self._break(error)
+            if self.journal.shared and not isinstance(error, JournalError):
+                self._leave_alone(driver.header, error)
+            else:
+                self._break(error)
         else:
             self._ended(driver, state)
         finally:
@@ -374,13 +388,29 @@ class Engine:
         if state.is_end and brake.ended(state is RunState.UNDONE) and events.wanted():
             events.emit(events.SagaPaused(saga=driver.saga.name, aborted=brake.undone, finished=brake.ended_runs))
 
+    def _leave_alone(self, header: Header, error: Exception) -> None:
+        """This run makes its driver fail. One run must not take a worker down with it, nor all workers in turn."""
+        log.error("run %s is left alone: %s", header.id, error, exc_info=error)
+        self.unfit[header.id] = str(error)
+        for waiter in self._waiters.pop(header.id, ()):
+            _fail(waiter, _unfit(header.id, str(error)))
+        if events.wanted():
+            events.emit(events.RunBlocked(run=header.id, saga=header.saga, step="", reason=f"its driver failed: {error}"))
+
     def _answer_waiters(self, header: Header) -> None:
         for waiter in self._waiters.pop(header.id, ()):
             if not waiter.done():
                 waiter.set_result(header)
 
     def _break(self, error: Exception) -> None:
-        """A record could not be made durable: begin nothing more, and tell everybody who waits."""
+        """A record could not be made durable: begin nothing more, and tell everybody who waits.
+
+        On a shared journal others go on with the runs, and this worker starts again.
+        """
+        if self.journal.shared:
+            log.error("a run's driver failed, and this worker starts again: %s", error, exc_info=error)
+            self._fence()
+            return
         if self._broken is None:
             self._broken = error
             self._stopping = True
@@ -396,6 +426,7 @@ class Engine:
             self._fencing = runtime.spawn(self._start_again(), name="yaoki-fenced")
 
     async def _start_again(self) -> None:
+        self._lives += 1
         dropped = list(self._tasks.values())
         if events.wanted():
             events.emit(events.WorkerFenced(worker=self.journal.name, runs=len(dropped)))
@@ -411,6 +442,7 @@ class Engine:
                 break
             except JournalError:  # the server is away: without it there is nothing to do
                 await runtime.sleep(SHARED_POLL_S)
+        await runtime.sleep(COALESCE_S)
         self._fencing = None
         self._backlog = True
         self._feed()
@@ -427,9 +459,12 @@ class Engine:
                 # Cleared before looking: whoever leaves a run in the journal meanwhile sets it again.
                 self._backlog = False
                 wanted = min(room, PAGE)
+                life = self._lives
                 page = await self._next_page(wanted)
                 self._backlog = self._backlog or (bool(page) if self.journal.shared else len(page) == wanted)
                 asked = await self.journal.requests() if page and self.journal.shared else []
+                if life != self._lives:
+                    break
                 for stored in page:
                     if not stored.records and self._brakes_hold(stored.header.saga):
                         self._held.setdefault(stored.header.saga, []).append(stored.header.id)

@@ -48,6 +48,7 @@ class Kind(StrEnum):
     WAITING = "waiting"  # the step waits for a time, or for a signal: `Waiting`
     SIGNAL = "signal"  # what a step waits for, or will: JSON
     STARTED = "started"  # an attempt of a step that is made at most once begins
+    ATTEMPTS = "attempts"  # what became of the earlier attempts of a step that has ended now: `Attempted`; changes nothing
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -86,6 +87,26 @@ class Failure(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def __str__(self) -> str:
         return f"{self.error}: {self.message}" if self.message else self.error
+
+
+class FailedAttempt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One attempt that failed. `at`: when, seconds since 1970. `wait_s`: how long the next one waited."""
+
+    at: float
+    error: str
+    message: str = ""
+    wait_s: float = 0.0
+
+
+class Attempted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The attempts before the last one, written together with what became of the step, for people.
+
+    failed: the first and the last few of them; `left_out`: how many between are not told.
+    """
+
+    failed: tuple[FailedAttempt, ...]
+    undo: bool = False
+    left_out: int = 0
 
 
 class Abort(msgspec.Struct, frozen=True, omit_defaults=True):

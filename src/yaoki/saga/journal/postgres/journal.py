@@ -15,11 +15,11 @@ import msgspec
 from yaoki import events, runtime
 from yaoki.errors import FencedError, JournalError
 from yaoki.saga.journal.group import GroupCommit
-from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request, StepFailed, TransactionLost
+from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.columns import BatchColumns, Lane, lane_of
 from yaoki.saga.journal.postgres.lease import Lease
-from yaoki.saga.journal.postgres.link import Connection, Link, Target
+from yaoki.saga.journal.postgres.link import BACKOFF, Connection, Link, Target, is_lost
 from yaoki.saga.journal.postgres.past import archive, drop_days
 from yaoki.saga.journal.postgres.schema import prepare
 from yaoki.saga.journal.postgres.stepping import CommitLost, transacted
@@ -86,6 +86,8 @@ class PostgresJournal:
         # What was given to the last incarnation fails with it, all of it: nothing may be written in the new one's name.
         await self._group.drain()
         async with self._claiming:
+            if self.incarnation and self._lost is None:  # it leaves by its own will: others need not wait for its lease to end
+                await self._side.execute(sql.LEAVE, self.incarnation)
             await self._join()
 
     async def _join(self) -> None:
@@ -193,10 +195,7 @@ class PostgresJournal:
 
     async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
         incarnation = self.incarnation
-        try:
-            connection = await self.target.connect("step")
-        except Exception as error:
-            raise StepFailed(error) from error  # nothing was begun: another attempt
+        connection = await self._another_connection()
         try:
             entry = await transacted(connection, incarnation, work, self._was_refused)
         except CommitLost as lost:
@@ -211,6 +210,20 @@ class PostgresJournal:
         if entry.due_at is not None or (entry.state is not None and entry.state.is_end):
             self._held.discard(run)
         return entry
+
+    async def _another_connection(self) -> Connection:
+        """For a step's own transaction; waits while the server is away, for that is not the step's failure."""
+        failures = 0
+        while True:
+            try:
+                return await self.target.connect("step")
+            except Exception as error:
+                if self._lost is not None:
+                    raise self._lost from error
+                if not is_lost(error):
+                    raise
+            failures += 1
+            await runtime.sleep(BACKOFF.delay(failures, 0.0, runtime.rng()))
 
     def _was_refused(self) -> FencedError:
         self._was_fenced()

@@ -31,7 +31,7 @@ AGAIN = ("08", "57P", "53300", "40001", "40P01", "25006", "55P03", "57014")
 PLANS = {"plan_cache_mode": "force_generic_plan", "enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
          "jit": "off"}
 
-_BACKOFF = backoff.exponential(0.05, cap=1.0)
+BACKOFF = backoff.exponential(0.05, cap=1.0)
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -127,7 +127,7 @@ class Link:
                     if self._closed or (self._patience_s is not None and waited > self._patience_s):
                         raise JournalError(f"{self._target.shown} does not answer: {error}",
                                            do="start the server, or check the address; nothing was lost") from error
-                await runtime.sleep(_BACKOFF.delay(failures, 0.0, runtime.rng()))
+                await runtime.sleep(BACKOFF.delay(failures, 0.0, runtime.rng()))
 
     async def fetch(self, sql: str, *values: Any) -> list[Any]:
         return await self.run(lambda c: c.fetch(sql, *values))

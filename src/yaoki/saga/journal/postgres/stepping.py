@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from yaoki.errors import FencedError, UsageError
-from yaoki.saga.journal.port import Append, StepFailed
+from yaoki.saga.journal.port import Append, StepFailed, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.link import Connection, is_lost
 
@@ -21,10 +21,16 @@ class CommitLost(Exception):
 
 
 async def transacted(connection: Connection, worker: int, work: Callable[[Any], Any], refused: Callable[[], FencedError]) -> Append:
-    """Raises StepFailed, FencedError, CommitLost."""
+    """Raises StepFailed, FencedError, CommitLost, TransactionLost."""
     transaction = connection.transaction()
-    await transaction.start()
-    entry = await _worked(connection, work)
+    try:
+        await transaction.start()
+        entry = await _worked(connection, work)
+    except Exception as error:
+        cause = error.error if isinstance(error, StepFailed) else error
+        if is_lost(cause) and connection.is_closed():  # the connection's failure, not the step's
+            raise TransactionLost from error
+        raise
     try:
         if await connection.fetchval(sql.ALIVE, worker) is None or not await _write(connection, worker, entry):
             refused_by = refused()
