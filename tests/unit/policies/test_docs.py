@@ -10,10 +10,11 @@ import pytest
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 PAGES = [REFERENCE / "service.md",
          *(REFERENCE / "policies" / f"{name}.md" for name in ("backoff", "breaker", "bulkhead", "classify", "deadline", "pipeline", "retry", "timeout"))]
+HOW_TO = [REFERENCE.parent / "how-to" / "test-what-happens-on-failure.md"]
 HEADINGS = ["When", "Use", "Defaults", "Events", "Diagram", "When it hurts", "Source"]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*PAGES, *HOW_TO], ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = page.read_text()
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -21,7 +22,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path, capsys: pytest.C
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(page), "exec"), namespace)
-    if page.stem == "pipeline":
+    if page.stem in ("pipeline", "test-what-happens-on-failure"):
         shown = capsys.readouterr().out.strip()
         assert all(f"    {line}" in text for line in shown.splitlines() if line), shown
 
