@@ -52,20 +52,18 @@ class Budget:
 
     def deposit(self) -> None:
         """A call succeeded. A hot path may skip this while `tokens >= cap`."""
-        self._lock.acquire()  # nothing below can fail; `with` costs twice as much here
-        tokens = self.tokens + self.ratio
-        self.tokens = tokens if tokens < self.cap else self.cap  # noqa: FURB136 - a call to min() costs more than the rest
-        self._lock.release()
+        with self._lock:
+            tokens = self.tokens + self.ratio
+            self.tokens = tokens if tokens < self.cap else self.cap  # noqa: FURB136 - a call of min() costs more than the rest
 
     def withdraw(self) -> bool:
         """May one extra call be sent? True takes a token."""
-        self._lock.acquire()
-        # Ten deposits of 0.1 add up to a hair less than 1 in binary.
-        paid = self.tokens > 1 - 1e-9
-        if paid:
-            self.tokens -= 1
-        self._lock.release()
-        return paid
+        with self._lock:
+            # Ten deposits of 0.1 add up to a hair less than 1 in binary.
+            if self.tokens > 1 - 1e-9:
+                self.tokens -= 1
+                return True
+            return False
 
     def __repr__(self) -> str:
         return f"budget({self.ratio:g})"
