@@ -204,6 +204,12 @@ class Race:
     async def answered(self, result: Any, now_s: float) -> Any:
         """The first attempt gave `result`, and there are copies, or the result is not good enough."""
         self.running = False
+        try:
+            return await self._answered(result, now_s)
+        finally:
+            self.over()
+
+    async def _answered(self, result: Any, now_s: float) -> Any:
         if self.stolen:
             # A copy had won, and the attempt swallowed its cancellation. The copy's answer was first.
             self.task.uncancel()
@@ -236,10 +242,15 @@ class Race:
                 error.add_note(f"yaoki: hedged, {note}")
             raise error
         finally:
-            self.closed = True
-            self.leave_timer()
             await self.close()
+            self.over()
             del error
+
+    def over(self) -> None:
+        """Let go of everything: the record and its race hold each other, and the call's arguments, results and errors."""
+        self.closed = True
+        self.leave_timer()
+        self.record.clear()
 
     async def outcome(self) -> bool:
         """Wait until a copy has decided the race (True), or all have failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
 
 import pytest
@@ -40,7 +41,7 @@ class Script:
             self.ended.append((number, "cancelled"))
             raise
         self.ended.append((number, "done"))
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, Exception) or outcome is ConnectionResetError:
             raise outcome
         return outcome
 
@@ -205,6 +206,25 @@ def test_a_first_attempt_that_swallows_its_cancellation_does_not_win():
 
     assert run(main()) == "copy"
     assert discarded == ["late"]
+
+
+def test_no_race_is_left_to_the_garbage_collector():
+    scripts = [Script((10.0, "first"), (0.1, "copy")), Script((0.08, "first"), (1.0, "copy")), Script((0.06, ConnectionResetError))]
+
+    async def main():
+        while scripts:
+            try:
+                await hedge(0.05, idempotent=True, budget=rich())(scripts.pop())()
+            except ConnectionResetError:
+                pass
+        return sum(type(each).__name__ == "Race" for each in gc.get_objects())
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert run(main()) == 0
+    finally:
+        gc.enable()
 
 
 moments = st.floats(0.0, 0.5, allow_nan=False)
