@@ -86,7 +86,7 @@ def test_the_mutant_is_found(monkeypatch, mutate, saga, expected):
     mutate(monkeypatch)
     for depth in (1, 2):
         # These find all of them; a run that hangs takes long to be sure of, so no more than needed.
-        report = explore(sagas.ALL[saga](), faults=depth, kinds=["crash", "call.lost_ack", "dep.outage:call.reject"], most=1000)
+        report = explore(sagas.ALL[saga](), faults=depth, kinds=["crash", "call.lost_ack", "dep.outage:call.reject"], most=1000, most_broken=8)
         found = {invariant for signature in report.signatures for invariant in signature}
         if expected in found:
             return

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--faults", type=click.IntRange(0, 6), default=1, show_default=True, help="The most faults in one execution.")
 @click.option("--budget", metavar="TIME", help="Stop after this long, for example 60s.")
 @click.option("--most", type=click.IntRange(1), metavar="N", help="Stop after so many executions.")
+@click.option("--most-broken", type=click.IntRange(1), metavar="N", help="Stop after so many executions that break an invariant.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the work.")
 @click.option("--kind", "kinds", multiple=True, metavar="FAULT", help="Only these faults: an id, or a family like crash. May be repeated.")
 @click.option("--swarm", type=click.IntRange(0), default=0, metavar="N", help="Then draw so many executions with more faults and other orders.")

@@ -23,7 +23,7 @@ from yaoki.explore.story import Story
 
 
 def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: int = 0, order: int = 0,
-            kinds: Sequence[str] | None = None, most: int | None = None, reduce: bool = True, jobs: int = 1, swarm: int = 0,
+            kinds: Sequence[str] | None = None, most: int | None = None, most_broken: int | None = None, reduce: bool = True, jobs: int = 1, swarm: int = 0,
             corpus: Path | str | None = None, resume: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
     """Run `target` under every fault at every point, and report.
 
@@ -33,7 +33,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         budget: real seconds after which it stops; None: when all is done.
         seed: of randomness and ids inside. order: of what falls due together; 0: as it was set.
         kinds: faults to try, by id, family or prefix.
-        most: executions after which it stops.
+        most: executions after which it stops; most_broken: those that break an invariant, likewise.
         reduce: leave out what another execution covers.
         jobs: processes that share the work.
         swarm: executions to draw at random beyond `faults`, with random orders.
@@ -59,7 +59,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         raise ConfigError("an exploration that can be resumed runs in one job", do="leave out jobs, or resume")
 
     def share(part: tuple[int, int]) -> Report:
-        return Explorer(scenario, depth=faults, budget_s=budget, most=most, kinds=kinds, settings=Settings(seed, order),
+        return Explorer(scenario, depth=faults, budget_s=budget, most=most, most_broken=most_broken, kinds=kinds, settings=Settings(seed, order),
                         progress=progress if part[0] == 0 else None, share=part, first=first, swarm=swarm, skip=earlier.resume_at if earlier else 0,
                         reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
 

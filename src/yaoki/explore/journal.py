@@ -51,8 +51,9 @@ class Platter:
         return ""
 
     def digest(self) -> Any:
-        """Everything durable but the times."""
-        return [(header.id, header.state.value, [(record.kind.value, record.step, record.data) for record in self.kept._records[number]])
+        """Everything durable that a later run could depend on: not the times, and not what is told for people."""
+        return [(header.id, header.state.value, [(record.kind.value, record.step, record.data) for record in self.kept._records[number]
+                                                 if record.kind is not Kind.ATTEMPTS])
                 for number, header in self.kept._headers.items()]
 
 

@@ -77,13 +77,14 @@ class Explorer:
         progress: called now and then with the report so far.
         first: plans to run before all others (a corpus); one that does not apply any more is left out.
         swarm: executions to draw at random, seeded, beyond `depth`.
+        most_broken: executions that break an invariant after which it stops; None: none.
         skip: plans that an earlier exploration of the same code has executed (its report's `resume_at`).
     """
 
     def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
-                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0) -> None:
+                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None) -> None:
         self.scenario = scenario
         self.depth = depth
         self.settings = settings
@@ -93,6 +94,7 @@ class Explorer:
         self.first = first
         self.swarm = swarm
         self.skip = skip
+        self.most_broken = most_broken
         self.report = Report(scenario.name, depth=depth, settings=settings)
         self._kinds = kinds if kinds is not None else scenario.faults
         self._by_kind = {tier: self._faults(tier) for tier in (Tier.CORE, Tier.WIDE)}
@@ -228,6 +230,8 @@ class Explorer:
         report = self.report
         if self.most is not None and report.executions >= self.most:
             report.stopped = f"after {self.most} executions"
+        elif self.most_broken is not None and report.found >= self.most_broken:
+            report.stopped = f"after {report.found} broken executions"
         elif report.executions % 64 == 0:
             elapsed = runtime.REAL.monotonic() - self._began
             if self._budget_s is not None and elapsed > self._budget_s:

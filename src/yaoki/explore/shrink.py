@@ -14,20 +14,22 @@ if TYPE_CHECKING:
 
 # Executions spent on one counterexample: shrinking must not cost more than finding.
 MOST_TRIES = 400
+# ... of one that hangs: to be sure that an execution hangs takes a hundred times as long as to see one end.
+MOST_TRIES_HANGING = 25
 _RANK = {fault.id: number for number, fault in enumerate(faults.CATALOGUE)}
 
 
 def shrink(scenario: Scenario, run: Execution) -> Execution:
     """A smaller execution that breaks the same invariants (or some of them), or `run` itself."""
     wanted = set(run.signature)
-    tries = 0
+    tries, most = 0, MOST_TRIES_HANGING if run.stuck else MOST_TRIES
     best = run
     improved = True
-    while improved and tries < MOST_TRIES:
+    while improved and tries < most:
         improved = False
         for plan in _smaller(best):
             tries += 1
-            if tries > MOST_TRIES:
+            if tries > most:
                 break
             attempt = scenario.execute(plan, best.settings)
             if not attempt.unfired and wanted & set(attempt.signature):
