@@ -19,7 +19,7 @@ What nobody knows is permanent: an unknown error is more often a bug than a glit
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple
 
 from yaoki import errors, runtime
@@ -80,7 +80,11 @@ class Classifier:
     def __call__(self, error: BaseException) -> Failure:
         """What `error` means. Never raises, whatever the error's attributes do."""
         readers = self._readers.get(type(error))
-        for reader in self._readers_of(type(error)) if readers is None else readers:
+        if readers is None:
+            readers = self._readers_of(type(error))
+        if not readers:
+            return UNKNOWN
+        for reader in readers:
             try:
                 found = reader(error)
             except Exception:
@@ -141,14 +145,18 @@ def mark_attempts(error: BaseException, attempts: int, *, in_doubt: bool) -> Non
 
 def has_mark(error: BaseException) -> bool:
     """Has a retry nearer to the call already dealt with `error`, or with the error that it was raised from?"""
-    seen: BaseException | None = error
+    if hasattr(error, MARK):
+        return True
+    cause = error.__cause__
+    return cause is not None and any(hasattr(each, MARK) for each in _chain(cause))
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     for _ in range(8):  # a chain longer than this is not one that a person wrote
-        if seen is None:
-            return False
-        if hasattr(seen, MARK):
-            return True
-        seen = seen.__cause__
-    return False
+        if error is None:
+            return
+        yield error
+        error = error.__cause__
 
 
 def attempts_made(error: BaseException) -> int:

@@ -39,7 +39,8 @@ On = type[BaseException] | tuple[type[BaseException], ...] | Callable[[Exception
 
 DEFAULT_BACKOFF = exponential()
 KINDS = (type, tuple)
-NOTES_KEPT = 20   # of a long retry's history the last ones tell enough
+read = classify.__call__  # the bound method, because calling an object costs twice as much
+NOTES_KEPT = 20   # of a long retry's history the first ones tell enough
 
 
 class Attempts:
@@ -50,7 +51,7 @@ class Attempts:
     def __init__(self, now: float) -> None:
         self.made = 0
         self.delay_s = 0.0
-        self.history: list[str] = []
+        self.history: tuple[str, ...] = ()
         self.in_doubt = False
         self.began = now
 
@@ -264,16 +265,17 @@ class _Guard:
         now = rt.monotonic()
         if past is None:
             past = Attempts(now)
-        failure = classify(error)
+        failure = read(error)
         past.made += 1
         verdict = self._decider.after(past, error, failure, now, scope, self._budget, rt.rng)
         name = type(error).__name__
-        if len(past.history) < NOTES_KEPT:
-            past.history.append(name)
+        if past.made <= NOTES_KEPT:
+            past.history += (name,)
         if events.wanted():
             self._tell(past, name, failure, verdict)
         if not verdict:
-            past.in_doubt = past.in_doubt or failure.happened is not False
+            if failure.happened is not False:
+                past.in_doubt = True
             return past
         self._sign(error, past, verdict, now)
         return None
@@ -289,7 +291,7 @@ class _Guard:
         if self._decider.wait(past, None, now, scope, self._budget, rt.rng):
             return None
         past.in_doubt = True
-        past.history.append(f"result {type(result).__name__}")
+        past.history += (f"result {type(result).__name__}",)
         return past
 
     def _tell(self, past: Attempts, error: str, failure: Failure, verdict: Verdict) -> None:
