@@ -59,7 +59,13 @@ class Attempts:
         driver, header = self._driver, self._driver.header
         self._began = driver.clock()
         if self._step.special and not self._undo:
-            return await (make_exactly_once if self._step.tx else make_once)(self, driver, self._step)
+            try:
+                if not self._is_wanted():
+                    return Record(Kind.SKIPPED, self._step.name, b"", runtime.unix_time())
+            except Exception as error:  # the condition is the user's code, and a bug in it is one
+                return self._final(error, Verdict(bug=True, repeat=False, in_doubt=False))
+            if self._step.tx or self._step.once:
+                return await (make_exactly_once if self._step.tx else make_once)(self, driver, self._step)
         while True:
             if driver.hold is not None:
                 await driver.hold()
@@ -98,6 +104,13 @@ class Attempts:
             told = Attempted(tuple(self._earlier), self._undo, max(0, self.made - 1 - len(self._earlier)))
             self._driver.notes.append(Record(Kind.ATTEMPTS, record.step, _encode(told), runtime.unix_time()))
         return record
+
+    def _is_wanted(self) -> bool:
+        """Does the step's condition hold?"""
+        step, driver = self._step, self._driver
+        if step.when is None:
+            return True
+        return bool(step.when(**{name: driver.results.get(source) if source else driver.input for name, source in step.when_sources}))
 
     def begin(self, under_way: Effect) -> Awaitable[Any]:
         """The call itself, to be awaited: in a thread if it is a plain function, bounded if there is a limit."""

@@ -70,6 +70,8 @@ class Step(Generic[P, R]):
         self.needs: list[str] = []
         self.sources: tuple[tuple[str, str], ...] = ()  # (parameter, what: a step's name, "" the input, "*" the effect)
         self.once = self.tx = self.special = False
+        self.when: Callable[..., Any] | None = None
+        self.when_sources: tuple[tuple[str, str], ...] = ()
         self.verify: Callable[..., Any] | None = None  # of a step made at most once: what became of it?
         self.verify_sources: tuple[tuple[str, str], ...] = ()
         self.verify_is_async = True
@@ -162,12 +164,13 @@ class Saga(Generic[I]):
     @overload
     def step(self, *, name: str = ..., pivot: bool = ..., after: str | typing.Iterable[str] = ..., retry: Any = ...,
              timeout: float | None = ..., deadline: float | None = ..., undo: Callable[..., Any] | None = ...,
-             once: bool = ..., verify: Callable[..., Any] | None = ..., tx: bool = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+             once: bool = ..., verify: Callable[..., Any] | None = ..., tx: bool = ...,
+             when: Callable[..., Any] | None = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
     def step(self, fn: Callable[..., Any] | None = None, *, name: str = "", pivot: bool = False,
              after: str | typing.Iterable[str] = (), retry: Any = None, timeout: float | None = None,
              deadline: float | None = None, undo: Callable[..., Any] | None = _UNSET, once: bool = False,
-             verify: Callable[..., Any] | None = None, tx: bool = False) -> Any:
+             verify: Callable[..., Any] | None = None, tx: bool = False, when: Callable[..., Any] | None = None) -> Any:
         """Add a step: an `async def`, or a plain `def` that runs in a thread.
 
         Args:
@@ -182,16 +185,35 @@ class Saga(Generic[I]):
             once: make it at most once: its beginning is recorded first, and a crash in it leaves it in doubt.
             verify: with `once`: a function of what the step takes, called when it is in doubt: returns the step's result if
                 the effect exists, None if it certainly does not.
+            when: a plain function of the input and of results above: the step is made if it returns true; else it is skipped,
+                its result is None, and there is nothing to undo.
             tx: its parameter `tx` is the journal's own transaction: what it writes and its record are durable together, or not
                 at all, so it is done exactly once and never in doubt. It runs alone in its run.
         """
         def add(fn: Callable[..., Any]) -> Step[..., Any]:
             step = self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo, tx=tx)
+            if when is not None:
+                self._add_condition(step, when)
             if once or verify is not None:
                 self._make_once(step, verify, retry=retry, once=once)
             return step
 
         return add if fn is None else add(fn)
+
+    def _add_condition(self, step: Step[..., Any], when: Callable[..., Any]) -> None:
+        if step.pivot:
+            raise _wrong(step.fn, f"step {step.name!r} is the point of no return, and has a condition", "put the condition on other steps")
+        if _is_async(when, self.name):
+            raise _wrong(when, "a condition only looks at the input and at results, so it is a plain function", "write def, or a lambda")
+        del self.steps[step.name]  # it cannot be about itself
+        step.when, step.special, step.when_sources = when, True, self.sources_of(when)
+        self.steps[step.name] = step
+        wanted = {*step.needs, *(source for _, source in step.when_sources if source)}
+        step.needs = [each for each in self.steps if each in wanted]
+        gives = step.hints.get("return", Any)
+        step.hints["return"] = gives if gives is Any else gives | None
+        step.result = codec.Decoder(step.hints["return"])
+        self.changed()
 
     def _make_once(self, step: Step[..., Any], verify: Callable[..., Any] | None, *, retry: Any, once: bool) -> None:
         if not once:

@@ -174,6 +174,8 @@ class Driver:
         """Fold a record that is durable already."""
         if record.kind == "done":
             self._keep_result(record.step, record.data)
+        elif record.kind == "skipped":
+            self._keep_result(record.step, b"null")
         elif record.kind == "resolved" and self.machine.abort is None:
             decided = msgspec.json.decode(record.data, type=Resolution)
             if decided.decision == "done":

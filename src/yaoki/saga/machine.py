@@ -76,11 +76,12 @@ class Machine:
         blocked: numbers of the steps that need a person, in the order in which they came to need one.
         waits: until when each parked step waits, by number; 0.0: no limit.
         signals: by number of the step, the first signal that came for it, until it is done.
+        skipped: numbers of the steps whose condition did not hold; they count as done, and leave nothing.
         begun: numbers of the steps that are made at most once, and were begun.
     """
 
     __slots__ = ("_holding", "_left", "_missing", "_ready", "_retried", "_undoable", "abort", "begun", "blocked", "doubt", "graph",
-                 "signals", "steps", "waits")
+                 "signals", "skipped", "steps", "waits")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -96,6 +97,7 @@ class Machine:
         self.blocked: list[int] = []
         self.waits: dict[int, float] = {}
         self.signals: dict[int, bytes] = {}
+        self.skipped: set[int] = set()
         self.begun: set[int] = set()
         for number in graph.roots:
             self.steps[number] = Step.READY
@@ -182,6 +184,8 @@ class Machine:
             self._park(self._number(record), _WAITING.decode(record.data))
         elif kind == "signal":
             self._signalled(self._number(record), record.data)
+        elif kind == "skipped":
+            self._skip(self._number(record))
         elif kind == "started":
             self._begun(self._number(record))
         elif kind == "resolved":
@@ -233,6 +237,15 @@ class Machine:
             raise HistoryError(f"{self.graph.names[number]} does not wait for a signal")
         if self.abort is None and self.steps[number] in _AWAITS:
             self.signals.setdefault(number, data)
+
+    def _skip(self, number: int) -> None:
+        self._expect(number, Step.READY)
+        self._ready.remove(number)
+        self.skipped.add(number)
+        if self.abort:
+            self._clear(number)
+        else:
+            self._advance(number)
 
     def _begun(self, number: int) -> None:
         self._expect(number, Step.READY)
@@ -306,6 +319,9 @@ class Machine:
             step = self.steps[number]
             if number in self._ready:
                 continue  # it is awaited
+            if number in self.skipped:
+                self._clear(number)
+                continue
             if step in {Step.DONE, Step.DOUBTFUL, Step.PARKED} or number in blocked or (step == Step.READY and number in self._retried):
                 self._to_undo(number, in_doubt=step != Step.DONE)
             else:

@@ -47,6 +47,7 @@ class Kind(StrEnum):
     UNDONE = "undone"  # the step's effect is gone
     WAITING = "waiting"  # the step waits for a time, or for a signal: `Waiting`
     SIGNAL = "signal"  # what a step waits for, or will: JSON
+    SKIPPED = "skipped"  # its condition did not hold: its result is null, and there is nothing to undo
     STARTED = "started"  # an attempt of a step that is made at most once begins
     ATTEMPTS = "attempts"  # what became of the earlier attempts of a step that has ended now: `Attempted`; changes nothing
 

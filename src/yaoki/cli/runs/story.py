@@ -18,7 +18,8 @@ from yaoki.saga.drawing import Look, look_of
 from yaoki.saga.drawing.look import STATES
 from yaoki.saga.graph import Graph
 from yaoki.saga.machine import HistoryError, Machine, Step
-from yaoki.saga.records import Abort, Failure, Kind, Record, Resolution, Stored, Waiting
+from yaoki.saga.records import Abort, Attempted, Failure, Kind, Record, Resolution, Stored, Waiting
+from yaoki.text import grouped
 
 
 class Line(NamedTuple):
@@ -89,14 +90,21 @@ class Story:
     def _took(self, number: int) -> str:
         assert self.machine is not None
         name = self.machine.graph.names[number]
-        records = [record for record in self.stored.records if record.step == name]
+        records = [record for record in self.stored.records if record.step == name and record.kind is not Kind.ATTEMPTS]
         if not records:
             return ""
         last = records[-1]
         failures = [_failure(record) for record in records if record.kind in {Kind.FAILED, Kind.BLOCKED}]
-        attempts = f"{failures[-1].attempts} attempts" if failures and failures[-1].attempts > 1 else ""
+        made = failures[-1].attempts if failures else 1 + self._failed_attempts(name)
+        attempts = f"{grouped(made)} attempts" if made > 1 else ""
         time = show_duration(max(0.0, last.at - self._could_begin(number, last))) if last.kind is Kind.DONE else ""
         return "  ".join(part for part in (time, attempts) if part)
+
+    def _failed_attempts(self, name: str) -> int:
+        """Attempts of the step itself that failed before the one that succeeded."""
+        told = [msgspec.json.decode(record.data, type=Attempted) for record in self.stored.records
+                if record.kind is Kind.ATTEMPTS and record.step == name]
+        return sum(len(each.failed) + each.left_out for each in told if not each.undo)
 
     def _could_begin(self, number: int, last: Record) -> float:
         """When the step's last need was done: from then on it could run."""
@@ -110,13 +118,30 @@ class Story:
     def lines(self) -> list[Line]:
         header = self.stored.header
         began = Line(0.0, "▸", "", "started", _shown(header.input), "plain")
-        told = [self._line(record) for record in self.stored.records]
+        told = [line for record in self.stored.records for line in self._lines_of(record)]
         if header.state.is_end:
             mark = "✓" if header.state == "completed" else "∅"
             tone = "good" if header.state == "completed" else "gone"
             result = _shown(header.result) if header.result else ""
             told.append(Line(header.finished_at - header.created_at, mark, "", header.state, result, tone))
         return [began, *told]
+
+    def _lines_of(self, record: Record) -> list[Line]:
+        return self._attempts(record) if record.kind is Kind.ATTEMPTS else [self._line(record)]
+
+    def _attempts(self, record: Record) -> list[Line]:
+        """A line for each attempt before the last one: when it failed, how, and how long the next one waited."""
+        attempted = msgspec.json.decode(record.data, type=Attempted)
+        lines = []
+        for number, failed in enumerate(attempted.failed):
+            if attempted.left_out and number == len(attempted.failed) // 2:
+                lines.append(Line(failed.at - self.stored.header.created_at, "⋮", record.step,
+                                  f"{grouped(attempted.left_out)} more attempts", "", "idle"))
+            error = f"{failed.error}: {failed.message}" if failed.message else failed.error
+            what = f"{'undo ' if attempted.undo else ''}attempt failed"
+            lines.append(Line(failed.at - self.stored.header.created_at, "↻", record.step, what,
+                              f"{error}; again after {show_duration(failed.wait_s)}", "busy"))
+        return lines
 
     def _line(self, record: Record) -> Line:
         at = record.at - self.stored.header.created_at
@@ -157,6 +182,8 @@ def _told(record: Record) -> tuple[str, str, str, str]:
         return "waits", f"until {show_instant(until)}" if until else "for an answer", "idle", "◷"
     if record.kind is Kind.SIGNAL:
         return "answered", _shown(record.data), "plain", "☞"
+    if record.kind is Kind.SKIPPED:
+        return "skipped", "its condition did not hold", "gone", "∅"
     if record.kind is Kind.STARTED:
         return "begun, once", "", "plain", "▸"
     failure = _failure(record)
