@@ -9,7 +9,19 @@ from yaoki.cli.runs.story import Story, own_frames
 from yaoki.saga.drawing.look import STATES
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.machine import Step
-from yaoki.saga.records import Abort, Failure, Header, Kind, Record, Resolution, RunState, Stored, Waiting
+from yaoki.saga.records import (
+    Abort,
+    Attempted,
+    FailedAttempt,
+    Failure,
+    Header,
+    Kind,
+    Record,
+    Resolution,
+    RunState,
+    Stored,
+    Waiting,
+)
 
 GRAPH = Graph("trip", (Node("hotel", undo=True), Node("flight", undo=True), Node("pay", needs=("hotel", "flight"), pivot=True),
                        Node("mail", needs=("pay",))))
@@ -66,12 +78,23 @@ def test_a_person_is_named_with_what_was_decided():
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_of_record_can_be_told(kind: Kind):
     data = {Kind.FAILED: encode(Failure("E")), Kind.BLOCKED: encode(Failure("E", undo=True)), Kind.ABORT: encode(Abort("why")),
-            Kind.RESOLVED: encode(Resolution("done")), Kind.WAITING: encode(Waiting(200.0))}.get(kind, b"1")
+            Kind.RESOLVED: encode(Resolution("done")), Kind.WAITING: encode(Waiting(200.0)),
+            Kind.ATTEMPTS: encode(Attempted((FailedAttempt(100.5, "E", "why", 0.5),)))}.get(kind, b"1")
     line = story(Record(kind, "hotel", data, 101.0), graph=None).lines()[-1]
     assert line.what
     assert line.mark
     if kind is Kind.WAITING:
         assert line.more == "until 1970-01-01T00:03:20.000Z"
+
+
+def test_every_earlier_attempt_has_a_line_with_its_error_and_its_wait():
+    failed = tuple(FailedAttempt(100.1 + n / 10, "ReadTimeout", f"n{n}", 0.05) for n in range(4))
+    note = Record(Kind.ATTEMPTS, "hotel", encode(Attempted(failed, left_out=70)), 100.6)
+    told = story(note, Record(Kind.DONE, "hotel", b"1", 100.6))
+    assert [(line.mark, line.what, line.more) for line in told.lines()[1:4]] == [
+        ("↻", "attempt failed", "ReadTimeout: n0; again after 50 ms"), ("↻", "attempt failed", "ReadTimeout: n1; again after 50 ms"),
+        ("⋮", "70 more attempts", "")]
+    assert "75 attempts" in told.looks()[0].sub
 
 
 def test_a_run_whose_definition_is_not_there_still_has_a_history():

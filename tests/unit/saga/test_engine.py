@@ -25,7 +25,7 @@ from yaoki.errors import (
 )
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Append, NewRun, Query
-from yaoki.saga.records import Kind, Record, RunState
+from yaoki.saga.records import Attempted, Kind, Record, RunState
 
 
 class Trip(msgspec.Struct):
@@ -294,6 +294,34 @@ def test_an_undo_is_retried_through_a_long_outage():
     world.plan["undo flight"] = [ConnectionResetError()] * 50
     assert outcome(world)[0] == "RunUndoneError"
     assert world.log.count("undo flight") == 51
+
+
+def test_earlier_attempts_are_written_with_what_became_of_the_step():
+    world = World(flight=[InDoubtError("lost"), ConnectionRefusedError("nobody there")])
+    saga, journal = trip_saga(world), MemoryJournal()
+    assert outcome(world, saga, journal)[0] == "completed"
+    stored = asyncio.run(journal.read("t"))
+    assert stored is not None
+    (note,) = [record for record in stored.records if record.kind is Kind.ATTEMPTS]
+    told = msgspec.json.decode(note.data, type=Attempted)
+    assert [(failed.error, failed.message) for failed in told.failed] == [
+        ("InDoubtError", "lost"), ("ConnectionRefusedError", "nobody there")]
+    assert all(failed.wait_s > 0 for failed in told.failed)
+    assert resumed(saga, journal) is RunState.COMPLETED, "a note changes nothing"
+
+
+def test_of_a_night_of_attempts_the_beginning_and_the_end_are_told():
+    world = World(payment=[DeclinedError("no")])
+    world.plan["undo flight"] = [ConnectionResetError(str(n)) for n in range(90)]
+    saga, journal = trip_saga(world), MemoryJournal()
+    assert outcome(world, saga, journal)[0] == "RunUndoneError"
+    stored = asyncio.run(journal.read("t"))
+    assert stored is not None
+    (note,) = [record for record in stored.records if record.kind is Kind.ATTEMPTS]
+    told = msgspec.json.decode(note.data, type=Attempted)
+    assert told.undo
+    assert [failed.message for failed in told.failed] == [str(n) for n in [*range(10), *range(80, 90)]]
+    assert told.left_out == 70
 
 
 def test_the_same_id_is_the_same_run_and_another_input_is_refused():
