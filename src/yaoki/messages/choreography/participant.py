@@ -25,7 +25,7 @@ from yaoki.messages.handlers import Handler
 from yaoki.messages.verdict import Retries
 from yaoki.saga.attempt import Attempts
 from yaoki.saga.define import Saga
-from yaoki.saga.records import Failure, Header, Kind, RunState
+from yaoki.saga.records import Failure, Header, Kind, Record, RunState
 
 LONG_S = 30 * 86_400.0
 """A task may try as long as its step says; after the pivot that is until it succeeds."""
@@ -62,9 +62,12 @@ class Participant:
                 f"{self.app.service} cannot take part in {self.saga.name!r} with the steps {unknown or 'none'}",
                 do=f"name some of {', '.join(self.saga.graph.names)}")
         waiting = [node.name for node in self.saga.graph.nodes if node.waits]
-        if waiting:
-            raise DefinitionError(f"{self.saga.name!r} has steps that wait ({', '.join(waiting)}), which a choreography cannot yet",
-                                  do="orchestrate it, or publish a scheduled message in place of the wait")
+        bound = [name for name in sorted(self.steps) if self.saga.steps[name].tx or self.saga.steps[name].once]
+        if waiting or bound:
+            raise DefinitionError(
+                f"{self.saga.name!r} has steps that wait, or are bound to the journal (tx, once), which a choreography has not: "
+                f"{', '.join(waiting + bound)}",
+                do="orchestrate it; or publish a scheduled message in place of the wait, and use the service's own transaction")
 
     async def load(self, run: str) -> Run:
         """The run as this service has heard of it."""
@@ -123,7 +126,7 @@ class Participant:
     async def _is_told(self, task: Task) -> bool:
         """Has this service said what became of it, even if that has not come back from the broker?"""
         name, _, undo = task.action.partition(":")
-        kinds = ("undone",) if undo else ("done", "failed")
+        kinds = ("undone",) if undo else ("done", "failed", "skipped")
         for kind in kinds:
             if await self._own(f"{prefix_of(self.saga, task.run)}{name}/{kind}"):
                 return True
@@ -159,6 +162,8 @@ class _Turn:
         self.clock = runtime.current().monotonic
         self.hold = None
         self.gives_up = False
+        self.now = runtime.unix_time
+        self.notes: list[Record] = []  # of earlier attempts; a choreography does not tell them
         self._load = load
 
     def is_stopping(self) -> bool:

@@ -21,14 +21,14 @@ from yaoki.saga.machine import Machine
 from yaoki.saga.machine import Step as At
 from yaoki.saga.records import Abort, Kind, Record
 
-TOLD_OUTCOME = frozenset({"done", "failed", "blocked", "undone", "resolved"})
+TOLD_OUTCOME = frozenset({"done", "failed", "blocked", "undone", "resolved", "skipped"})
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     """One word on a run.
 
     Attributes:
-        kind: started, begun, done, failed, blocked, undone, resolved, cancel, nudge.
+        kind: started, begun, done, skipped, failed, blocked, undone, resolved, cancel, nudge.
         step: whose. data: JSON: the input, the result, the `Failure`, the `Resolution`, the reason.
         at: seconds since 1970. deadline_at: of a start: when the run undoes itself.
         graph: of a start: the definition's hash.
