@@ -39,7 +39,7 @@ CLAIMS: tuple[tuple[str, int, float | None, float | None], ...] = (
 def main() -> int:
     options = arguments(__doc__)
     report = Report("brownout", options)
-    load = 0.1 if options.quick else 0.25  # of calls, capacity and clients alike: the seconds stay what they are
+    load = 0.05 if options.quick else 0.25  # of calls, capacity and clients alike: the seconds stay what they are
     report.line(f"{'seconds until the callers are served again':<48}" + "".join(f"{count:>9,}" for count in CLIENTS) + "  clients")
     table: dict[str, list[float]] = {}
     detail: dict[str, Any] = {"load": load, "seed": 1, "horizon_s": HORIZON_S, "sent_per_call": {}}
