@@ -40,54 +40,11 @@ from yaoki import events, runtime
 from yaoki.errors import ConfigError, StaleDataError, UsageError
 from yaoki.policies import fuse, sync
 from yaoki.policies.policy import seconds
+from yaoki.policies.staleness import NEVER, Copy
 
 T = TypeVar("T")
 
-_NONE: Any = object()
-
 LEFT_BEHIND_S = 600.0  # no write takes ten minutes
-
-
-class Copy(Generic[T]):
-    """The decider: how old the copy is, and what that means. Instants on the caller's monotonic clock.
-
-    Args:
-        valid_for_s: seconds after which the copy is not read any more.
-        alarm_after_s: seconds after which somebody is told, at most `valid_for_s`.
-    """
-
-    __slots__ = ("_alarmed", "alarm_after_s", "at", "valid_for_s", "value")
-
-    def __init__(self, valid_for_s: float, alarm_after_s: float) -> None:
-        if not 0 < alarm_after_s <= valid_for_s:
-            raise ConfigError(f"alarm_after={alarm_after_s!r} s is not within valid_for={valid_for_s!r} s",
-                              do="give an alarm time above 0 that leaves time to act before the data expires")
-        self.valid_for_s = valid_for_s
-        self.alarm_after_s = alarm_after_s
-        self.at = float("-inf")
-        self.value: T = _NONE
-        self._alarmed = False
-
-    def put(self, value: T, at: float) -> bool:
-        """Take in data as of `at`. False, and nothing changes, when what is held is newer."""
-        if at < self.at:
-            return False
-        self.value, self.at, self._alarmed = value, at, False
-        return True
-
-    def age_s(self, now: float) -> float:
-        """Seconds since it was fetched; infinite when it never was."""
-        return now - self.at
-
-    def is_valid(self, now: float) -> bool:
-        return now - self.at <= self.valid_for_s
-
-    def alarms(self, now: float) -> bool:
-        """Is it time to tell somebody? True once for each time the copy becomes too old."""
-        if self._alarmed or now - self.at <= self.alarm_after_s:
-            return False
-        self._alarmed = True
-        return True
 
 
 class Saved(msgspec.Struct, forbid_unknown_fields=True):
@@ -146,8 +103,8 @@ class Pushed(Generic[T]):
         age_s = runtime.monotonic() - at
         if age_s > copy.valid_for_s:
             self.check()
-            state = f"is {age_s:.0f} s old, and valid for {copy.valid_for_s:g} s" if value is not _NONE else "was never fetched"
-            raise StaleDataError(f"pushed data {self.name!r} {state}.", age_s=age_s if value is not _NONE else None,
+            state = f"is {age_s:.0f} s old, and valid for {copy.valid_for_s:g} s" if value is not NEVER else "was never fetched"
+            raise StaleDataError(f"pushed data {self.name!r} {state}.", age_s=age_s if value is not NEVER else None,
                                  do="Look at its source: PushedFailed events say why fetching fails.")
         return value
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from virtual_time import Clock, run
 from yaoki import events, runtime
 from yaoki.errors import ConfigError, StaleDataError, UsageError
-from yaoki.policies.pushed import Copy, Pushed
+from yaoki.policies.pushed import Pushed
+from yaoki.policies.staleness import Copy
 
 Prices = dict[str, int]
 
