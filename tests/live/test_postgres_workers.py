@@ -15,7 +15,7 @@ from cut_proxy import CutProxy
 from servers import PostgresServer
 from yaoki import Effect, Saga, events
 from yaoki.app import App
-from yaoki.errors import FencedError, JournalForeignError, RunBlockedError, RunUndoneError
+from yaoki.errors import FencedError, JournalError, JournalForeignError, RunBlockedError, RunUndoneError
 from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.postgres.schema import VERSION, upgrade
@@ -384,3 +384,41 @@ async def test_runs_that_new_code_cannot_go_on_with_wait_for_old_workers_and_it_
             assert await app.journal.stranded() == []
             assert await asyncio.wait_for(beside.run(saga, "r").result(), 5) == 5
     assert [name for name, _, _ in old.log] == ["first", "third"]
+
+
+async def test_what_was_claimed_and_could_not_be_loaded_is_given_back(url: str):
+    """Found by the torture: the server went away between a claim and the reading of its histories, and the runs were nobody's."""
+    journal = PostgresJournal(url)
+    await journal.open()
+    await journal.create(NewRun("a", "pair", "h", b"1", keep=False))
+    fetch = journal._side.fetch
+
+    async def away(*_: Any) -> Any:
+        raise JournalError("the server is away")
+
+    journal._side.fetch = away  # type: ignore[method-assign]
+    with pytest.raises(JournalError):
+        await journal.take(5)
+    journal._side.fetch = fetch  # type: ignore[method-assign]
+    assert [stored.header.id for stored in await journal.take(5)] == ["a"]
+    await journal.close()
+
+
+async def test_a_claim_that_was_given_up_on_is_settled_before_the_next(url: str):
+    journal = PostgresJournal(url)
+    await journal.open()
+    await journal.create(NewRun("a", "pair", "h", b"1", keep=False))
+    await journal.create(NewRun("mine", "pair", "h", b"1"))
+    run = journal._side.run
+
+    async def given_up(work: Any) -> Any:
+        await run(work)
+        raise JournalError("no answer within the patience")
+
+    journal._side.run = given_up  # type: ignore[method-assign]
+    with pytest.raises(JournalError):
+        await journal.take(5)
+    journal._side.run = run  # type: ignore[method-assign]
+    assert await journal.take(5) == [], "what came through is noticed, and given back"
+    assert [stored.header.id for stored in await journal.take(5)] == ["a"], "and what this worker began itself is left alone"
+    await journal.close()

@@ -462,7 +462,7 @@ class Engine:
                 life = self._lives
                 page = await self._next_page(wanted)
                 self._backlog = self._backlog or (bool(page) if self.journal.shared else len(page) == wanted)
-                asked = await self.journal.requests() if page and self.journal.shared else []
+                asked = await self._asked_of(page)
                 if life != self._lives:
                     break
                 for stored in page:
@@ -479,6 +479,17 @@ class Engine:
                 self._break(error)  # else the server is away for a while: the next look tries again
         finally:
             self._feeding = None
+
+    async def _asked_of(self, page: list[Stored]) -> list[Request]:
+        """What is asked of runs that were just taken on a shared journal; if that cannot be told now, they go back."""
+        if not page or not self.journal.shared:
+            return []
+        try:
+            return await self.journal.requests()
+        except BaseException:
+            for stored in page:
+                self.journal.release(stored.header.no)
+            raise
 
     async def _next_page(self, wanted: int) -> list[Stored]:
         if not self._resumed:

@@ -68,6 +68,7 @@ class PostgresJournal:
         self._lanes: dict[Lane, int] = {}
         self._held: set[int] = set()  # what this incarnation owns, as far as it knows
         self._released: list[int] = []
+        self._unsure = False  # was the last claim given up on, so that nobody knows what became of it?
         self._offset = 0.0  # the server's clock less our monotonic one
         self._lost: FencedError | None = None
 
@@ -99,6 +100,7 @@ class PostgresJournal:
         self.incarnation, self._batch, self._claim, self._lost = row["no"], 0, 0, None
         self._held.clear()
         self._released.clear()
+        self._unsure = False
         await self._learn_lanes()
         self._lease = Lease(self.target, self.incarnation, self._was_fenced)
         self._lease.start()
@@ -278,13 +280,19 @@ class PostgresJournal:
     # ── taking runs up ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def take(self, limit: int) -> list[Stored]:
-        rows = await self._claimed(sql.CLAIM, limit, self._graphs, self._queues, LANE_SHARE)
-        return await self._with_records(sorted((_header(row) for row in rows), key=lambda header: header.no))
+        return await self._taken(await self._claimed(sql.CLAIM, limit, self._graphs, self._queues, LANE_SHARE))
 
     async def take_one(self, run_id: str) -> Stored | None:
-        rows = await self._claimed(sql.CLAIM_ONE, run_id)
-        found = await self._with_records([_header(row) for row in rows])
+        found = await self._taken(await self._claimed(sql.CLAIM_ONE, run_id))
         return found[0] if found else None
+
+    async def _taken(self, rows: list[Any]) -> list[Stored]:
+        try:
+            return await self._with_records(sorted((_header(row) for row in rows), key=lambda header: header.no))
+        except BaseException:  # nobody will drive them: give them back, or they would be ours until this worker ends
+            for row in rows:
+                self.release(row["no"])
+            raise
 
     def release(self, no: int) -> None:
         self._released.append(no)
@@ -294,11 +302,15 @@ class PostgresJournal:
         """Give back what was released."""
         if self._released:
             numbers, self._released = self._released, []
-            await self._fenced_claim(sql.RELEASE, numbers)
+            try:
+                await self._fenced_claim(sql.RELEASE, numbers)
+            except BaseException:
+                self._released += numbers
+                raise
 
     async def peek(self) -> tuple[bool, bool]:
         (row,) = await self._side.fetch(sql.PEEK, self._graphs, self._queues)
-        return row["due"], row["asked"]
+        return row["due"] or bool(self._released), row["asked"]  # what is to be given back goes with the next claim
 
     async def _claimed(self, statement: str, *values: Any) -> list[Any]:
         await self.flush()
@@ -311,6 +323,8 @@ class PostgresJournal:
         async with self._claiming:
             if self._lost is not None:
                 raise self._lost
+            if self._unsure:
+                await self._settle_claim()
             number = self._claim + 1
 
             async def send(connection: Connection) -> list[Any]:
@@ -322,13 +336,22 @@ class PostgresJournal:
                     self._was_fenced()
                     assert self._lost is not None
                     raise self._lost
-                # The claim came through, and its answer was lost: what we own and do not know of is what it gave.
-                owned = await connection.fetch(sql.OWNED, self.incarnation)
-                return [row for row in owned if row["no"] not in self._held]
+                # It came through, and its answer was lost.
+                return list(await connection.fetch(sql.CLAIMED, self.incarnation, number))
 
+            self._unsure = True
             rows = await self._side.run(send)
-            self._claim = number
+            self._claim, self._unsure = number, False
             return rows
+
+    async def _settle_claim(self) -> None:
+        """The last claim was given up on while the server was away. What it took, if it came through, goes back."""
+        number = self._claim + 1
+        (row,) = await self._side.fetch(sql.DID_COMMIT, self.incarnation)
+        if row["claim"] == number:
+            self._claim = number
+            self._released += [each["no"] for each in await self._side.fetch(sql.CLAIMED, self.incarnation, number)]
+        self._unsure = False
 
     async def _with_records(self, headers: list[Header]) -> list[Stored]:
         stored = {header.no: Stored(header, []) for header in headers}

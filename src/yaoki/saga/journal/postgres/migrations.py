@@ -57,6 +57,7 @@ CREATE TABLE yaoki.run (
     fence       integer NOT NULL DEFAULT 0,
     lane        integer NOT NULL,
     owner       bigint,
+    claim       bigint NOT NULL DEFAULT 0,  -- the owner's number of the claim by which it has this run
     due_at      double precision NOT NULL
 ) WITH (fillfactor = 45);
 -- `owner` and `due_at` do not change when a run ends, and nothing that changes then is indexed, so that the end is a

@@ -110,19 +110,19 @@ CLAIM = f"""{_FENCE.format(counter="claim")}, lanes AS (
         LIMIT greatest($6::bigint, $3::bigint / (SELECT greatest(count(*), 1) FROM lanes)) FOR UPDATE SKIP LOCKED
     ) AS found LIMIT $3::bigint
 ), claimed AS (
-    UPDATE yaoki.run SET owner = $1, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM picked WHERE run.no = picked.no
+    UPDATE yaoki.run SET owner = $1, claim = $2, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM picked WHERE run.no = picked.no
     RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}
 )
 SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
 
 CLAIM_ONE = f"""{_FENCE.format(counter="claim")}, claimed AS (
-    UPDATE yaoki.run SET owner = $1, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM fence
+    UPDATE yaoki.run SET owner = $1, claim = $2, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM fence
     WHERE run.id = $3 AND run.finished_at = 0 AND (run.owner IS NULL OR run.owner = $1)
     RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}
 )
 SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
 
-OWNED = f"SELECT {HEADER} FROM yaoki.run WHERE owner = $1 AND finished_at = 0"
+CLAIMED = f"SELECT {HEADER} FROM yaoki.run WHERE owner = $1 AND claim = $2 AND finished_at = 0"
 RELEASE = f"""{_FENCE.format(counter="claim")}, freed AS (
     UPDATE yaoki.run SET owner = NULL FROM fence WHERE run.no = ANY($3::bigint[]) AND run.owner = $1
 ) SELECT no FROM fence"""
