@@ -24,8 +24,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 import asyncpg
-from _report import Report, arguments
-from sagas import DBOS_PROGRAM, our_saga, peer
+from _report import Report, arguments, peers_python
+from sagas import DBOS_PROGRAM, our_saga
 
 import yaoki
 from servers import PostgresServer, running_postgres
@@ -99,7 +99,7 @@ def dbos(url: str, in_flight: int, runs: int) -> dict[str, float]:
     """DBOS on a database of the same server."""
     program = DBOS_PROGRAM.replace('f"sqlite:///{folder}/dbos-{in_flight}-{fails}.sqlite"', "folder")
     assert program != DBOS_PROGRAM
-    done = subprocess.run([peer(), "-c", program, url, str(in_flight), str(runs), "0"], check=True, capture_output=True, text=True,
+    done = subprocess.run([peers_python("dbos"), "-c", program, url, str(in_flight), str(runs), "0"], check=True, capture_output=True, text=True,
                           env={**os.environ, "DBOS__VMID": ""})
     return dict(json.loads(done.stdout.strip().splitlines()[-1]))
 
@@ -179,7 +179,7 @@ def idle(server: PostgresServer, url: str, seconds: float) -> dict[str, float]:
 def main() -> int:
     options = arguments(__doc__, waiting={"type": int, "default": 0, "help": "the many waiting runs of the claim test"})
     report = Report("sagas_postgres", options)
-    peer()
+    peers_python("dbos")
     quick = options.quick
     many = options.waiting or (200_000 if quick else 10_000_000)
     table: dict[str, Any] = {"peer": "dbos 3.4.0 on the same server", "settings": "fsync on, defaults"}
