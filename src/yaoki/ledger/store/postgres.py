@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -29,23 +30,22 @@ from yaoki.ledger.store.sqlite import conflict
 
 SETUP_LOCK = 0x79616F6B  # "yaok": two processes that set up at once take turns
 
+# The keys come sorted, always in the same order, so that two batches never wait for each other in a circle.
 APPEND = """
-WITH input AS (
-    SELECT *, row_number() OVER (PARTITION BY key ORDER BY ord) AS nth
-    FROM unnest($1::text[], $2::int[], $3::bytea[], $4::bytea[], $5::bytea[], $6::bytea[], $7::int[], $8::text[])
-        WITH ORDINALITY AS t (key, part, digest, salt, commitment, content, schema, traceparent, ord)
-), head AS (
+WITH head AS (
     INSERT INTO yaoki_ledger_head AS h (key, version, eff_xid)
-        SELECT key, count(*), pg_current_xact_id()::text::bigint FROM input
-        WHERE $9::bigint IS NULL OR $9 = 0 OR EXISTS (SELECT 1 FROM yaoki_ledger_head o WHERE o.key = input.key)
-        GROUP BY key ORDER BY key  -- always in this order, so that two batches never wait for each other in a circle
+        SELECT key, n, pg_current_xact_id()::text::bigint FROM unnest($1::text[], $2::bigint[]) AS k (key, n)
+        WHERE $3::bigint IS NULL OR $3 = 0 OR EXISTS (SELECT 1 FROM yaoki_ledger_head o WHERE o.key = k.key)
     ON CONFLICT (key) DO UPDATE SET version = h.version + excluded.version,
-        eff_xid = greatest(h.eff_xid, excluded.eff_xid) WHERE $9::bigint IS NULL OR h.version = $9
+        eff_xid = greatest(h.eff_xid, excluded.eff_xid) WHERE $3::bigint IS NULL OR h.version = $3
     RETURNING h.key, h.version, h.eff_xid
-), total AS (SELECT key, count(*) AS n FROM input GROUP BY key)
+)
 INSERT INTO yaoki_ledger_version (eff_xid, part, key, version, digest, salt, commitment, content, schema, traceparent)
-    SELECT head.eff_xid, part, key, head.version - n + nth, digest, salt, commitment, content, schema, traceparent
-    FROM input JOIN head USING (key) JOIN total USING (key) ORDER BY ord
+    SELECT head.eff_xid, part, key, head.version - later, digest, salt, commitment, content, schema, traceparent
+    FROM unnest($4::bigint[], $5::text[], $6::int[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::int[],
+                $12::text[]) WITH ORDINALITY
+        AS t (later, key, part, digest, salt, commitment, content, schema, traceparent, ord)
+    JOIN head USING (key) ORDER BY ord
 RETURNING version"""
 
 READY = """SELECT eff_xid, pos, key, version, digest, commitment, extract(epoch FROM written_at)::float8, schema
@@ -96,10 +96,16 @@ class AsyncpgTx:
         return await self._append(rows)
 
     async def _append(self, rows: Sequence[NewRow]) -> list[int]:
-        expect = rows[0].expect
+        counts = Counter(row.key for row in rows)
+        keys = sorted(counts)
+        left = dict(counts)
+        later = []  # how many versions of its key come after each row in this batch
+        for row in rows:
+            left[row.key] -= 1
+            later.append(left[row.key])
         columns = [[getattr(row, name) for row in rows] for name in
                    ("key", "part", "digest", "salt", "commitment", "content", "schema", "traceparent")]
-        written = await self.fetch(APPEND, *columns, expect)
+        written = await self.fetch(APPEND, keys, [counts[key] for key in keys], rows[0].expect, later, *columns)
         if len(written) != len(rows):
             actual = await self.fetch("SELECT version FROM yaoki_ledger_head WHERE key = $1", rows[0].key)
             raise conflict(rows[0], actual[0][0] if actual else 0)
@@ -143,7 +149,7 @@ class PostgresStore:
 
     async def open(self) -> None:
         try:
-            self._pool = await asyncpg.create_pool(self._url, min_size=1, max_size=self._pool_size)
+            self._pool = await asyncpg.create_pool(self._url, min_size=1, max_size=self._pool_size, reset=_nothing_to_reset)
         except (OSError, asyncpg.PostgresError) as error:
             raise LedgerError(f"PostgreSQL does not let us in at {self.name}: {error}",
                               do="check the address, the database's name and the role's rights") from error
@@ -217,6 +223,10 @@ class PostgresStore:
         if self._pool is None:
             raise LedgerError(f"the ledger at {self.name} is not open", do="use it inside `async with`")
         return self._pool
+
+
+async def _nothing_to_reset(_connection: Any) -> None:
+    """Our transactions leave no session state behind, so the round trip that would clear it is saved."""
 
 
 def numbered(sql: str) -> str:
