@@ -185,14 +185,15 @@ class Attempts:
     def _weigh(self, verdict: Verdict) -> None:
         """One attempt in doubt keeps a step in doubt whatever the later ones say, for its undo is harmless.
 
-        A pivot without an undo has only one way out of doubt: repeat it, with the same key, until there is an answer.
+        A pivot without an undo has only one way out of doubt: repeat it, with the same key, until the service answers. That
+        an attempt was refused on its way says nothing about the ones before it.
         """
-        if not self._step.pivot or self._step.undo_fn is not None:
-            self._doubt = self._doubt or verdict.in_doubt
-            return
-        self._doubt = self.forward = verdict.in_doubt
-        if verdict.in_doubt:
-            self._retrying = FORWARD
+        answered = not verdict.in_doubt and not verdict.repeat
+        self._doubt = verdict.in_doubt or self._doubt
+        if self._step.pivot and self._step.undo_fn is None:
+            self._doubt = self.forward = self._doubt and not answered
+            if self.forward:
+                self._retrying = FORWARD
 
     def _delay(self, verdict: Verdict) -> float | None:
         if not verdict.repeat or (verdict.retried > 1 and not self._retrying.again):

@@ -318,9 +318,10 @@ class Driver:
                 self._answered(no)
 
     async def _cancel(self, abort: Abort) -> None:
-        if self.machine.abort or self.machine.past_pivot or self.machine.state.is_end:
+        started = self._started()
+        if self.machine.abort or self.machine.state.is_end or self.machine.too_late(started):
             return
-        await self.write(self._abort(msgspec.structs.replace(abort, started=self._started())))
+        await self.write(self._abort(msgspec.structs.replace(abort, started=started)))
 
     async def _resolve(self, step: str, resolution: Resolution) -> None:
         number = self.machine.graph.index.get(step, -1)

@@ -28,7 +28,7 @@ Source: Garcia-Molina and Salem, Sagas, SIGMOD 1987, with the graph of actions o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import IntEnum
 
 import msgspec
@@ -154,6 +154,19 @@ class Machine:
     def past_pivot(self) -> bool:
         """Is the pivot done, so that the run can only go forward?"""
         return self.graph.pivot >= 0 and self.steps[self.graph.pivot] == Step.DONE
+
+    def too_late(self, started: Collection[str]) -> bool:
+        """Can the run only go forward, because its pivot is done, or may be and could not be undone?
+
+        started: steps that run, or that may have been running when a process died.
+        """
+        pivot = self.graph.pivot
+        if pivot < 0 or self.steps[pivot] == Step.DONE:
+            return pivot >= 0
+        if self.graph.nodes[pivot].undo:
+            return False
+        begun = self.graph.names[pivot] in started or pivot in self._retried
+        return self.steps[pivot] in {Step.BLOCKED, Step.DOUBTFUL} or (self.steps[pivot] == Step.READY and begun)
 
     def is_done(self, name: str) -> bool:
         return self.steps[self.graph.index[name]] == Step.DONE
@@ -305,8 +318,8 @@ class Machine:
             self.steps[number] = Step.FAILED
 
     def _abort(self, abort: Abort) -> None:
-        if self.abort or self.past_pivot:
-            raise HistoryError("a run is aborted once, and never after its pivot")
+        if self.abort or self.too_late(abort.started):
+            raise HistoryError("a run is aborted once, and never after its pivot, or while nobody knows of it")
         self.abort = abort
         self._left = len(self.graph)
         self._holding = self.graph.follower_counts.copy()

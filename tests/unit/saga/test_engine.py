@@ -412,8 +412,8 @@ def test_a_steps_deadline_bounds_all_its_attempts():
     assert len(tries) > 2
 
 
-def pivoted(world: World) -> Saga[Trip]:
-    saga = Saga("pivoted", input=Trip)
+def pivoted(world: World, **options: Any) -> Saga[Trip]:
+    saga = Saga("pivoted", input=Trip, **options)
 
     @saga.step
     async def hotel(trip: Trip) -> str:
@@ -467,6 +467,52 @@ def test_a_step_whose_last_request_did_nothing_is_undone_for_the_ones_before_it(
 
     assert outcome(world, saga)[0] == "RunUndoneError"
     assert world.log[-1] == "refund?"
+
+
+def test_a_refusal_on_the_way_is_no_answer_to_a_pivot_in_doubt():
+    world = World(payment=[InDoubtError("lost"), ConnectionRefusedError(), ConnectionRefusedError(), ConnectionRefusedError(), 1.0])
+    saga = pivoted(world)
+
+    async def work(app: App) -> RunState:
+        handle = await app.start(saga, Trip(), id="t")
+        while len([name for name in world.log if name == "payment"]) < 3:
+            await runtime.sleep(0.01)
+        await handle.cancel("too late: it may be paid")
+        return await handle.wait()
+
+    assert on_app(saga, work) is RunState.COMPLETED
+    assert "undo hotel" not in world.log
+
+
+def test_a_pivot_that_an_earlier_process_may_have_made_is_not_given_up_by_a_deadline():
+    world = World(payment=[50.0])
+    saga, journal = pivoted(world, deadline=30.0), MemoryJournal()
+    killed(saga, journal, 1.0)
+
+    async def main() -> RunState:
+        await runtime.sleep(100.0)
+        async with App(journal, [saga], concurrency=10, grace=0.0) as app:
+            return await app.run(saga, "t").wait()
+
+    assert run(main()) is RunState.COMPLETED
+    assert "undo hotel" not in world.log
+
+
+def test_a_pivot_that_is_blocked_by_a_bug_and_has_no_undo_is_not_cancelled_but_resolved():
+    world = World(payment=[KeyError("after it was paid")])
+    saga = pivoted(world)
+
+    async def work(app: App) -> RunState:
+        handle = await app.start(saga, Trip(), id="t")
+        assert await handle.wait() is RunState.BLOCKED
+        await handle.cancel("by somebody in a hurry")
+        assert await handle.wait() is RunState.BLOCKED
+        assert "undo hotel" not in world.log
+        await handle.resolve("payment", "undone")
+        return await handle.wait()
+
+    assert on_app(saga, work) is RunState.UNDONE
+    assert world.log[-1] == "undo hotel"
 
 
 def test_a_decline_after_the_pivot_is_for_a_person():

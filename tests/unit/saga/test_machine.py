@@ -111,6 +111,20 @@ def test_after_the_pivot_a_run_cannot_be_aborted():
         machine.apply(abort())
 
 
+@pytest.mark.parametrize("pivot", [blocked("payment"), failed("payment", in_doubt=True)])
+def test_a_pivot_that_may_have_happened_and_has_no_undo_cannot_be_aborted(pivot: Record):
+    machine = decide(TRIP, [done("hotel"), done("flight"), done("points"), pivot])
+    assert machine.too_late(())
+    with pytest.raises(HistoryError):
+        machine.apply(abort())
+
+
+def test_a_pivot_is_aborted_before_it_begins_and_not_while_it_may_be_running():
+    history = [done("hotel"), done("flight"), done("points")]
+    assert not decide(TRIP, history).too_late(())
+    assert decide(TRIP, history).too_late(["payment"])
+
+
 def test_a_blocked_step_waits_for_a_person_and_goes_on():
     machine = decide(TRIP, [done("flight"), blocked("hotel")])
     assert machine.state is RunState.BLOCKED
@@ -245,8 +259,15 @@ class World:
             return
         if outcome in {"ok", "bug"} or (outcome == "doubt" and self.draw(st.booleans())):
             self.effects.add(name)
+        node = self.graph.nodes[self.graph.index[name]]
         if self.machine.past_pivot:
             self.write(done(name) if outcome == "ok" else blocked(name))
+        elif node.pivot and not node.undo and outcome in {"doubt", "failed"}:
+            # Only its answer ends the doubt: it is repeated until the service says yes or no, and it says no of nothing that it did.
+            if outcome == "doubt" or name in self.effects:
+                self.perhaps.add(name)
+            else:
+                self.write(failed(name))
         else:
             # What an earlier process may have begun stays in doubt whatever this attempt says (`attempt.py`).
             record = {"ok": done(name), "failed": failed(name, in_doubt=name in self.perhaps), "doubt": failed(name, in_doubt=True), "bug": blocked(name)}
@@ -263,7 +284,8 @@ class World:
         self.settle()
 
     def cancel(self, _: str) -> None:
-        if all(not self.graph.nodes[self.graph.index[name]].pivot for name in self.running):
+        pivoting = any(self.graph.nodes[self.graph.index[name]].pivot for name in self.running)
+        if not pivoting and not self.machine.too_late(self.begun()):
             self.write(abort(*self.begun(), cancelled=True))
 
     def resolve(self, name: str) -> None:
@@ -289,7 +311,8 @@ def test_whatever_happens_every_run_ends_and_leaves_all_or_nothing(graph: Graph,
         assert world.effects == set(graph.names)
     else:
         undoable = {node.name for node in graph.nodes if node.undo}
-        assert not world.effects & undoable
+        pivot = {node.name for node in graph.nodes if node.pivot}
+        assert not world.effects & (undoable | pivot), "what cannot be undone exists, and the run says undone"
         assert state is (RunState.CANCELLED if world.machine.abort and world.machine.abort.cancelled else RunState.UNDONE)
     # The fold of the whole history is the machine that acted: nothing was known that is not written down.
     again = decide(graph, world.history)
