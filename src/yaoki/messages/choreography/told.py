@@ -18,7 +18,6 @@ from yaoki.errors import InputError
 from yaoki.messages.envelope import SAGA_TYPES, Message
 from yaoki.saga.define import Saga
 from yaoki.saga.machine import Machine
-from yaoki.saga.machine import Step as At
 from yaoki.saga.records import Abort, Kind, Record
 
 TOLD_OUTCOME = frozenset({"done", "failed", "blocked", "undone", "resolved", "skipped"})
@@ -112,10 +111,7 @@ class Run:
         """A pivot that cannot be undone, and may be under way, is waited for like one that is done."""
         machine = self.machine
         assert machine is not None
-        pivot = machine.graph.pivot
-        too_late = machine.past_pivot or (
-            pivot >= 0 and not machine.graph.nodes[pivot].undo and machine.steps[pivot] in {At.READY, At.BLOCKED})
-        if machine.abort is None and not machine.state.is_end and not too_late:
+        if machine.abort is None and not machine.state.is_end and not machine.too_late(machine.start):
             why = msgspec.json.decode(told.data, type=Abort)
             self._abort(Abort(why.reason, "", tuple(machine.start), why.cancelled), told.at)
 
