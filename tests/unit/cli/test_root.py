@@ -140,3 +140,9 @@ def test_colour_only_where_it_is_wanted(variables: dict[str, str], colored: bool
         monkeypatch.setenv(name, value)
     run(["config", "show"])
     assert ("\x1b[" in capsys.readouterr().out) == colored
+
+
+@pytest.mark.parametrize("words", [("runs", "resolve"), ("run",), ("explore",), ("plan",), ("runs", "retry")])
+def test_lines_of_a_help_text_that_are_to_be_kept_are_kept(words: tuple[str, ...], capfd: pytest.CaptureFixture[str]):
+    assert run([*words, "--help"]) == 0
+    assert "\\b" not in capfd.readouterr().out

@@ -92,10 +92,12 @@ def _module_of(noun: str) -> str:
 
 
 def with_json(command: click.Command) -> click.Command:
-    """Give a command, and all below it, the `--json` option, unless it has one of its own."""
+    """Give a command, and all below it, the `--json` option, unless it has one of its own; mend what help texts lost."""
     if not any("--json" in parameter.opts for parameter in command.params):
         command.params.append(click.Option(["--json"], is_flag=True, expose_value=False, is_eager=True, callback=_set_json,
                                            help="Print JSON: one object, or one a line."))
+    if command.help:  # in a raw docstring, click's mark for "keep these lines" is two characters
+        command.help = command.help.replace("\\b\n", "\b\n")
     for below in getattr(command, "commands", {}).values():
         with_json(below)
     return command
