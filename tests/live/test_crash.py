@@ -33,8 +33,9 @@ def torture(folder: Path, *, kills: int, runs: int, seed: int) -> tuple[int, int
     in_the_middle = 0
     for _ in range(kills):
         worker = start(folder, runs)
-        # Python needs a third of a second to start; from then on every instant is as good as any.
-        time.sleep(rng.uniform(0.2, 1.1))
+        if rng.random() < 0.8:  # else it is killed while it starts
+            wait_for_words(folder, worker)
+        time.sleep(rng.uniform(0.0, 0.4))
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait()
         in_the_middle += 0 < unfinished(folder) < runs
@@ -42,6 +43,16 @@ def torture(folder: Path, *, kills: int, runs: int, seed: int) -> tuple[int, int
     worker = start(folder, runs)
     assert worker.wait(timeout=240) == 0
     return check(folder, runs)
+
+
+def wait_for_words(folder: Path, worker: subprocess.Popen[bytes]) -> None:
+    """Until the worker says something: it takes up runs by then."""
+    output = folder / "output.txt"
+    before = output.stat().st_size
+    for _ in range(3000):
+        if output.stat().st_size > before or worker.poll() is not None:
+            return
+        time.sleep(0.01)
 
 
 def unfinished(folder: Path) -> int:
