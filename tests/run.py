@@ -39,7 +39,8 @@ def main(words: list[str]) -> int:
             if done.returncode:
                 print(done.stdout, done.stderr)
                 return 1
-        pytest += ["--durations=12"]
+        # Two processes: the tests are made for it, and a small machine has two cores. A file stays together.
+        pytest += ["--durations=12", "-n", "2", "--dist", "loadfile"]
     return subprocess.run([*pytest, *words], cwd=ROOT, env=env, check=False).returncode
 
 

@@ -69,7 +69,8 @@ class SharedSimJournal(SimJournal):
 
     Args:
         world, platter: as for `SimJournal`. name: the worker's.
-        fencing: False leaves the fence out, to see what it is for.
+        fencing: False leaves the fence out, and the check of the records' numbers, which is a second one, to see what they
+            are for.
     """
 
     shared = True
@@ -147,6 +148,8 @@ class SharedSimJournal(SimJournal):
                 self.table.owners[created.header.no] = me
                 self._headers[created.header.no].fence = created.header.fence = 1
             return created
+        if not self.fencing:
+            operation = msgspec.structs.replace(operation, seq=len(self._records[operation.run]))
         self._append(operation)
         if operation.due_at is not None:
             self.table.owners.pop(operation.run, None)

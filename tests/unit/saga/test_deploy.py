@@ -98,8 +98,8 @@ def history_of(graph: Graph, rng: Random) -> list[Record]:
                 options.append(Record(Kind.FAILED, name, msgspec.json.encode(Failure("X", in_doubt=True))))
         options += [Record(Kind.DONE, name, b"1") for name, _ in machine.ripe(5.0)]
         options += [Record(Kind.UNDONE, name) for name in machine.undo]
-        if machine.abort is None and not machine.past_pivot and rng.random() < 0.2:
-            started = tuple(name for name in machine.start if rng.random() < 0.5)
+        started = tuple(name for name in machine.start if rng.random() < 0.5)
+        if machine.abort is None and not machine.too_late(started) and rng.random() < 0.2:
             options = [Record(Kind.ABORT, "", msgspec.json.encode(Abort("x", started=started)))]
         if machine.state.is_end or not options:
             break

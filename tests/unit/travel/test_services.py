@@ -158,7 +158,6 @@ def test_a_service_that_starts_again_finds_what_it_had(tmp_path: Path) -> None:
 
 
 def test_a_desk_finds_its_service_by_the_environment_or_the_default_port(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(desks, "_addresses", {})
     monkeypatch.setenv("TRAVEL_HOTEL", "http://elsewhere")
     assert desks.url_of("hotel") == "http://elsewhere"
     assert desks.url_of("payment") == "http://127.0.0.1:8104"
