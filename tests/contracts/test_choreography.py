@@ -304,7 +304,7 @@ async def test_a_run_whose_deadline_passes_undoes_itself(form):
     async with form(world, deadline=0.6) as saga:
         await saga.start(run)
         await until(lambda: world.calls["seat"])
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(3.0)  # the deadline, and ample time for everybody to hear of it
         world.gate.set()
         assert await saga.wait(run) is RunState.UNDONE
     assert world.effects == set()
