@@ -187,10 +187,11 @@ class Report:
 
     def summary(self) -> str:
         """One paragraph."""
-        rate = f", {self.executions / self.seconds:,.0f}/s" if self.seconds > 0.01 else ""
+        seconds = round(self.seconds, 3)  # as `to_dict` keeps it, so that a report read back says the same
+        rate = f", {self.executions / seconds:,.0f}/s" if seconds > 0.01 else ""
         depths = ", ".join(f"{self.by_depth[key]:,} with {key} fault{'s' if key != 1 else ''}" for key in sorted(self.by_depth))
         size = f"{self.points} points without faults, {len(self.kinds)} kinds of fault"
-        lines = [f"{self.name}: {self.executions:,} executions in {self.seconds:.2f} s{rate} ({depths}), {size}"]
+        lines = [f"{self.name}: {self.executions:,} executions in {seconds:.2f} s{rate} ({depths}), {size}"]
         if self.pruned:
             lines.append("left out because another execution covers it: " + ", ".join(f"{count:,} ({rule})" for rule, count in sorted(self.pruned.items()) if count))
         if self.stopped:

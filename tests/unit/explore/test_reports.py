@@ -32,7 +32,9 @@ def report() -> Report:
     return explore(Scenario(pay, name="pay"), faults=1)
 
 
-def test_a_report_survives_json(report):
+@pytest.mark.parametrize("seconds", [0.0, 0.2849999, 0.0100004, 12.3456789])
+def test_a_report_survives_json(report, seconds):
+    report.seconds = seconds
     data = json.loads(json.dumps(report.to_dict()))
     again = Report.from_dict(data)
     assert again.to_dict() == report.to_dict()
