@@ -141,7 +141,7 @@ async def test_a_fenced_worker_drops_its_runs_and_starts_again_and_they_end_once
             await declare_dead(url, before)
             world.begun.clear()
             await journal_of(app).request("r", "resolve", b'{"step":"first","decision":"retry"}', 0.0)  # makes it look at once
-            app.engine._fence()
+            app.engine.fence()
             await asyncio.wait_for(world.begun.wait(), 5)
             world.gate.set()
             assert await run.result() == 40
@@ -249,7 +249,7 @@ async def test_a_run_of_another_worker_can_be_waited_for_and_cancelled(url: str)
         waiting = asyncio.create_task(other.run(saga_of_app(other), "r").result())
         await other.run(saga_of_app(other), "r").cancel("changed my mind")
         for _ in range(500):
-            if app.engine._handed:  # it has been told
+            if app.engine.requests.handed:  # it has been told
                 break
             await asyncio.sleep(0.01)
         world.gate.set()

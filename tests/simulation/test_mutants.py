@@ -10,7 +10,7 @@ from yaoki.effect import Effect
 from yaoki.explore import explore
 from yaoki.saga import attempt
 from yaoki.saga.driver import Driver
-from yaoki.saga.engine import Engine
+from yaoki.saga.engine.intake import Intake
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.machine import Machine
 from yaoki.saga.retrying import Retrying
@@ -27,7 +27,7 @@ def every_attempt_has_its_own_key(monkeypatch):
 
 
 def recovery_takes_nothing_up(monkeypatch):
-    monkeypatch.setattr(Engine, "_feed", lambda engine: None)
+    monkeypatch.setattr(Intake, "feed", lambda intake: None)
 
 
 def steps_of_a_dead_process_are_not_settled(monkeypatch):

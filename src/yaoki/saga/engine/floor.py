@@ -1,0 +1,116 @@
+"""The runs in memory: each with its driver, in a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from yaoki import events, runtime
+from yaoki.errors import FencedError, JournalError, RunError
+from yaoki.saga.driver import Driver
+from yaoki.saga.journal.port import TransactionLost
+from yaoki.saga.machine import HistoryError
+from yaoki.saga.records import Header, RunState, Stored
+
+if TYPE_CHECKING:
+    from yaoki.saga.engine.engine import Engine
+
+log = logging.getLogger("yaoki.saga")
+
+
+class Floor:
+    """At most `size` runs at once, by id."""
+
+    def __init__(self, engine: Engine, size: int) -> None:
+        self.size = size
+        self.unfit: dict[str, str] = {}  # runs that the definitions at hand cannot go on with, and why
+        self.drivers: dict[str, Driver] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self._engine = engine
+
+    def __len__(self) -> int:
+        return len(self.drivers)
+
+    @property
+    def room(self) -> int:
+        return self.size - len(self.drivers)
+
+    def begin(self, stored: Stored, *, is_new: bool = False) -> None:
+        """Drive this run, which the journal has given to this engine, unless its definition is not here or does not fit."""
+        engine, header = self._engine, stored.header
+        saga = engine.sagas.get(header.saga)
+        if saga is None or engine.stopping:
+            return
+        if header.id in self.drivers:  # it was parked, and is due again before its driver has gone
+            if engine.journal.shared:
+                engine.journal.release(header.no)
+                engine.intake.backlog = True
+            return
+        try:
+            driver = Driver(saga, stored, engine.journal, engine.is_stopping, engine.requests.carried_out, is_new=is_new)
+        except (HistoryError, msgspec.ValidationError, KeyError) as error:
+            self._set_aside(header, error, "the code does not fit")
+            return
+        if not is_new and events.wanted():
+            events.emit(events.RunRecovered(run=header.id, saga=header.saga, records=len(stored.records)))
+        self.drivers[header.id] = driver
+        self.tasks[header.id] = runtime.spawn(self._drive(driver), name=f"yaoki-run-{header.id}")
+
+    async def _drive(self, driver: Driver) -> None:
+        engine, run_id = self._engine, driver.header.id
+        try:
+            state = await driver.drive()
+        except asyncio.CancelledError:
+            raise
+        except FencedError:
+            engine.fence()
+        except TransactionLost:  # the driver has run ahead of the history: begin again from what is durable
+            engine.journal.release(driver.header.no)
+            engine.intake.backlog = True
+        except Exception as error:
+            if engine.journal.shared and not isinstance(error, JournalError):
+                # One run must not take a worker down with it, nor all workers in turn.
+                log.exception("run %s is left alone", run_id)
+                self._set_aside(driver.header, error, "its driver failed")
+            else:
+                engine.fail(error)
+        else:
+            if state.is_end or state is RunState.BLOCKED:  # else it was handed over
+                engine.waiters.answer(driver.header)
+                engine.intake.ended(driver.saga.name, state)
+        finally:
+            engine.requests.hand_out_again(driver.unanswered)  # they came too late for this driver
+            del self.drivers[run_id], self.tasks[run_id]
+            if engine.intake.backlog:
+                engine.intake.feed()
+
+    def _set_aside(self, header: Header, error: Exception, why: str) -> None:
+        """Leave the run as it is, until the engine starts again: with other code, perhaps."""
+        self.unfit[header.id] = str(error)
+        self._engine.waiters.fail(header.id, unfit(header.id, str(error)))
+        if events.wanted():
+            events.emit(events.RunBlocked(run=header.id, saga=header.saga, step="", reason=f"{why}: {error}"))
+
+    def wake(self) -> None:
+        """Let every driver look whether it is to stop."""
+        for driver in self.drivers.values():
+            driver.wake()
+
+    async def drop(self, *, grace_s: float = 0.0) -> int:
+        """Give steps under way `grace_s` seconds to end; cancel what is left. Returns how many runs that was."""
+        if self.tasks and grace_s > 0:
+            await asyncio.wait(self.tasks.values(), timeout=grace_s)
+        tasks = list(self.tasks.values())
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        return len(tasks)
+
+
+def unfit(run_id: str, why: str) -> RunError:
+    return RunError(f"run {run_id!r} does not fit the code: {why}", do="deploy the code that it was started with, or one that fits it",
+                    run_id=run_id)

@@ -1,0 +1,150 @@
+"""What people ask of runs: cancel, resolve, signal. A request is a row, and is removed once its run has recorded what came of it.
+
+    request ──durable──▶ handed to the run's driver ──its record is durable──▶ carried out: the row goes
+                              └─ not in memory: the run is taken up for it
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from yaoki import runtime
+from yaoki.errors import JournalError, RunNotFoundError, UsageError
+from yaoki.saga import codec
+from yaoki.saga.driver import Driver
+from yaoki.saga.journal.port import Request
+from yaoki.saga.records import Abort, Resolution
+from yaoki.saga.waiting import check_answer
+
+if TYPE_CHECKING:
+    from yaoki.saga.engine.engine import Engine
+
+
+class Requests:
+    """The requests of one engine: which a driver has, and which are answered."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.handed: set[int] = set()  # those that a driver has, and has not answered yet
+        self._answered: list[int] = []
+        self._foreign: set[int] = set()  # for runs whose saga this engine does not have
+
+    # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def cancel(self, run_id: str, reason: str, who: str) -> None:
+        await self._ask(run_id, "cancel", msgspec.json.encode({"reason": reason, "who": who}))
+
+    async def resolve(self, run_id: str, step: str, decision: str, result: Any, *, who: str, why: str) -> None:
+        if decision not in {"retry", "done", "undone"}:
+            raise UsageError(f"a blocked step is resolved as 'retry', 'done' or 'undone', not {decision!r}",
+                             do="see `yk help YK-4002`")
+        decided = {"step": step, "decision": decision, "result": msgspec.Raw(codec.encode(result)), "who": who, "why": why}
+        await self._ask(run_id, "resolve", msgspec.json.encode(decided))
+
+    async def signal(self, run_id: str, name: str, answer: Any, who: str) -> None:
+        found = await self._engine.journal.headers([run_id])
+        if not found:
+            raise RunNotFoundError(f"there is no run {run_id!r}", do="check the id: `yk runs list`", run_id=run_id)
+        data = codec.encode(answer)
+        saga = self._engine.sagas.get(found[0].saga)
+        if saga is not None:
+            check_answer(saga, name, data)
+        asked = {"name": name, "answer": msgspec.Raw(data), "who": who}
+        await self._ask(run_id, "signal", msgspec.json.encode(asked))
+
+    async def _ask(self, run_id: str, kind: str, data: bytes) -> None:
+        await self._engine.journal.request(run_id, kind, data, runtime.unix_time())
+        await self.carry_out()
+
+    # ── carrying out ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def pending(self) -> bool:
+        """Are there answered requests whose rows are still to be removed?"""
+        return bool(self._answered)
+
+    def carried_out(self, no: int) -> None:
+        """What came of this request is durable."""
+        self._answered.append(no)
+
+    def hand_out_again(self, numbers: Iterable[int]) -> None:
+        self.handed.difference_update(numbers)
+
+    def hand_out(self, request: Request) -> bool:
+        """Hand a request to its run's driver. False when it is not in memory."""
+        driver = self._engine.floor.drivers.get(request.run)
+        if driver is not None and request.no not in self.handed:
+            self.handed.add(request.no)
+            _hand(driver, request)
+        return driver is not None
+
+    async def carry_out(self) -> None:
+        """Hand requests to the runs they are for."""
+        for request in await self._engine.journal.requests():
+            if request.no in self.handed or request.no in self._foreign:
+                continue
+            if request.kind == "resume":
+                self._engine.intake.release_brake(msgspec.json.decode(request.data)["saga"])
+                self._answered.append(request.no)
+            elif await self._take_up(request) and not self.hand_out(request):
+                self._answered.append(request.no)  # no such run, or it has ended
+        if self._answered:
+            answered, self._answered[:] = list(self._answered), []
+            await self._engine.journal.carried_out(answered)
+            self.handed.difference_update(answered)
+
+    async def _take_up(self, request: Request) -> bool:
+        """Have the run in memory, if there is something to drive. False: it is for an engine that has this saga's code."""
+        engine = self._engine
+        if request.run in engine.floor.drivers:
+            return True
+        stored = await engine.journal.take_one(request.run)
+        if stored is not None and stored.header.saga not in engine.sagas:
+            engine.journal.release(stored.header.no)
+            self._foreign.add(request.no)
+            return False
+        if stored is not None and request.run not in engine.floor.drivers:
+            engine.floor.begin(stored)
+        return True
+
+    async def tick_off(self) -> None:
+        """Before closing: else people would be told that their decision still waits."""
+        if self._answered:
+            with contextlib.suppress(JournalError):
+                await self._engine.journal.carried_out(self._answered)
+
+    def forget(self) -> None:
+        """Another owner has the runs, and their requests with them."""
+        self.handed.clear()
+        self._answered.clear()
+
+
+class _Signal(msgspec.Struct):
+    name: str
+    answer: msgspec.Raw = msgspec.Raw(b"null")
+    who: str = ""
+
+
+class _Resolve(msgspec.Struct):
+    step: str
+    decision: str
+    result: msgspec.Raw = msgspec.Raw(b"null")
+    who: str = ""
+    why: str = ""
+
+
+def _hand(driver: Driver, request: Request) -> None:
+    if request.kind == "resolve":
+        asked = msgspec.json.decode(request.data, type=_Resolve)
+        driver.ask("resolve", (asked.step, Resolution(asked.decision, asked.result, asked.who, asked.why)), request.no)
+    elif request.kind == "signal":
+        signal = msgspec.json.decode(request.data, type=_Signal)
+        driver.ask("signal", (signal.name, bytes(signal.answer)), request.no)
+    elif request.kind == "cancel":
+        data = msgspec.json.decode(request.data)
+        by = f" by {data['who']}" if data.get("who") else ""
+        driver.ask("cancel", Abort(f"{data.get('reason') or 'cancelled'}{by}", cancelled=True), request.no)
