@@ -7,7 +7,7 @@ nothing of its batch, which is what a transaction promises; the SQLite journal k
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from yaoki.chaos.faults import At
 from yaoki.errors import JournalLockedError
@@ -19,6 +19,8 @@ from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Append, Created, NewRun
 from yaoki.saga.machine import HistoryError, Machine
 from yaoki.saga.records import Kind
+
+T = TypeVar("T")
 
 
 class Platter:
@@ -72,6 +74,7 @@ class SimJournal(MemoryJournal):
         kept = platter.kept
         self._headers, self._records, self._numbers = kept._headers, kept._records, kept._numbers
         self._requests, self._graphs, self._parked = kept._requests, kept._graphs, kept._parked
+        self._registers, self._claims = kept._registers, kept._claims
         self._next = max(kept._headers, default=0) + 1
         self._next_request = max(kept._requests, default=0) + 1
 
@@ -102,6 +105,11 @@ class SimJournal(MemoryJournal):
         if world is None:
             return write()
         return await world.call(self._platter.name, _what(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)  # type: ignore[no-any-return]
+
+    async def _beside(self, what: str, write: Callable[[], T]) -> T:
+        if self._world is None:
+            return write()
+        return await self._world.call(self._platter.name, what, write, kind=At.COMMIT, dialect=DISK, timeout_s=None)  # type: ignore[no-any-return]
 
     def _writer(self) -> Callable[[NewRun | Append], Created | None]:
         """What writes the operations of the batch that is sent now."""

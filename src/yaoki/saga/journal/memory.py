@@ -8,11 +8,15 @@ from typing import Any
 
 from yaoki.errors import JournalError, JournalLockedError
 from yaoki.saga.journal.group import GroupCommit
+from yaoki.saga.journal.locks import Claim
+from yaoki.saga.journal.locks.memory import MemoryLocks
 from yaoki.saga.journal.port import Append, Created, NewRun, OneOwner, Query, Request
+from yaoki.saga.journal.registers import Register
+from yaoki.saga.journal.registers.memory import MemoryRegisters
 from yaoki.saga.records import Header, Record, RunState, Stored
 
 
-class MemoryJournal(OneOwner):
+class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
     """Keeps what is written, as long as the object lives: closing and opening it again is how tests restart an engine."""
 
     def __init__(self) -> None:
@@ -23,6 +27,8 @@ class MemoryJournal(OneOwner):
         self._parked: dict[int, float] = {}  # when to take them up again
         self._requests: dict[int, Request] = {}
         self._graphs: dict[str, bytes] = {}
+        self._registers: dict[tuple[str, str], Register] = {}
+        self._claims: dict[str, list[Claim]] = {}
         self._next = 1
         self._next_request = 1
         self._owned = False

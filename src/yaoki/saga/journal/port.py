@@ -15,6 +15,8 @@ from typing import Any, Protocol
 import msgspec
 
 from yaoki import runtime
+from yaoki.saga.journal.locks import Locks
+from yaoki.saga.journal.registers import Registers
 from yaoki.saga.records import Header, Record, RunState, Stored
 
 NORMAL = 5
@@ -110,7 +112,7 @@ class TransactionLost(Exception):
     """The connection broke at the commit, and reading back showed that it had not gone through."""
 
 
-class Journal(Protocol):
+class Journal(Registers, Locks, Protocol):
     """The port. Raises JournalError, and the errors named under it, when it cannot keep its promise.
 
     Attributes:

@@ -53,6 +53,22 @@ CREATE TABLE definition (
     saga  TEXT NOT NULL,
     graph BLOB NOT NULL
 );
+CREATE TABLE register (
+    scope TEXT NOT NULL,
+    name  TEXT NOT NULL,
+    data  BLOB NOT NULL,
+    at    REAL NOT NULL,
+    fence INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (scope, name)
+) WITHOUT ROWID;
+CREATE TABLE lock (
+    no  INTEGER PRIMARY KEY AUTOINCREMENT,
+    key TEXT NOT NULL,
+    run TEXT NOT NULL,
+    at  REAL NOT NULL,
+    UNIQUE (key, run)
+);
+CREATE INDEX lock_run ON lock (run);
 """
 
 HEADER_COLUMNS = "no, id, saga, graph, state, input, result, reason, traceparent, created_at, updated_at, finished_at, deadline_at"

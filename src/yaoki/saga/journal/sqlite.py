@@ -20,7 +20,9 @@ from yaoki import runtime
 from yaoki.errors import JournalError, JournalForeignError, UsageError, YaokiError
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.lock import OwnerLock
+from yaoki.saga.journal.locks.sqlite import SqliteLocks
 from yaoki.saga.journal.port import Append, Created, NewRun, OneOwner, Query, Request, StepFailed
+from yaoki.saga.journal.registers.sqlite import SqliteRegisters
 from yaoki.saga.journal.schema import HEADER_COLUMNS, prepare
 from yaoki.saga.records import Header, Kind, Record, RunState, Stored
 
@@ -37,7 +39,7 @@ KINDS = {kind.value: kind for kind in Kind}
 STATES = {state.value: state for state in RunState}
 
 
-class SqliteJournal(OneOwner):
+class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
     """Runs in one SQLite file.
 
     Args:
@@ -259,6 +261,7 @@ class SqliteJournal(OneOwner):
             connection.execute("BEGIN IMMEDIATE")
             old = connection.execute("SELECT no FROM run WHERE finished_at > 0 AND finished_at < ? ORDER BY no LIMIT ?",
                                      (before, limit)).fetchall()
+            connection.executemany("DELETE FROM register WHERE scope = (SELECT id FROM run WHERE no = ?)", old)
             connection.executemany("DELETE FROM record WHERE run = ?", old)
             connection.executemany("DELETE FROM run WHERE no = ?", old)
             connection.execute("COMMIT")

@@ -15,6 +15,7 @@ import msgspec
 from yaoki import events, runtime
 from yaoki.errors import FencedError, JournalError
 from yaoki.saga.journal.group import GroupCommit
+from yaoki.saga.journal.locks.postgres import PostgresLocks
 from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.columns import BatchColumns, Lane, lane_of
@@ -23,6 +24,7 @@ from yaoki.saga.journal.postgres.link import BACKOFF, Connection, Link, Target, 
 from yaoki.saga.journal.postgres.past import archive, drop_days
 from yaoki.saga.journal.postgres.schema import prepare
 from yaoki.saga.journal.postgres.stepping import CommitLost, transacted
+from yaoki.saga.journal.registers.postgres import PostgresRegisters
 from yaoki.saga.records import Header, Kind, Record, RunState, Stored
 
 KINDS = {kind.value: kind for kind in Kind}
@@ -39,7 +41,7 @@ def _nothing() -> None:
     """For who does not listen."""
 
 
-class PostgresJournal:
+class PostgresJournal(PostgresRegisters, PostgresLocks):
     """Runs in a PostgreSQL database that any number of workers share.
 
     Args:

@@ -7,6 +7,8 @@
     past        ended runs with their histories as one row, in partitions by the day on which they ended
     request     what people and other runs ask of a run
     definition  graphs by hash
+    register    the newest value of small things: what a step last reported, what a schedule has fired
+    lock        claims of runs on the keys of semantic locks, first come first
 
 Times are seconds since 1970 by the server's clock (double precision), the same as in the other journals.
 """
@@ -110,6 +112,25 @@ CREATE TABLE yaoki.definition (
     graph      bytea NOT NULL,
     first_seen double precision NOT NULL DEFAULT extract(epoch FROM now())
 );
+
+CREATE TABLE yaoki.register (
+    scope text NOT NULL,
+    name  text NOT NULL,
+    data  bytea NOT NULL,
+    at    double precision NOT NULL,
+    fence integer NOT NULL DEFAULT 0,
+    PRIMARY KEY (scope, name)
+) WITH (fillfactor = 50);
+
+CREATE TABLE yaoki.lock (
+    no  bigint GENERATED ALWAYS AS IDENTITY,
+    key text NOT NULL,
+    run text NOT NULL,
+    at  double precision NOT NULL,
+    PRIMARY KEY (key, run)
+);
+CREATE INDEX lock_queue ON yaoki.lock (key, no);
+CREATE INDEX lock_run ON yaoki.lock (run);
 """
 
 MIGRATIONS: tuple[str, ...] = (FIRST,)
