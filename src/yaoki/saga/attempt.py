@@ -56,7 +56,7 @@ class Attempts:
 
     async def run(self) -> Record | None:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
-        driver, header = self._driver, self._driver.header
+        driver = self._driver
         self._began = driver.clock()
         if self._step.special and not self._undo:
             try:
@@ -66,28 +66,46 @@ class Attempts:
                 return self._final(error, Verdict(bug=True, repeat=False, in_doubt=False))
             if self._step.tx or self._step.once:
                 return await (make_exactly_once if self._step.tx else make_once)(self, driver, self._step)
-        while True:
-            if driver.hold is not None:
-                await driver.hold()
-            self.made += 1
-            under_way = Effect(header.id, header.saga, self._step.name, self._undo, self.made, header.fence, header.traceparent)
-            if events.wanted():
-                events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
-            token = effect.current.set(under_way)
-            try:
-                return self._with_earlier(self.succeeded(await self.begin(under_way)))
-            except Exception as error:
-                delay_or_record = self.failed(error, under_way.sent)
-                self._remember(error, delay_or_record)
-            finally:
-                effect.current.reset(token)
-            if isinstance(delay_or_record, Record):
-                return self._with_earlier(delay_or_record)
-            await driver.pause(delay_or_record)
+        return await self._go_on(await self._attempt())
+
+    async def go_on_after(self, error: Exception, sent: int, began: float) -> Record | None:
+        """Go on after a first attempt that failed; see `attempt_plainly`."""
+        self._began, self.made = began, 1
+        return await self._go_on(self._came_to(error, sent))
+
+    async def _go_on(self, came_to: float | Record) -> Record | None:
+        driver = self._driver
+        while not isinstance(came_to, Record):
+            await driver.pause(came_to)
             if driver.is_stopping():
                 return None
             if driver.gives_up and not self._undo and not self.forward:
-                return self._with_earlier(self.given_up())
+                came_to = self.given_up()
+            else:
+                came_to = await self._attempt()
+        return self._with_earlier(came_to)
+
+    async def _attempt(self) -> float | Record:
+        """Make one. Returns seconds to wait before the next one, or the record that ends them."""
+        driver, header = self._driver, self._driver.header
+        if driver.hold is not None:
+            await driver.hold()
+        self.made += 1
+        under_way = Effect(header.id, header.saga, self._step.name, self._undo, self.made, header.fence, header.traceparent)
+        if events.wanted():
+            events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
+        token = effect.current.set(under_way)
+        try:
+            return self.succeeded(await self.begin(under_way))
+        except Exception as error:
+            return self._came_to(error, under_way.sent)
+        finally:
+            effect.current.reset(token)
+
+    def _came_to(self, error: Exception, sent: int) -> float | Record:
+        delay_or_record = self.failed(error, sent)
+        self._remember(error, delay_or_record)
+        return delay_or_record
 
     def _remember(self, error: Exception, delay_or_record: float | Record) -> None:
         if isinstance(delay_or_record, Record):
@@ -230,6 +248,40 @@ class Attempts:
         events.emit(events.StepFailed(run=self._driver.header.id, saga=self._driver.saga.name, step=self._step.name,
                                       error=type(error).__name__, attempt=self.made, in_doubt=self._doubt, final=delay is None,
                                       undo=self._undo, retry_in_s=delay or 0.0))
+
+
+async def attempt_plainly(driver: Driver, step: Step[..., Any]) -> Record | None:
+    """The attempts of a plain step: `Attempts(driver, step, undo=False).run()` in one function, as long as all goes well.
+
+    Most steps of most runs are plain, and succeed at once; this is what such a step costs.
+    """
+    if driver.hold is not None:
+        await driver.hold()
+    header, name, began = driver.header, step.name, driver.clock()
+    under_way = Effect(header.id, header.saga, name, False, 1, header.fence, header.traceparent)
+    listening = events.wanted()
+    if listening:
+        events.emit(events.StepStarted(run=header.id, saga=header.saga, step=name, undo=False))
+    token = effect.current.set(under_way)
+    try:
+        results = driver.results
+        arguments: dict[str, Any] = {}
+        for parameter, source in step.sources:
+            arguments[parameter] = driver.input if not source else under_way if source == "*" else results.get(source)
+        work: Awaitable[Any] = step.fn(**arguments)
+        value = await (work if step.timeout is None else _within(work, step.timeout, name))
+        data = b"null" if value is None else codec.encode(value)
+        results[name] = step.result.decode(data)  # as in `succeeded`
+    except Exception as error:
+        failure_of_first, sent = error, under_way.sent
+    else:
+        if listening:
+            events.emit(events.StepFinished(run=header.id, saga=header.saga, step=name, duration_s=driver.clock() - began, attempts=1,
+                                            undo=False))
+        return Record(Kind.DONE, name, data, driver.unix_time())
+    finally:
+        effect.current.reset(token)
+    return await Attempts(driver, step, undo=False).go_on_after(failure_of_first, sent, began)
 
 
 async def _within(work: Awaitable[Any], limit_s: float, name: str) -> Any:

@@ -84,6 +84,11 @@ class Step(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.fn(*args, **kwargs)
 
+    @property
+    def is_plain(self) -> bool:
+        """An async function that is called until it succeeds, and nothing else: see `attempt.attempt_plainly`."""
+        return self.is_async and not self.special and self.deadline is None and self.wait is None
+
     @overload
     def undo(self, fn: Callable[..., Any]) -> Callable[..., Any]: ...
 
@@ -153,6 +158,7 @@ class Saga(Generic[I]):
         self.steps: dict[str, Step[..., Any]] = {}
         self.has_tx = False
         self._input_name = ""
+        self.plain: frozenset[str] = frozenset()  # known once the graph is
         self._graph: Graph | None = None
 
     def __repr__(self) -> str:
@@ -356,6 +362,7 @@ class Saga(Generic[I]):
         """The checked graph. Raises DefinitionError for what only the whole can tell."""
         if self._graph is None:
             self._graph = self._checked()
+            self.plain = frozenset(step.name for step in self.steps.values() if step.is_plain)
         return self._graph
 
     def _checked(self) -> Graph:

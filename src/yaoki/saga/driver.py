@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from yaoki import events, runtime
-from yaoki.saga.attempt import Attempts
+from yaoki.saga.attempt import Attempts, attempt_plainly
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Append, Journal
 from yaoki.saga.machine import Machine
@@ -23,7 +23,7 @@ from yaoki.saga.records import Abort, Failure, Header, Kind, Record, Resolution,
 from yaoki.saga.waiting import end_of_wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 # A wait that is over sooner than this stays in memory; a longer one is parked, and costs nothing but its row. Parking and being
 # taken up again cost two commits.
@@ -62,6 +62,7 @@ class Driver:
         self.is_stopping = is_stopping
         self.journal = journal
         self.hold = journal.hold if journal.shared else None  # awaited before each effect
+        self.unix_time = rt.unix_time
         self.now = journal.now if journal.shared else rt.unix_time
         self._let_go = False  # did the last entry give the run back to the journal?
         self._answered = answered
@@ -82,7 +83,7 @@ class Driver:
     async def drive(self) -> RunState:
         """Go on until the run has ended, is blocked, or is to be handed over. Returns its state then."""
         self._set_deadline()
-        machine, steps, running = self.machine, self.saga.steps, self._running
+        machine, running = self.machine, self._running
         try:
             if self._lost() or machine.failed:  # it was undoing itself, or about to, when its process died
                 await self.write()
@@ -101,13 +102,12 @@ class Driver:
                     work = self._beside(work)
                 if len(work) == 1 and not running:  # alone: no task of its own
                     self.waiting_for = work[0]
-                    record = await Attempts(self, steps[work[0]], undo=undoing).run()
+                    record = await self._attempts(work[0], undo=undoing)
                     if record is not None:
                         await self.write(record)
                 elif work or running:
                     for name in work:
-                        attempts = Attempts(self, steps[name], undo=undoing)
-                        running[name] = runtime.spawn(attempts.run(), name=f"yaoki-{self.header.id}-{name}")
+                        running[name] = runtime.spawn(self._attempts(name, undo=undoing), name=f"yaoki-{self.header.id}-{name}")
                     await self._next_result()
                 elif (due_at := self._due_at()) is not None:
                     await self._give_back(due_at)
@@ -121,6 +121,12 @@ class Driver:
                 self._deadline.cancel()
             if running:
                 await self._abandon()
+
+    def _attempts(self, name: str, *, undo: bool) -> Coroutine[Any, Any, Record | None]:
+        step = self.saga.steps[name]
+        if not undo and name in self.saga.plain:
+            return attempt_plainly(self, step)
+        return Attempts(self, step, undo=undo).run()
 
     async def _next_result(self) -> None:
         """Wait for steps side by side, or for somebody to ask for something; write what is there."""
