@@ -19,6 +19,7 @@ from yaoki.saga.journal.locks.postgres import PostgresLocks
 from yaoki.saga.journal.port import Append, Created, NewRun, Query, Request, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.columns import BatchColumns, Lane, lane_of
+from yaoki.saga.journal.postgres.kin import CLAIM_ENDED, asks_of, recall, send_asking
 from yaoki.saga.journal.postgres.lease import Lease
 from yaoki.saga.journal.postgres.link import BACKOFF, Connection, Link, Target, is_lost
 from yaoki.saga.journal.postgres.past import archive, drop_days
@@ -32,6 +33,10 @@ STATES = {state.value: state for state in RunState}
 
 # What one lane gives at a time at least. Small, so that a tenant with a million runs leaves room for another's ten.
 LANE_SHARE = 8
+
+# So many writers at once take turns (`group.py`). A run costs the program some 40 µs between two of its commits, and a commit takes
+# one to two milliseconds, so below this the server waits for them no longer than a second commit would take.
+TURNS = 128
 
 # The longest wait for a batch under way when closing; the server may be gone.
 CLOSE_S = 10.0
@@ -58,7 +63,7 @@ class PostgresJournal(PostgresRegisters, PostgresLocks):
         self.incarnation = 0
         self.bell: Callable[[], None] = _nothing  # called when there may be something to take or to carry out
         self.fenced: Callable[[], None] = _nothing  # called when this worker was declared dead
-        self._group = GroupCommit(self._commit)
+        self._group = GroupCommit(self._commit, turns=TURNS)
         self._writer = Link(self.target, "writer", patience_s=None)
         self._side = Link(self.target, "claims", patience_s=10.0, connected=self._listen)
         self._lease: Lease | None = None
@@ -180,13 +185,17 @@ class PostgresJournal(PostgresRegisters, PostgresLocks):
             await self._know_lanes(columns.created)
         incarnation, number = self.incarnation, self._batch + 1
         statement = sql.CREATE if columns.created else sql.APPEND
+        asks = asks_of(batch)
         values = columns.values(self._lanes)
         sent_at = 0.0
 
         async def send(connection: Connection) -> list[Any]:
             nonlocal sent_at
             sent_at = runtime.monotonic()
-            rows = await connection.fetch(statement, incarnation, number, *values)
+            if asks:
+                rows = await send_asking(connection, statement, [incarnation, number, *values], asks)
+            else:
+                rows = await connection.fetch(statement, incarnation, number, *values)
             return rows or await self._sent_before(connection, number)
 
         rows = await self._writer.run(send)
@@ -286,6 +295,11 @@ class PostgresJournal(PostgresRegisters, PostgresLocks):
 
     async def take_one(self, run_id: str) -> Stored | None:
         found = await self._taken(await self._claimed(sql.CLAIM_ONE, run_id))
+        return found[0] if found else None
+
+    async def take_ended(self, run_id: str) -> Stored | None:
+        await self._side.run(lambda c: recall(c, run_id, self.incarnation))
+        found = await self._taken(await self._claimed(CLAIM_ENDED, run_id))
         return found[0] if found else None
 
     async def _taken(self, rows: list[Any]) -> list[Stored]:
