@@ -139,6 +139,11 @@ class Machine:
             return RunState.BLOCKED
         return RunState.UNDOING if self.abort else RunState.RUNNING
 
+    @property
+    def is_going_on(self) -> bool:
+        """Running, and not waiting for anything but its steps: the common case, cheap to ask."""
+        return bool(self._left) and self.abort is None and not self.blocked and not self.waits
+
     def ripe(self, now: float) -> list[tuple[str, bytes | None]]:
         """Parked steps that wait no longer: what was signalled, or None where the time is over. In order of definition."""
         names = self.graph.names
@@ -184,7 +189,12 @@ class Machine:
         """Take in one record. Raises HistoryError for one that cannot come here; then nothing has changed."""
         kind = record.kind
         if kind == "done":  # the commonest by far
-            self._done(self._number(record))
+            number = self._number(record)
+            if self.steps[number] == _READY and self.abort is None:
+                self._ready.remove(number)
+                self._advance(number)
+            else:
+                self._done(number)
         elif kind == "undone":
             self._undone(self._number(record))
         elif kind == "failed":
