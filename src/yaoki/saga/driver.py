@@ -13,6 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from yaoki import events, runtime
 from yaoki.saga.attempt import Attempts, attempt_plainly
@@ -42,17 +43,18 @@ class Driver:
         is_stopping: asked before new work is begun; True hands the run over to the next start.
         answered: told the number of each request once what came of it is durable.
         is_new: it was created a moment ago, so that no step of it can have been started.
+        value: its input, where that was decoded already.
 
     Raises:
         machine.HistoryError, msgspec.ValidationError: when the definition does not fit the run any more.
     """
 
     def __init__(self, saga: Saga[Any], stored: Stored, journal: Journal, is_stopping: Callable[[], bool],
-                 answered: Callable[[int], None], *, is_new: bool = False) -> None:
+                 answered: Callable[[int], None], *, is_new: bool = False, value: Any = UNSET) -> None:
         self.saga = saga
         self.header: Header = stored.header
         self.machine = Machine(saga.graph)
-        self.input = saga.input.decode(stored.header.input)
+        self.input = saga.input.decode(stored.header.input) if value is UNSET else value
         self.results: dict[str, Any] = {}
         self.last_result = b"null"
         self._rt = rt = runtime.current()
@@ -197,7 +199,10 @@ class Driver:
 
     async def write(self, *records: Record) -> None:
         """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
-        entry = self.entry_of(*records)
+        if len(records) == 1 and records[0].kind == "done" and self.machine.abort is None and not self.notes:
+            entry = self._entry_of_done(records[0])
+        else:
+            entry = self.entry_of(*records)
         await self.journal.append(entry)
         self.written(entry)
 
@@ -210,6 +215,14 @@ class Driver:
         if len(records) != 1 or records[0].kind != "done" or self.machine.abort is not None:  # the common case has no consequences
             records = self._with_consequences(records)
         return self._entry(records)
+
+    def _entry_of_done(self, record: Record) -> Append:
+        """The same, where all that happened is that a step is done: most records are this."""
+        machine, seq = self.machine, self._seq
+        self._take_in(record)
+        if machine.is_going_on and self.header.state is RunState.RUNNING:
+            return Append(self.header.no, seq, (record,), at=record.at)
+        return self._entry((record,))
 
     def _beside(self, work: list[str]) -> list[str]:
         """What may run now where some steps run alone: the others first, then those one at a time."""

@@ -146,7 +146,8 @@ class Engine:
 
     async def wait(self, run_id: str) -> Header:
         """Wait until the run has ended or is blocked. Raises RunNotFoundError."""
-        with self.waiters.waiting(run_id) as waiter:
+        waiter = self.waiters.add(run_id)
+        try:
             if run_id not in self.floor.drivers:
                 stored = await self.journal.read(run_id)
                 if stored is None:
@@ -158,6 +159,8 @@ class Engine:
             if run_id in self.unfit:
                 raise unfit(run_id, self.unfit[run_id])
             return await waiter
+        finally:
+            self.waiters.remove(run_id, waiter)
 
     async def cancel(self, run_id: str, *, reason: str = "cancelled", who: str = "") -> None:
         """Ask the run to undo itself. After its pivot this changes nothing: it can only go forward."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import UNSET
 
 from yaoki import events, runtime
 from yaoki.errors import FencedError, JournalError, RunError
@@ -38,8 +39,11 @@ class Floor:
     def room(self) -> int:
         return self.size - len(self.drivers)
 
-    def begin(self, stored: Stored, *, is_new: bool = False) -> None:
-        """Drive this run, which the journal has given to this engine, unless its definition is not here or does not fit."""
+    def begin(self, stored: Stored, *, is_new: bool = False, value: Any = UNSET) -> None:
+        """Drive this run, which the journal has given to this engine, unless its definition is not here or does not fit.
+
+        value: its input, where that was decoded already.
+        """
         engine, header = self._engine, stored.header
         saga = engine.sagas.get(header.saga)
         if saga is None or engine.stopping:
@@ -50,7 +54,7 @@ class Floor:
                 engine.intake.backlog = True
             return
         try:
-            driver = Driver(saga, stored, engine.journal, engine.is_stopping, engine.requests.carried_out, is_new=is_new)
+            driver = Driver(saga, stored, engine.journal, engine.is_stopping, engine.requests.carried_out, is_new=is_new, value=value)
         except (HistoryError, msgspec.ValidationError, KeyError) as error:
             self._set_aside(header, error, "the code does not fit")
             return

@@ -36,7 +36,7 @@ class Starting:
     async def one(self, saga: Saga[I], value: I, run_id: str, *, traceparent: str, placing: Placing) -> Header:
         engine = self._engine
         journal, intake = engine.journal, engine.intake
-        new = self._new(saga, value, run_id, traceparent)
+        new, decoded = self._new(saga, value, run_id, traceparent)
         braked = intake.is_braked(saga.name)
         # On a shared journal whoever has room takes what is not kept; alone, that is decided once the run is durable.
         keep = not journal.shared or (not braked and self._has_room(self._coming))
@@ -57,7 +57,7 @@ class Starting:
         elif braked and keep:
             intake.hold(saga.name, header.id)
         elif keep and life == engine.lives and (journal.shared or self._has_room()):
-            engine.floor.begin(Stored(header, []), is_new=True)
+            engine.floor.begin(Stored(header, []), is_new=True, value=decoded)
         else:
             if keep and life == engine.lives:
                 journal.release(header.no)
@@ -71,7 +71,7 @@ class Starting:
         engine = self._engine
         placing.check(shared=engine.journal.shared)
         fresh = 0
-        for page in _pages((placing.of(self._new(saga, value, run_id, ""), engine.journal.now()) for run_id, value in inputs), BULK):
+        for page in _pages((placing.of(self._new(saga, value, run_id, "")[0], engine.journal.now()) for run_id, value in inputs), BULK):
             fresh += sum(created.new for created in await self._create_all(page))
             engine.intake.backlog = True
             engine.intake.feed()
@@ -84,19 +84,21 @@ class Starting:
         from yaoki.saga.journal.postgres.joining import start_with  # noqa: PLC0415  only where it is used
 
         placing.check(shared=True)
-        new = placing.of(self._new(saga, value, run_id, traceparent), self._engine.journal.now())
+        new = placing.of(self._new(saga, value, run_id, traceparent)[0], self._engine.journal.now())
         await start_with(connection, new)
         return new.id
 
-    def _new(self, saga: Saga[I], value: I, run_id: str, traceparent: str) -> NewRun:
+    def _new(self, saga: Saga[I], value: I, run_id: str, traceparent: str) -> tuple[NewRun, I]:
+        """The run to be made, and its input as its steps will see it."""
         engine = self._engine
         if engine.broken is not None or engine.stopping:
             raise engine.broken or JournalError("the engine is closing", do="start it again")
         if engine.sagas.get(saga.name) is not saga:
             raise UsageError(f"saga {saga.name!r} was not given to this engine", do=f"open it with sagas=[..., {saga.name}]")
         now = engine.journal.now()
-        return NewRun(run_id or runtime.new_id(), saga.name, saga.graph.hash, _encoded(saga, value),
-                      now + saga.deadline if saga.deadline else 0.0, traceparent, now, fresh=not run_id)
+        data, decoded = _encoded(saga, value)
+        return NewRun(run_id or runtime.new_id(), saga.name, saga.graph.hash, data, now + saga.deadline if saga.deadline else 0.0,
+                      traceparent, now, fresh=not run_id), decoded
 
     def _has_room(self, coming: int = 0) -> bool:
         engine = self._engine
@@ -128,15 +130,15 @@ def _pages(runs: Iterable[NewRun], size: int) -> Iterator[list[NewRun]]:
         yield page
 
 
-def _encoded(saga: Saga[I], value: I) -> bytes:
-    takes = getattr(saga.input_type, "__name__", saga.input_type)
+def _encoded(saga: Saga[I], value: I) -> tuple[bytes, I]:
+    """As JSON, and as what is read back from it. Raises InputError."""
     try:
         data = codec.encode(value)
-        saga.input.decode(data)
+        return data, saga.input.decode(data)
     except (TypeError, msgspec.ValidationError) as error:
+        takes = getattr(saga.input_type, "__name__", saga.input_type)
         raise InputError(f"saga {saga.name!r} takes {takes}, and this is not one: {error}",
                          do="give it the type that the saga was defined with", saga=saga.name) from error
-    return data
 
 
 def _same(header: Header, new: NewRun) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterator
 
 from yaoki.saga.records import Header
@@ -18,19 +17,18 @@ class Waiters:
     def __iter__(self) -> Iterator[str]:
         return iter(self._of)
 
-    @contextlib.contextmanager
-    def waiting(self, run_id: str) -> Iterator[asyncio.Future[Header]]:
-        """Be told of the run's end, as long as the block lasts."""
+    def add(self, run_id: str) -> asyncio.Future[Header]:
+        """Be told of the run's end, until `remove`."""
         future: asyncio.Future[Header] = asyncio.get_running_loop().create_future()
         self._of.setdefault(run_id, []).append(future)
-        try:
-            yield future
-        finally:
-            others = self._of.get(run_id, [])
-            if future in others:
-                others.remove(future)
+        return future
+
+    def remove(self, run_id: str, future: asyncio.Future[Header]) -> None:
+        others = self._of.get(run_id)
+        if others is not None and future in others:
+            others.remove(future)
             if not others:
-                self._of.pop(run_id, None)
+                del self._of[run_id]
 
     def answer(self, header: Header) -> None:
         for future in self._of.pop(header.id, ()):
