@@ -9,11 +9,11 @@
     ├── DeclinedError        yes, it arrived, and the answer was no: nothing was done
     ├── ExhaustedError       every attempt failed; the last failure is the cause
     ├── UsageError           a person's mistake, found before anything was sent or stored
-    │   ├── ConfigError · DefinitionError · InputError · KeyReusedError
+    │   ├── ConfigError · DefinitionError · InputError · KeyReusedError · TokenError
     ├── JournalError         the store of runs cannot be used, and nothing was acknowledged
     │   ├── JournalLockedError · JournalForeignError · FencedError
     ├── RunError             how a run ended, for the one who waits for its result
-    │   ├── RunUndoneError · RunBlockedError · RunConflictError · RunNotFoundError
+    │   ├── RunUndoneError · RunBlockedError · RunConflictError · RunNotFoundError · TooLateError · AnswerConflictError
     ├── MessagesError        messages cannot be stored, sent or read
     │   ├── StoreError · BrokerError · NewerVersionError · NoReplyError
     └── LedgerError          the ledger or its audit cannot do this
@@ -233,6 +233,13 @@ class KeyReusedError(UsageError, ValueError):
     why = "A key stands for one request; answering another request with the first one's answer would be a lie."
 
 
+class TokenError(UsageError, ValueError):
+    """A token is not one that this journal's sagas have handed out, or was changed on its way."""
+
+    code = "YK-2020"
+    why = "A token names a run, a step and an attempt, and is signed with the journal's own key; this one is not."
+
+
 # ── the journal ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -298,6 +305,20 @@ class RunNotFoundError(RunError, LookupError):
     """No run of this id is in the journal."""
 
     code = "YK-4004"
+
+
+class TooLateError(RunError):
+    """The step does not wait any more, so this was not recorded. `step` names it; `undone` says whether the run takes it back."""
+
+    code = "YK-4010"
+    why = "An answer or a result came after its step had ended, or when the run undoes itself or has."
+
+
+class AnswerConflictError(RunError, ValueError):
+    """Another answer, or another result, came first and counts. `step` names what it was for."""
+
+    code = "YK-4011"
+    why = "The first answer counts, because what follows may have been done already; the same one again is harmless."
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -78,10 +78,12 @@ class Machine:
         signals: by number of the step, the first signal that came for it, until it is done.
         skipped: numbers of the steps whose condition did not hold; they count as done, and leave nothing.
         begun: numbers of the steps that are made at most once, and were begun.
+        again: by number of a step, how often a person had it tried again.
+        undo_asked: the abort that follows once the run is completed, for by then it could only go forward; or None.
     """
 
-    __slots__ = ("_holding", "_left", "_missing", "_ready", "_retried", "_undoable", "abort", "begun", "blocked", "doubt", "graph",
-                 "signals", "skipped", "steps", "waits")
+    __slots__ = ("_holding", "_left", "_missing", "_ready", "_undoable", "abort", "again", "begun", "blocked", "doubt", "graph",
+                 "signals", "skipped", "steps", "undo_asked", "waits")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -91,9 +93,10 @@ class Machine:
         self._left = len(graph)  # steps that are not done yet, or not clear yet once undoing
         self._ready: list[int] = list(graph.roots)
         self._undoable: list[int] = []
-        self._retried: set[int] = set()  # blocked once, and to be tried again: an earlier attempt may have left something
         self.doubt: set[int] = set()
         self.abort: Abort | None = None
+        self.undo_asked: Abort | None = None
+        self.again: dict[int, int] = {}  # such a step may have left something when it was blocked
         self.blocked: list[int] = []
         self.waits: dict[int, float] = {}
         self.signals: dict[int, bytes] = {}
@@ -170,8 +173,12 @@ class Machine:
             return pivot >= 0
         if self.graph.nodes[pivot].undo:
             return False
-        begun = self.graph.names[pivot] in started or pivot in self._retried
+        begun = self.graph.names[pivot] in started or pivot in self.again
         return self.steps[pivot] in {Step.BLOCKED, Step.DOUBTFUL} or (self.steps[pivot] == Step.READY and begun)
+
+    def takes_answer(self, name: str) -> bool:
+        """Would an answer to this step be taken in now?"""
+        return self.abort is None and self.steps[self.graph.index[name]] in _AWAITS
 
     def is_done(self, name: str) -> bool:
         return self.steps[self.graph.index[name]] == Step.DONE
@@ -182,6 +189,15 @@ class Machine:
 
     def is_doubtful(self, name: str) -> bool:
         return self.graph.index[name] in self.doubt
+
+    def hears(self, name: str, *, undone: bool) -> bool:
+        """Does it matter to this step that its child run has ended, completed or undone?"""
+        number = self.graph.index.get(name, -1)
+        if number < 0 or not self.graph.nodes[number].child:
+            return False
+        if self.abort:
+            return undone and self.steps[number] == Step.TO_UNDO
+        return self.graph.nodes[number].waits == "child" and self.steps[number] in _AWAITS
 
     # ── what happened ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -211,6 +227,8 @@ class Machine:
             self._skip(self._number(record))
         elif kind == "started":
             self._begun(self._number(record))
+        elif kind == "undo-asked":
+            self.undo_asked = _ABORT.decode(record.data)
         elif kind == "resolved":
             self._resolved(self._number(record), _RESOLUTION.decode(record.data))
         elif kind != "attempts":  # those are for people
@@ -239,7 +257,14 @@ class Machine:
         self._advance(number)
 
     def _park(self, number: int, waiting: Waiting) -> None:
-        """An abort that came before makes waiting pointless: what it did before it waited is undone."""
+        """An abort that came before makes waiting pointless: what it did before it waited is undone.
+
+        What another run has to undo is waited for in the same way.
+        """
+        if self.steps[number] == Step.TO_UNDO and self.graph.nodes[number].child:
+            self._take_from_undoable(number)
+            self.waits[number] = waiting.until
+            return
         self._expect(number, Step.READY)
         if not self.graph.nodes[number].waits:
             raise HistoryError(f"{self.graph.names[number]} is not a step that waits")
@@ -256,9 +281,10 @@ class Machine:
 
     def _signalled(self, number: int, data: bytes) -> None:
         """The first one counts: a second answer to the same question changes nothing."""
-        if self.graph.nodes[number].waits != "signal":
+        node = self.graph.nodes[number]
+        if node.waits != "signal" and not node.child:
             raise HistoryError(f"{self.graph.names[number]} does not wait for a signal")
-        if self.abort is None and self.steps[number] in _AWAITS:
+        if self.steps[number] in _AWAITS if self.abort is None else node.child and self.steps[number] == Step.TO_UNDO:
             self.signals.setdefault(number, data)
 
     def _skip(self, number: int) -> None:
@@ -290,7 +316,7 @@ class Machine:
         else:
             self._expect(number, Step.READY)
             self._ready.remove(number)
-        in_doubt = failure.in_doubt or number in self._retried
+        in_doubt = failure.in_doubt or number in self.again
         if not self.abort:
             self.steps[number] = Step.DOUBTFUL if in_doubt else Step.FAILED
         elif in_doubt:
@@ -307,7 +333,10 @@ class Machine:
                 return
             self.steps[number] = Step.BLOCKED
         else:
-            self._take_from_undoable(number)
+            if number in self.waits:
+                self._unpark(number)
+            else:
+                self._take_from_undoable(number)
             self.steps[number] = Step.UNDO_BLOCKED
         self.blocked.append(number)
 
@@ -318,7 +347,8 @@ class Machine:
         if resolution.decision == "retry":
             self.steps[number] = Step.TO_UNDO if undoing else Step.READY
             (self._undoable if undoing else self._ready).append(number)
-            self._retried.add(number)
+            if not undoing:
+                self.again[number] = self.again.get(number, 0) + 1
             self.begun.discard(number)  # a person says so
         elif undoing:
             self._clear(number, Step.KEPT if resolution.decision == "done" else Step.CLEAR)
@@ -328,7 +358,8 @@ class Machine:
             self.steps[number] = Step.FAILED
 
     def _abort(self, abort: Abort) -> None:
-        if self.abort or self.too_late(abort.started):
+        whole = abort.whole and self._left == 0
+        if self.abort or (self.too_late(abort.started) and not whole):
             raise HistoryError("a run is aborted once, and never after its pivot, or while nobody knows of it")
         self.abort = abort
         self._left = len(self.graph)
@@ -345,7 +376,7 @@ class Machine:
             if number in self.skipped:
                 self._clear(number)
                 continue
-            if step in {Step.DONE, Step.DOUBTFUL, Step.PARKED} or number in blocked or (step == Step.READY and number in self._retried):
+            if step in {Step.DONE, Step.DOUBTFUL, Step.PARKED} or number in blocked or (step == Step.READY and number in self.again):
                 self._to_undo(number, in_doubt=step != Step.DONE)
             else:
                 self._clear(number)
@@ -367,7 +398,10 @@ class Machine:
 
     def _undone(self, number: int) -> None:
         self._expect(number, Step.TO_UNDO)
-        self._take_from_undoable(number)
+        if number in self.waits:
+            self._unpark(number)
+        else:
+            self._take_from_undoable(number)
         self._clear(number)
 
     def _take_from_undoable(self, number: int) -> None:

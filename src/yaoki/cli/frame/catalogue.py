@@ -19,7 +19,7 @@ from typing import NamedTuple
 from yaoki.errors import InDoubtError, YaokiError
 
 # Modules that define errors with codes. A test looks for others.
-HOMES = ("yaoki.errors", "yaoki.explore.dialect", "yaoki.explore.loop", "yaoki.explore.fake", "yaoki.explore.store")
+HOMES = ("yaoki.errors", "yaoki.explore.dialect", "yaoki.explore.stuck", "yaoki.explore.fake", "yaoki.explore.store")
 
 HAPPENED = {True: "Yes.", False: "Certainly not: nothing was done.", None: "Nobody knows."}
 
@@ -92,6 +92,8 @@ ENTRIES: dict[str, Entry] = {
                      ("Give the retry a limit or a deadline; let the loop sleep through `yaoki.runtime`.",)),
     "YK-2403": Entry(("The code under exploration calls `time.time`, opens a socket, starts a thread or draws a random number.",),
                      ("Use `yaoki.runtime` for clock, randomness and threads, and the simulated services for the network.",)),
+    "YK-2020": Entry(("The token was cut off or changed on its way.", "It was handed out by a saga on another journal."),
+                     ("Send the token exactly as the step gave it out.", "Send it to the program that works on the same journal.")),
     # ── the store of runs ────────────────────────────────────────────────────────────────────────────────────────────
     "YK-3000": Entry(("The disk is full, the folder cannot be written, or the server cannot be reached.",),
                      ("Mend what the message names, and start again: every run goes on from its last acknowledged record.",
@@ -120,6 +122,12 @@ ENTRIES: dict[str, Entry] = {
                      ("Give the new input an id of its own.", "`yk runs show RUN` prints the input that the run was started with.")),
     "YK-4004": Entry(("The id is misspelled, the run was purged, or it is in another journal.",),
                      ("`yk runs list --db URL` lists what is there.",)),
+    "YK-4010": Entry(("The step's time was over, or somebody cancelled the run, before the answer came.",
+                      "The same token, or answer, was meant for another run."),
+                     ("If something was done outside for this step, and the error says `undone`, take it back now: the run's own undo may "
+                      "have come before it.", "Give the step more time (`timeout=`) if answers often come late.")),
+    "YK-4011": Entry(("Two people, or two attempts of one service, answered differently.",),
+                     ("Look at which answer counts: `yk runs show RUN`.", "If yours is right, cancel the run, or put it right by hand.")),
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────
     "YK-5000": Entry(("It is the root of the errors about messages.",), ("Do what the message says.",)),
     "YK-5001": Entry(("The database cannot be reached or written, or it holds something else.",),
@@ -143,6 +151,7 @@ ENTRIES: dict[str, Entry] = {
     "YK-1190": Entry(("An exploration makes a service refuse once.",), ("Nothing: it is the experiment.",)),
     "YK-1391": Entry(("A simulated service was told to insist on a do before its undo.",), ("Nothing: it is the experiment.",)),
     "YK-1392": Entry(("Two simulated processes wrote one row.",), ("Nothing: it is the experiment.",)),
+    "YK-1393": Entry(("A simulated service was told to answer that somebody was there first.",), ("Nothing: it is the experiment.",)),
 }
 
 

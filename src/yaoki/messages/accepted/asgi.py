@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from yaoki import runtime
-from yaoki.messages.accepted.endpoint import Endpoint, Request, Response
+from yaoki.messages.accepted.endpoint import Answering, Endpoint, Request, Response
 from yaoki.messages.accepted.problem import problem
 from yaoki.messages.accepted.work import Work
 from yaoki.messages.accepted.wsgi import WsgiApp
@@ -23,7 +23,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Accepted:
     """An ASGI application over an `Endpoint`."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Answering) -> None:
         self.endpoint = endpoint
 
     def wsgi(self, loop: asyncio.AbstractEventLoop) -> WsgiApp:
@@ -42,7 +42,7 @@ class Accepted:
         if body is None:
             response = Response(413, {"content-type": "application/problem+json"}, problem(413, "the body is too large"))
         else:
-            response = await self.endpoint.answer(Request(scope["method"], path, headers, body, root))
+            response = await self.endpoint.answer(Request(scope["method"], path, headers, body, root, (scope.get("client") or ("",))[0]))
         await _send(response, receive, send, head=scope["method"] == "HEAD")
 
     async def _body(self, receive: Receive) -> bytes | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 import msgspec
 
@@ -29,13 +30,14 @@ BEAT_S = 15.0
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request as both shells give it. `headers`: lower-case names."""
+    """A request as both shells give it. `headers`: lower-case names. `client`: the address it came from, or ""."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes = b""
     root: str = ""
+    client: str = ""
 
 
 class Response(msgspec.Struct):
@@ -45,6 +47,14 @@ class Response(msgspec.Struct):
     headers: dict[str, str]
     body: bytes = b""
     stream: AsyncIterator[bytes] | None = None
+
+
+class Answering(Protocol):
+    """What can be served: an `Endpoint`, or another one that answers requests. max_body: bytes that it takes."""
+
+    max_body: int
+
+    async def answer(self, request: Request) -> Response: ...
 
 
 class Endpoint:

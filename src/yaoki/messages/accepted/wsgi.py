@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import Any
 
-from yaoki.messages.accepted.endpoint import Endpoint, Request, Response
+from yaoki.messages.accepted.endpoint import Answering, Request, Response
 
 
 class WsgiApp:
     """PEP 3333 over an `Endpoint`."""
 
-    def __init__(self, endpoint: Endpoint, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, endpoint: Answering, loop: asyncio.AbstractEventLoop) -> None:
         self.endpoint = endpoint
         self.loop = loop
 
@@ -23,7 +23,8 @@ class WsgiApp:
         body = environ["wsgi.input"].read(min(length, self.endpoint.max_body + 1)) if length else b""
         headers = {name[5:].replace("_", "-").lower(): value for name, value in environ.items() if name.startswith("HTTP_")}
         headers["content-type"] = environ.get("CONTENT_TYPE", "")
-        request = Request(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), headers, body, environ.get("SCRIPT_NAME", ""))
+        request = Request(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), headers, body, environ.get("SCRIPT_NAME", ""),
+                          environ.get("REMOTE_ADDR", ""))
         response: Response = asyncio.run_coroutine_threadsafe(self.endpoint.answer(request), self.loop).result()
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
         return [response.body] if response.stream is None else self._stream(response.stream)
