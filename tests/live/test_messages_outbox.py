@@ -67,7 +67,7 @@ class Torture:
             await connection.execute("ROLLBACK")
             self.rolled_back += 1
             return
-        # The key's head is locked until the commit, so this order is the order of the commits.
+        # The key is locked until the commit, so this order is the order of the commits.
         self.committed.setdefault(key, []).append(message.id)
         if end == "commit":
             await connection.execute("COMMIT")

@@ -23,7 +23,7 @@ import msgspec
 from yaoki import runtime
 from yaoki.errors import ConfigError, DefinitionError, NoReplyError
 from yaoki.messages.brokers.port import Broker, check_durability
-from yaoki.messages.compose import Key, compose
+from yaoki.messages.compose import Key, compose, compose_all
 from yaoki.messages.consumer import Consumer, Pace
 from yaoki.messages.envelope import Message
 from yaoki.messages.handlers import Fn, Handler, flatten, handler_of
@@ -182,9 +182,9 @@ class Messages:
             InputError: a payload cannot be written. StoreError: it could not be stored, and is not published.
         """
         at = due or (runtime.unix_time() + delay if delay else 0.0)
-        messages = [compose(each, source=self.service, key=key, due=at, headers=headers, id=id) for each in payloads]
+        messages = compose_all(payloads, source=self.service, key=key, due=at, headers=headers, id=id)
         if connection is not None:
-            await self.outbox.write(messages, connection=connection)
+            await self.outbox.write(messages, connection=connection, new=not id)
         else:
             await self.store.append(messages)
         return messages

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from yaoki import effect, runtime
@@ -16,24 +16,40 @@ Key = str | Callable[[Any], str]
 
 def compose(payload: object, *, source: str, key: Key = "", id: str = "", due: float = 0.0,  # noqa: A002
             correlation: str = "", reply_to: str = "", headers: dict[str, str] | None = None) -> Message:
-    """The message that says `payload`.
+    """The message that says `payload`. See `compose_all`."""
+    (message,) = compose_all((payload,), source=source, key=key, id=id, due=due, correlation=correlation,
+                             reply_to=reply_to, headers=headers)
+    return message
 
-    Inside a handler it belongs to the same conversation as the message handled, and names it as its cause.
+
+def compose_all(payloads: Iterable[object], *, source: str, key: Key = "", id: str = "", due: float = 0.0,  # noqa: A002
+                correlation: str = "", reply_to: str = "", headers: dict[str, str] | None = None) -> list[Message]:
+    """The messages that say these payloads.
+
+    Inside a handler they belong to the same conversation as the message handled, and name it as their cause.
 
     Raises:
-        InputError: the payload cannot be written as JSON, or a header cannot travel.
+        InputError: a payload cannot be written as JSON, or a header cannot travel.
     """
-    schema = schema_of(type(payload))
-    cause = handling.get()
-    under_way = effect.current.get()
-    own_id = id or runtime.new_id()
     if headers:
         check_headers(headers)
-    return Message(
-        id=own_id, source=source, type=schema.name, version=schema.version, data=encode(payload), key=key if isinstance(key, str) else key(payload),
-        time=runtime.unix_time(), due=due, cause=cause.id if cause else "",
-        correlation=correlation or (cause.correlation or cause.id if cause else own_id), reply_to=reply_to,
-        traceparent=under_way.traceparent if under_way else "", headers=headers or {})
+    cause, under_way, now = handling.get(), effect.current.get(), runtime.unix_time()
+    traceparent = under_way.traceparent if under_way else ""
+    caused_by = cause.id if cause else ""
+    correlation = correlation or (cause.correlation or cause.id if cause else "")
+    new_id = runtime.current().new_id
+    messages, kind, name, version = [], None, "", 1
+    for payload in payloads:
+        if type(payload) is not kind:
+            kind = type(payload)
+            schema = schema_of(kind)
+            name, version = schema.name, schema.version
+        own_id = id or new_id()
+        messages.append(Message(
+            id=own_id, source=source, type=name, version=version, data=encode(payload), time=now, due=due,
+            key=key if isinstance(key, str) else key(payload), cause=caused_by, correlation=correlation or own_id,
+            reply_to=reply_to, traceparent=traceparent, headers=headers or {}))
+    return messages
 
 
 def follow_ups(returned: Any, *, cause: Message, source: str, group: str) -> list[Message]:

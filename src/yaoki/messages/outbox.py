@@ -14,7 +14,7 @@ import sqlite3
 from typing import Any
 
 from yaoki.errors import ConfigError, NoTransactionError
-from yaoki.messages.compose import Key, compose
+from yaoki.messages.compose import Key, compose_all
 from yaoki.messages.envelope import Message
 from yaoki.messages.store import postgres_sql, sqlite_sql
 
@@ -44,26 +44,25 @@ class Outbox:
             NoTransactionError: the connection commits every statement by itself.
             InputError: a payload cannot be written as JSON.
         """
-        messages = [compose(each, source=self.service, key=key, **options) for each in payloads]
-        await self.write(messages, connection=connection)
+        messages = compose_all(payloads, source=self.service, key=key, **options)
+        await self.write(messages, connection=connection, new=not options.get("id"))
         return messages
 
     def publish_now(self, *payloads: object, connection: Any, key: Key = "", **options: Any) -> list[Message]:
         """`publish` for programs without a loop: a connection of sqlite3 or psycopg, or SQLAlchemy's over them."""
-        messages = [compose(each, source=self.service, key=key, **options) for each in payloads]
+        messages = compose_all(payloads, source=self.service, key=key, **options)
         driver = _driver_of(connection)
         if isinstance(driver, sqlite3.Connection):
             _into_sqlite(driver, messages)
         elif _module(driver) == "psycopg" and not _is_async(driver):
             _check_psycopg(driver)
-            for statement, values in postgres_sql.append_for_psycopg(messages, notify=self.notify):
-                driver.execute(statement, values)
+            driver.execute(*postgres_sql.append_for_psycopg(messages, notify=self.notify))
         else:
             raise _unknown(driver)
         return messages
 
-    async def write(self, messages: list[Message], *, connection: Any) -> None:
-        """Write finished messages in the open transaction. See `publish`."""
+    async def write(self, messages: list[Message], *, connection: Any, new: bool = False) -> None:
+        """Write finished messages in the open transaction. See `publish`. new: none of them can be known already."""
         driver = _driver_of(connection)
         if isinstance(driver, sqlite3.Connection):
             _into_sqlite(driver, messages)
@@ -71,15 +70,12 @@ class Outbox:
         if _module(driver) == "asyncpg":
             if not driver.is_in_transaction():
                 raise _no_transaction("async with connection.transaction():")
-            await driver.execute(postgres_sql.APPEND, *postgres_sql.columns_of(messages))
-            if self.notify:
-                await driver.execute(postgres_sql.NOTIFY)
+            await _into_asyncpg(driver, messages, notify=self.notify, new=new)
         elif _module(driver) == "psycopg":
             _check_psycopg(driver)
-            for statement, values in postgres_sql.append_for_psycopg(messages, notify=self.notify):
-                done = driver.execute(statement, values)
-                if _is_async(driver):
-                    await done
+            done = driver.execute(*postgres_sql.append_for_psycopg(messages, notify=self.notify))
+            if _is_async(driver):
+                await done
         else:
             raise _unknown(driver)
 
@@ -102,6 +98,12 @@ def _module(connection: Any) -> str:
 
 def _is_async(driver: Any) -> bool:
     return type(driver).__name__.startswith("Async")
+
+
+async def _into_asyncpg(connection: Any, messages: list[Message], *, notify: bool, new: bool) -> None:
+    from yaoki.messages.store import postgres_write  # noqa: PLC0415 (needs asyncpg, which whoever gives its connection has)
+
+    await (postgres_write.append_new if new else postgres_write.append)(connection, messages, notify=notify)
 
 
 def _into_sqlite(connection: sqlite3.Connection, messages: list[Message]) -> None:

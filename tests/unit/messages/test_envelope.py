@@ -22,7 +22,7 @@ from yaoki.errors import (
 )
 from yaoki.messages import Message, Retries, event, from_cloudevent, to_cloudevent
 from yaoki.messages.brokers.port import check_durability
-from yaoki.messages.envelope import PARTS, check_headers, meta_of, with_meta
+from yaoki.messages.envelope import PARTS, check_headers, message_of, meta_of
 from yaoki.messages.handlers import handler_of
 from yaoki.messages.schema import decode, encode, schema_of
 from yaoki.messages.store.port import Durability, Entry
@@ -45,7 +45,7 @@ def test_a_message_comes_back_from_its_cloudevent(message):
 @given(MESSAGES)
 def test_a_message_comes_back_from_its_columns(message):
     columns = {name: getattr(message, name) for name in ("id", "source", "type", "data", "key", "version", "time", "due")}
-    assert with_meta(meta_of(message), **columns) == message
+    assert message_of(meta=meta_of(message), **columns) == message
 
 
 @given(TEXT)

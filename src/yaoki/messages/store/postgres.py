@@ -13,11 +13,13 @@ import msgspec
 
 from yaoki import events, runtime
 from yaoki.errors import FencedError, StoreError
-from yaoki.messages.envelope import Message, with_meta
+from yaoki.messages.envelope import PARTS, Message, message_of
 from yaoki.messages.store import postgres_sql as sql
+from yaoki.messages.store import postgres_write as write
 from yaoki.messages.store.bell import Bell
 from yaoki.messages.store.gather import Gather
 from yaoki.messages.store.port import (
+    START,
     Durability,
     Entry,
     GroupLag,
@@ -57,7 +59,7 @@ class PostgresStore:
     async def open(cls, url: str, *, connections: int = 8) -> PostgresStore:
         """Connect, and create our tables in the first schema of the search path. Raises `StoreError`."""
         with _as_store_errors():
-            pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, command_timeout=60)
+            pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, command_timeout=60, reset=_nothing_to_reset)
             try:
                 async with pool.acquire() as connection, connection.transaction():
                     await _migrate(connection)
@@ -76,7 +78,7 @@ class PostgresStore:
     async def _append(self, messages: Sequence[Message]) -> None:
         with _as_store_errors():
             async with self.pool.acquire() as connection:
-                await connection.execute(sql.APPEND, *sql.columns_of(messages))
+                await write.append(connection, messages)
                 # After the commit, so that its lock is not held while others commit.
                 await connection.execute(sql.NOTIFY)
         self.bell.ring()
@@ -97,12 +99,15 @@ class PostgresStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTx]:
         async with self.pool.acquire() as connection:
-            async with connection.transaction():
-                tx = PostgresTx(connection)
-                yield tx
-            if tx.published:
-                await connection.execute(sql.NOTIFY)
-                self.bell.ring()
+            try:
+                async with connection.transaction():
+                    tx = PostgresTx(connection)
+                    yield tx
+                if tx.published:
+                    await connection.execute(sql.NOTIFY)
+                    self.bell.ring()
+            finally:
+                await connection.reset()  # what the handler may have set for its session
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -123,18 +128,24 @@ class PostgresStore:
 
     async def _read(self, types: Collection[str] | None, after: Position, parts: list[int],
                     limit: int) -> tuple[list[Entry], Position]:
-        rows = await self._fetch(sql.READ, str(after[0]), after[1], parts, None if types is None else list(types), limit)
-        end = (int(rows[0]["w"]) - 1, END_OF_XID)
-        return [_entry(row) for row in rows if row["pos"] is not None], end
+        rows = await self._fetch(sql.READ, *after, None if len(parts) == PARTS else parts, None if types is None else list(types), limit)
+        entries, end = [], START
+        for row in rows:
+            x, pos, part, *columns = row
+            if pos is None:
+                end = (x - 1, END_OF_XID)
+            else:
+                entries.append(Entry((x, pos), part, message_of(*columns)))
+        return entries, end
 
     async def held_beyond(self, group: str, after: Mapping[int, Position]) -> list[tuple[int, Position]]:
-        rows = await self._fetch(sql.HELD_BEYOND, group, list(after), [str(x) for x, _ in after.values()],
+        rows = await self._fetch(sql.HELD_BEYOND, group, list(after), [x for x, _ in after.values()],
                                  [pos for _, pos in after.values()])
-        return [(row["part"], (int(row["x"]), row["pos"])) for row in rows]
+        return [(row["part"], (row["x"], row["pos"])) for row in rows]
 
     async def is_done(self, group: str, part: int, position: Position) -> bool:
-        rows = await self._fetch("SELECT (x, pos) >= ($3::text::xid8, $4::bigint) AS done FROM yaoki_cursors "
-                                 "WHERE grp = $1 AND part = $2", group, part, str(position[0]), position[1])
+        rows = await self._fetch("SELECT (x, pos) >= ($3, $4) AS done FROM yaoki_cursors "
+                                 "WHERE grp = $1 AND part = $2", group, part, *position)
         return bool(rows and rows[0]["done"])
 
     async def due(self, group: str, parts: Collection[int], *, now: float, limit: int) -> list[tuple[Entry, Held]]:
@@ -196,14 +207,14 @@ class PostgresStore:
 
     async def _guard(self) -> None:
         """Say who keeps committed messages from being read, and for how long."""
-        last, since = "", runtime.monotonic()
+        last, since = 0, runtime.monotonic()
         while True:
             await runtime.sleep(GUARD_S / 4)
             try:
                 row = await self.pool.fetchrow(sql.HELD_BACK)
                 now = runtime.monotonic()
                 if row is None or row["w"] != last or not row["waiting"]:
-                    last, since = "" if row is None else row["w"], now
+                    last, since = 0 if row is None else row["w"], now
                 elif now - since >= GUARD_S:
                     holder = await self.pool.fetchval(sql.HOLDERS) or "unknown: it may be hidden from this user"
                     log.warning("published messages cannot be read for %.0f s: %s", now - since, holder)
@@ -237,7 +248,7 @@ class PostgresStore:
                     await connection.execute(sql.TAKE, group, worker, list(share.take), ttl_s)
                 await connection.execute(sql.FORGET_DONE, group)
                 mine = await connection.fetch(sql.MINE, group, worker)
-        leases = {row["part"]: Lease(row["part"], (int(row["x"]), row["pos"]), row["fence"], row["crashes"]) for row in mine}
+        leases = {row["part"]: Lease(row["part"], (row["x"], row["pos"]), row["fence"], row["crashes"]) for row in mine}
         return Share(leases, share.surplus, share.check_in_s)
 
     async def release(self, group: str, worker: str, parts: Collection[int], *, leaving: bool) -> None:
@@ -295,7 +306,7 @@ async def _settle(connection: Any, group: str, settlement: Settlement) -> None:
         cursors = [settlement.cursors.get(part) for part in parts]
         moved = await connection.fetch(
             sql.SETTLE, group, parts, [settlement.fences[part] for part in parts],
-            [None if at is None else str(at[0]) for at in cursors], [None if at is None else at[1] for at in cursors])
+            [None if at is None else at[0] for at in cursors], [None if at is None else at[1] for at in cursors])
         if not moved:
             raise FencedError(
                 f"a partition of {group} is another worker's now; nothing of this batch was written",
@@ -303,19 +314,23 @@ async def _settle(connection: Any, group: str, settlement: Settlement) -> None:
                    "loop", group=group)
     if settlement.hold:
         await connection.executemany(sql.HOLD, [
-            (group, row.part, row.position[1], str(row.position[0]), row.key, row.state, row.attempts, row.due_at,
+            (group, row.part, row.position[1], row.position[0], row.key, row.state, row.attempts, row.due_at,
              row.error, row.first_at, msgspec.json.encode(row.history), row.replays, row.data) for row in settlement.hold])
     for part, position in settlement.drop:
         await connection.execute(sql.DROP, group, part, position[1], runtime.unix_time())
     if settlement.publish:
-        await connection.execute(sql.APPEND, *sql.columns_of(settlement.publish))
+        await write.append(connection, settlement.publish)
+
+
+async def _nothing_to_reset(_connection: Any) -> None:
+    """Our own statements leave no session state behind, so the round trip that would clear it is saved."""
 
 
 async def _migrate(connection: Any) -> None:
     # Two that create the same table at once would trip over each other in the catalogue.
     await connection.execute("SELECT pg_advisory_xact_lock(7230901, 0)")
     await connection.execute("SET LOCAL client_min_messages = warning")
-    await connection.execute(sql.SCHEMA)
+    await connection.execute(sql.SCHEMA + sql.FUNCTIONS)
     version = await connection.fetchval("SELECT version FROM yaoki_messages_version")
     if version is None:
         await connection.execute("INSERT INTO yaoki_messages_version VALUES ($1)", sql.VERSION)
@@ -339,14 +354,13 @@ def _entry(row: Any, *, attempts: int = 0, held: bool = False, data: bytes | Non
     # Columns by number: names of the held row and of the message would collide.
     columns = tuple(row)[-12:]
     x, pos, part, id_, source, type_, key, version, time, due, body, meta = columns
-    message = with_meta(meta, id=id_, source=source, type=type_, key=key, version=version, time=time, due=due,
-                        data=body if data is None else data)
-    return Entry((int(x), pos), part, message, attempts, held)
+    message = message_of(id_, source, type_, key, version, time, due, body if data is None else data, meta)
+    return Entry((x, pos), part, message, attempts, held)
 
 
 def _pair(row: Any) -> tuple[Entry, Held]:
     part, x, pos, key, state, attempts, due_at, error, first_at, history, replays, data = tuple(row)[-24:-12]
-    held = Held(part=part, position=(int(x), pos), key=key, state=state, attempts=attempts, due_at=due_at, error=error,
+    held = Held(part=part, position=(x, pos), key=key, state=state, attempts=attempts, due_at=due_at, error=error,
                 first_at=first_at, history=_history.decode(history), replays=replays, data=data)
     return _entry(row, attempts=attempts, held=True, data=data), held
 

@@ -2,14 +2,18 @@
 
 How a reader skips nothing and keeps keys in order although transactions commit in any order:
 
-    each message gets   eff_xid = greatest(own transaction id, eff_xid of the key's previous message)
-                        pos     = the next row number
-    a reader reads      eff_xid < W, in the order of (eff_xid, pos),  W = the oldest transaction id still running
+    each message gets   x   = the greater of its own transaction id and the latest id that had ended, taken after its
+                              key was locked
+                        pos = the next row number
+    a reader reads      x < W, in the order of (x, pos),  W = the oldest transaction id still running
 
-*Nothing is skipped*: own id <= eff_xid < W, so the writer has ended, and whoever comes later gets an eff_xid >= W.
-*Keys stay in order*: the previous eff_xid stands in the key's head row and is read under its lock, so along a key eff_xid
-never falls and pos rises. Ordering by the own id alone does not give this: a transaction can draw its id first and touch
-the key last (`tests/live/test_messages_outbox.py` shows both, and a naive reader losing rows).
+*Nothing is skipped*: own id <= x < W, so the writer has ended, and whoever comes later gets an x >= W.
+*Keys stay in order*: a key is locked until its transaction ends. So what was published for it before has ended, and x is at
+least its id and its x; where they are equal, pos is greater. Ordering by the own id alone does not give this: a
+transaction can draw its id first and touch the key last (`tests/live/test_messages_outbox.py` shows both, and a naive
+reader losing rows).
+
+Under REPEATABLE READ "the latest that had ended" is as of the transaction's snapshot: what it cannot see comes after it.
 """
 
 from __future__ import annotations
@@ -25,22 +29,22 @@ NOTIFY = f"SELECT pg_notify('{CHANNEL}', '')"
 LOCK = "SELECT pg_advisory_xact_lock(7230901, hashtext($1))"  # a number of ours, and the group
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS yaoki_key_heads (key text PRIMARY KEY, eff_xid xid8 NOT NULL) WITH (fillfactor = 70);
+CREATE TABLE IF NOT EXISTS yaoki_key_locks (h bigint PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS yaoki_messages (
-    pos bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, eff_xid xid8 NOT NULL, part smallint NOT NULL,
-    id text COLLATE "C" NOT NULL, source text NOT NULL, type text NOT NULL, key text NOT NULL, version integer NOT NULL, time double precision NOT NULL,
-    due double precision NOT NULL, data bytea NOT NULL, meta bytea NOT NULL, UNIQUE (id, source));
-CREATE INDEX IF NOT EXISTS yaoki_messages_order ON yaoki_messages (eff_xid, pos);
+    x bigint NOT NULL, pos bigint GENERATED ALWAYS AS IDENTITY, part smallint NOT NULL, id text COLLATE "C" NOT NULL,
+    source text COLLATE "C" NOT NULL, type text NOT NULL, key text NOT NULL, version integer NOT NULL,
+    time double precision NOT NULL, due double precision NOT NULL, data bytea NOT NULL, meta bytea NOT NULL,
+    PRIMARY KEY (x, pos), UNIQUE (id, source));
 CREATE TABLE IF NOT EXISTS yaoki_groups (
-    grp text PRIMARY KEY, types text[] NOT NULL, since_x xid8 NOT NULL, since_pos bigint NOT NULL,
+    grp text PRIMARY KEY, types text[] NOT NULL, since_x bigint NOT NULL, since_pos bigint NOT NULL,
     declared timestamptz NOT NULL);
 CREATE TABLE IF NOT EXISTS yaoki_members (
     grp text, worker text, lease_until timestamptz NOT NULL, PRIMARY KEY (grp, worker));
 CREATE TABLE IF NOT EXISTS yaoki_cursors (
-    grp text, part smallint, x xid8 NOT NULL, pos bigint NOT NULL, owner text NOT NULL, lease_until timestamptz NOT NULL,
+    grp text, part smallint, x bigint NOT NULL, pos bigint NOT NULL, owner text NOT NULL, lease_until timestamptz NOT NULL,
     fence bigint NOT NULL, crashes integer NOT NULL DEFAULT 0, PRIMARY KEY (grp, part)) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0);
 CREATE TABLE IF NOT EXISTS yaoki_held (
-    grp text, part smallint, pos bigint, x xid8 NOT NULL, key text NOT NULL, state text NOT NULL, attempts integer NOT NULL,
+    grp text, part smallint, pos bigint, x bigint NOT NULL, key text NOT NULL, state text NOT NULL, attempts integer NOT NULL,
     due double precision NOT NULL, error text NOT NULL, first_at double precision NOT NULL, history bytea NOT NULL,
     replays integer NOT NULL, data bytea, PRIMARY KEY (grp, part, pos));
 CREATE INDEX IF NOT EXISTS yaoki_held_due ON yaoki_held (grp, state, due);
@@ -51,55 +55,73 @@ CREATE INDEX IF NOT EXISTS yaoki_inbox_at ON yaoki_inbox (reader, at);
 CREATE TABLE IF NOT EXISTS yaoki_messages_version (version integer NOT NULL);
 """
 
-# The head rows are taken in the order of the keys, so that two publishers of the same keys cannot wait for each other.
-APPEND = """
-WITH input AS (
-    SELECT * FROM unnest($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::double precision[],
-                         $8::double precision[], $9::bytea[], $10::bytea[])
-    WITH ORDINALITY AS t (part, id, source, type, key, version, time, due, data, meta, n)
-), heads AS (
-    INSERT INTO yaoki_key_heads AS h (key, eff_xid)
-    SELECT key, pg_current_xact_id() FROM input WHERE key <> '' GROUP BY key ORDER BY key
-    ON CONFLICT (key) DO UPDATE SET eff_xid = greatest(h.eff_xid, excluded.eff_xid)
-    RETURNING key, eff_xid
-)
-INSERT INTO yaoki_messages (eff_xid, part, id, source, type, key, version, time, due, data, meta)
-SELECT coalesce(heads.eff_xid, pg_current_xact_id()), part, id, source, type, input.key, version, time, due, data, meta
-FROM input LEFT JOIN heads ON heads.key = input.key ORDER BY n
-ON CONFLICT (id, source) DO NOTHING
+# Two functions, because inside one each statement sees what has been committed up to then (READ COMMITTED): the x of a
+# message must be drawn after the wait for its key. Keys are locked by a hash, in one order, so that two publishers of the
+# same keys cannot wait for each other; what is missing is inserted first, so that whoever locks finds all of it there.
+FUNCTIONS = """
+CREATE OR REPLACE FUNCTION yaoki_lock_keys(keys text[]) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    wanted bigint[] := ARRAY(SELECT DISTINCT hashtextextended(k, 0) FROM unnest(keys) AS t (k) WHERE k <> '' ORDER BY 1);
+    made bigint[];
+BEGIN
+    WITH fresh AS (
+        INSERT INTO yaoki_key_locks (h) SELECT w FROM unnest(wanted) AS t (w)
+        WHERE NOT EXISTS (SELECT 1 FROM yaoki_key_locks l WHERE l.h = w) ORDER BY w ON CONFLICT DO NOTHING RETURNING h)
+    SELECT coalesce(array_agg(h), '{}') INTO made FROM fresh;
+    IF cardinality(made) < cardinality(wanted) THEN
+        PERFORM 1 FROM yaoki_key_locks WHERE h = ANY (wanted) AND NOT h = ANY (made) ORDER BY h FOR NO KEY UPDATE;
+    END IF;
+    RETURN greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1);
+END $$;
+CREATE OR REPLACE FUNCTION yaoki_append(
+    parts smallint[], ids text[], sources text[], types text[], keys text[], versions integer[], times double precision[],
+    dues double precision[], datas bytea[], metas bytea[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    at bigint := yaoki_lock_keys(keys);
+BEGIN
+    INSERT INTO yaoki_messages (x, part, id, source, type, key, version, time, due, data, meta)
+    SELECT at, t.* FROM unnest(parts, ids, sources, types, keys, versions, times, dues, datas, metas) AS t
+    ON CONFLICT (id, source) DO NOTHING;
+END $$;
 """
+APPEND = """SELECT yaoki_append($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[],
+    $7::double precision[], $8::double precision[], $9::bytea[], $10::bytea[])"""
+LOCK_KEYS = "SELECT yaoki_lock_keys($1::text[])"
+COPIED = ("x", "part", "id", "source", "type", "key", "version", "time", "due", "data", "meta")
+W = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
+"""The oldest transaction id still running: what lies below is complete."""
 
-COLUMNS = "m.eff_xid::text, m.pos, m.part, m.id, m.source, m.type, m.key, m.version, m.time, m.due, m.data, m.meta"
-HELD = """h.part, h.x::text AS h_x, h.pos AS h_pos, h.key, h.state, h.attempts, h.due, h.error, h.first_at, h.history,
+COLUMNS = "m.x, m.pos, m.part, m.id, m.source, m.type, m.key, m.version, m.time, m.due, m.data, m.meta"
+HELD = """h.part, h.x AS h_x, h.pos AS h_pos, h.key, h.state, h.attempts, h.due, h.error, h.first_at, h.history,
           h.replays, h.data"""
 
+# The first row says how far the log is complete, and has no pos.
 READ = f"""
-WITH rows AS (
-    SELECT m.* FROM yaoki_messages m
-    WHERE (m.eff_xid, m.pos) > ($1::text::xid8, $2) AND m.eff_xid < pg_snapshot_xmin(pg_current_snapshot())
-    AND m.part = ANY ($3::smallint[]) AND ($4::text[] IS NULL OR m.type = ANY ($4))
-    ORDER BY m.eff_xid, m.pos LIMIT $5)
-SELECT w.w::text, {COLUMNS} FROM (SELECT pg_snapshot_xmin(pg_current_snapshot()) AS w) w LEFT JOIN rows m ON true
-ORDER BY m.eff_xid, m.pos
+SELECT {W} AS x, NULL::bigint AS pos, NULL::smallint, NULL::text, NULL::text, NULL::text, NULL::text, NULL::integer,
+       NULL::double precision, NULL::double precision, NULL::bytea, NULL::bytea
+UNION ALL (
+    SELECT {COLUMNS} FROM yaoki_messages m
+    WHERE (m.x, m.pos) > ($1, $2) AND m.x < {W} AND ($3::smallint[] IS NULL OR m.part = ANY ($3))
+    AND ($4::text[] IS NULL OR m.type = ANY ($4)) ORDER BY m.x, m.pos LIMIT $5)
 """  # noqa: S608 (only our own column lists)
 
 # One statement: all fences stand, and all cursors move; or no row comes back and nothing was written.
 SETTLE = """
-WITH want AS (SELECT * FROM unnest($2::smallint[], $3::bigint[], $4::text[], $5::bigint[]) AS t (part, fence, x, pos)),
+WITH want AS (SELECT * FROM unnest($2::smallint[], $3::bigint[], $4::bigint[], $5::bigint[]) AS t (part, fence, x, pos)),
 standing AS (
     SELECT c.part FROM yaoki_cursors c JOIN want ON want.part = c.part AND want.fence = c.fence
     WHERE c.grp = $1 ORDER BY c.part FOR UPDATE OF c)
 UPDATE yaoki_cursors c SET
-    x = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN want.x::xid8 ELSE c.x END,
-    pos = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN want.pos ELSE c.pos END,
-    crashes = CASE WHEN (want.x::xid8, want.pos) > (c.x, c.pos) THEN 0 ELSE c.crashes END
+    x = CASE WHEN (want.x, want.pos) > (c.x, c.pos) THEN want.x ELSE c.x END,
+    pos = CASE WHEN (want.x, want.pos) > (c.x, c.pos) THEN want.pos ELSE c.pos END,
+    crashes = CASE WHEN (want.x, want.pos) > (c.x, c.pos) THEN 0 ELSE c.crashes END
 FROM want WHERE c.grp = $1 AND c.part = want.part AND (SELECT count(*) FROM standing) = (SELECT count(*) FROM want)
 RETURNING c.part
 """
 
 HOLD = """
 INSERT INTO yaoki_held (grp, part, pos, x, key, state, attempts, due, error, first_at, history, replays, data)
-VALUES ($1, $2, $3, $4::text::xid8, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 ON CONFLICT (grp, part, pos) DO UPDATE SET state = excluded.state, attempts = excluded.attempts, due = excluded.due,
     error = excluded.error, first_at = excluded.first_at, history = excluded.history, replays = excluded.replays,
     data = excluded.data
@@ -113,15 +135,15 @@ UPDATE yaoki_held SET state = 'retry', due = $4 WHERE grp = $1 AND part = $2 AND
 """
 
 HELD_BEYOND = """
-SELECT h.part, h.x::text AS x, h.pos FROM yaoki_held h
-JOIN unnest($2::smallint[], $3::text[], $4::bigint[]) AS a (part, x, pos)
-ON h.part = a.part AND (h.x, h.pos) > (a.x::xid8, a.pos) WHERE h.grp = $1
+SELECT h.part, h.x, h.pos FROM yaoki_held h
+JOIN unnest($2::smallint[], $3::bigint[], $4::bigint[]) AS a (part, x, pos)
+ON h.part = a.part AND (h.x, h.pos) > (a.x, a.pos) WHERE h.grp = $1
 """
 
 DUE = f"""
 WITH heads AS (SELECT part, pos, x, key, state FROM yaoki_held WHERE grp = $1 AND state IN ('retry', 'scheduled')
                AND due <= $3 AND part = ANY ($2::smallint[]) ORDER BY x, pos LIMIT $4)
-SELECT {HELD}, {COLUMNS} FROM yaoki_held h JOIN yaoki_messages m ON m.pos = h.pos
+SELECT {HELD}, {COLUMNS} FROM yaoki_held h JOIN yaoki_messages m ON m.x = h.x AND m.pos = h.pos
 WHERE h.grp = $1 AND h.part = ANY ($2::smallint[]) AND (
     EXISTS (SELECT 1 FROM heads WHERE heads.part = h.part AND heads.pos = h.pos)
     OR h.state = 'behind' AND EXISTS (SELECT 1 FROM heads WHERE heads.part = h.part AND heads.key = h.key
@@ -142,21 +164,21 @@ AND NOT EXISTS (SELECT 1 FROM yaoki_held o WHERE o.grp = h.grp AND o.part = h.pa
 """
 
 HELD_ROWS = f"""
-SELECT h.grp, {HELD}, {COLUMNS} FROM yaoki_held h JOIN yaoki_messages m ON m.pos = h.pos
+SELECT h.grp, {HELD}, {COLUMNS} FROM yaoki_held h JOIN yaoki_messages m ON m.x = h.x AND m.pos = h.pos
 WHERE ($1::text IS NULL OR h.grp = $1) AND ($2::text IS NULL OR h.key = $2) AND h.state = ANY ($3::text[])
 ORDER BY h.x, h.pos, h.grp LIMIT $4
 """  # noqa: S608 (only our own column lists)
 
 STARTING_WITH = f"""
-SELECT {COLUMNS} FROM yaoki_messages m WHERE m.id >= $1 AND m.id < $2 ORDER BY m.eff_xid, m.pos LIMIT $3
+SELECT {COLUMNS} FROM yaoki_messages m WHERE m.id >= $1 AND m.id < $2 ORDER BY m.x, m.pos LIMIT $3
 """  # noqa: S608 (only our own column lists)
 
-DECLARE = """
+DECLARE = f"""
 INSERT INTO yaoki_groups (grp, types, since_x, since_pos, declared)
-VALUES ($1, $2, CASE WHEN $3 THEN pg_snapshot_xmin(pg_current_snapshot()) ELSE '0'::xid8 END,
-        CASE WHEN $3 THEN (SELECT coalesce(max(pos), 0) FROM yaoki_messages) ELSE 0 END, clock_timestamp())
+VALUES ($1, $2, CASE WHEN $3 THEN {W} ELSE 0 END, CASE WHEN $3 THEN
+        coalesce(pg_sequence_last_value(pg_get_serial_sequence('yaoki_messages', 'pos')), 0) ELSE 0 END, clock_timestamp())
 ON CONFLICT (grp) DO UPDATE SET types = excluded.types, declared = excluded.declared
-"""
+"""  # noqa: S608 (ours)
 
 OWNED = """
 SELECT part, owner, extract(epoch FROM lease_until - clock_timestamp())::float8 AS left_s FROM yaoki_cursors
@@ -174,7 +196,7 @@ FORGET_DONE = """
 DELETE FROM yaoki_held h USING yaoki_cursors c
 WHERE h.grp = $1 AND h.state = 'done' AND c.grp = h.grp AND c.part = h.part AND (h.x, h.pos) <= (c.x, c.pos)
 """
-MINE = "SELECT part, x::text AS x, pos, fence, crashes FROM yaoki_cursors WHERE grp = $1 AND owner = $2"
+MINE = "SELECT part, x, pos, fence, crashes FROM yaoki_cursors WHERE grp = $1 AND owner = $2"
 JOIN = """
 INSERT INTO yaoki_members VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
 ON CONFLICT (grp, worker) DO UPDATE SET lease_until = excluded.lease_until
@@ -189,7 +211,7 @@ SELECT g.grp,
 FROM yaoki_groups g
 LEFT JOIN LATERAL (
     SELECT m.pos, m.time FROM yaoki_messages m LEFT JOIN yaoki_cursors c ON c.grp = g.grp AND c.part = m.part
-    WHERE (m.eff_xid, m.pos) > (coalesce(c.x, g.since_x), coalesce(c.pos, g.since_pos))
+    WHERE (m.x, m.pos) > (coalesce(c.x, g.since_x), coalesce(c.pos, g.since_pos))
     AND (g.types = ARRAY['*'] OR m.type = ANY (g.types))) m ON true
 WHERE $1::text IS NULL OR g.grp = $1 GROUP BY g.grp ORDER BY g.grp
 """
@@ -202,20 +224,16 @@ FORGET_DEAD_READERS = """
 DELETE FROM yaoki_groups g WHERE g.types[1] LIKE 'reply.%' AND g.declared < to_timestamp($1)
 AND NOT EXISTS (SELECT 1 FROM yaoki_members s WHERE s.grp = g.grp AND s.lease_until >= clock_timestamp())
 """
-PRUNE = """
-DELETE FROM yaoki_messages WHERE pos IN (
-    SELECT m.pos FROM yaoki_messages m WHERE m.time < $1
-    AND m.eff_xid < pg_snapshot_xmin(pg_current_snapshot())
+PRUNE = f"""
+DELETE FROM yaoki_messages WHERE (x, pos) IN (
+    SELECT m.x, m.pos FROM yaoki_messages m WHERE m.time < $1 AND m.x < {W}
     AND NOT EXISTS (SELECT 1 FROM yaoki_groups g LEFT JOIN yaoki_cursors c ON c.grp = g.grp AND c.part = m.part
-                    WHERE (coalesce(c.x, g.since_x), coalesce(c.pos, g.since_pos)) < (m.eff_xid, m.pos))
-    AND NOT EXISTS (SELECT 1 FROM yaoki_held h WHERE h.part = m.part AND h.pos = m.pos)
-    ORDER BY m.pos LIMIT $2)
-"""
+                    WHERE (coalesce(c.x, g.since_x), coalesce(c.pos, g.since_pos)) < (m.x, m.pos))
+    AND NOT EXISTS (SELECT 1 FROM yaoki_held h WHERE h.part = m.part AND h.x = m.x AND h.pos = m.pos)
+    ORDER BY m.x, m.pos LIMIT $2)
+"""  # noqa: S608 (ours)
 
-HELD_BACK = """
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text AS w, EXISTS (
-    SELECT 1 FROM yaoki_messages WHERE eff_xid >= pg_snapshot_xmin(pg_current_snapshot())) AS waiting
-"""
+HELD_BACK = f"SELECT {W} AS w, EXISTS (SELECT 1 FROM yaoki_messages WHERE x >= {W}) AS waiting"  # noqa: S608 (ours)
 HOLDERS = """
 SELECT holder FROM (
     SELECT 'process ' || pid || ' of ' || coalesce(datname, '?') || ' since ' || date_trunc('second', xact_start) || ': '
@@ -237,12 +255,20 @@ def columns_of(messages: Sequence[Message]) -> tuple[list[Any], ...]:
         [meta_of(each) for each in messages])
 
 
-_PSYCOPG_APPEND = APPEND
-for _number in range(10, 0, -1):
-    _PSYCOPG_APPEND = _PSYCOPG_APPEND.replace(f"${_number}", "%s")
+def append(*, notify: bool) -> str:
+    """The statement that writes `columns_of` messages, and wakes the readers at commit if asked to."""
+    return f"{APPEND}, pg_notify('{CHANNEL}', '')" if notify else APPEND
 
 
-def append_for_psycopg(messages: Sequence[Message], *, notify: bool) -> list[tuple[str, tuple[Any, ...]]]:
-    """`APPEND` with psycopg's placeholders, and what wakes the readers."""
-    statements: list[tuple[str, tuple[Any, ...]]] = [(_PSYCOPG_APPEND, columns_of(messages))]
-    return [*statements, (NOTIFY, ())] if notify else statements
+def records_of(messages: Sequence[Message], x: int) -> list[tuple[Any, ...]]:
+    """Rows of `COPIED`."""
+    return [(x, each.part, each.id, each.source, each.type, each.key, each.version, each.time, each.due, each.data,
+             meta_of(each)) for each in messages]
+
+
+def append_for_psycopg(messages: Sequence[Message], *, notify: bool) -> tuple[str, tuple[Any, ...]]:
+    """`append` with psycopg's placeholders, and its values."""
+    statement = append(notify=notify)
+    for number in range(10, 0, -1):
+        statement = statement.replace(f"${number}", "%s")
+    return statement, columns_of(messages)

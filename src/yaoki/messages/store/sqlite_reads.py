@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from yaoki.messages.envelope import PARTS, with_meta
+from yaoki.messages.envelope import PARTS, message_of
 from yaoki.messages.store.port import Entry, GroupLag, Held, Page, Position
 
 COLUMNS = "m.pos, m.part, m.id, m.source, m.type, m.key, m.version, m.time, m.due, m.data, m.meta"
@@ -61,8 +61,7 @@ def _rows_after(connection: sqlite3.Connection, types: Collection[str] | None, p
 
 def entry_of(row: tuple[Any, ...], *, attempts: int = 0, held: bool = False, data: bytes | None = None) -> Entry:
     pos, part, id_, source, type_, key, version, time, due, body, meta = row
-    message = with_meta(meta, id=id_, source=source, type=type_, key=key, version=version, time=time, due=due,
-                        data=body if data is None else data)
+    message = message_of(id_, source, type_, key, version, time, due, body if data is None else data, meta)
     return Entry((0, pos), part, message, attempts, held)
 
 
