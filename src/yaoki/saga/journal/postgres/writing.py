@@ -1,0 +1,147 @@
+"""Writing: batches, each one statement under the fence, and steps in a transaction of their own.
+
+A batch is written once, however often it has to be sent: its number lets it through once (`statements.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from yaoki import events, runtime
+from yaoki.saga.journal.group import GroupCommit
+from yaoki.saga.journal.port import Append, Created, NewRun, TransactionLost
+from yaoki.saga.journal.postgres import statements as sql
+from yaoki.saga.journal.postgres.columns import BatchColumns, Lane, lane_of
+from yaoki.saga.journal.postgres.kin import asks_of, send_asking
+from yaoki.saga.journal.postgres.link import BACKOFF, Connection, Link, is_lost
+from yaoki.saga.journal.postgres.rows import header_made, header_of
+from yaoki.saga.journal.postgres.standing import Standing
+from yaoki.saga.journal.postgres.stepping import CommitLost, transacted
+from yaoki.saga.records import Header
+
+
+class Writing(Standing):
+    """For a journal that has joined as a worker."""
+
+    _side: Link
+    _writer: Link
+    _group: GroupCommit
+    _batch: int
+    _lanes: dict[Lane, int]
+    _held: set[int]  # what this incarnation owns, as far as it knows
+
+    def create(self, run: NewRun) -> Awaitable[Created]:
+        return self._group.submit(run)
+
+    def append(self, entry: Append) -> Awaitable[None]:
+        return self._group.submit(entry)
+
+    async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
+        """Write a batch once, however often it has to be sent."""
+        if self._lost is not None:
+            raise self._lost
+        columns = BatchColumns(batch)
+        if columns.created:
+            await self._know_lanes(columns.created)
+        incarnation, number = self.incarnation, self._batch + 1
+        statement = sql.CREATE if columns.created else sql.APPEND
+        asks = asks_of(batch)
+        values = columns.values(self._lanes)
+        sent_at = 0.0
+
+        async def send(connection: Connection) -> list[Any]:
+            nonlocal sent_at
+            sent_at = runtime.monotonic()
+            if asks:
+                rows = await send_asking(connection, statement, [incarnation, number, *values], asks)
+            else:
+                rows = await connection.fetch(statement, incarnation, number, *values)
+            return rows or await self._sent_before(connection, number)
+
+        rows = await self._writer.run(send)
+        self._batch = number
+        if self._lease is not None:
+            self._lease.renewed(sent_at)
+        answers = await self._answers(columns.created, rows) if columns.created else {}
+        self._held.difference_update(columns.let_go)
+        return [answers[id(each)] if isinstance(each, NewRun) else None for each in batch]
+
+    async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
+        incarnation = self.incarnation
+        connection = await self._another_connection()
+        try:
+            entry = await transacted(connection, incarnation, work, self._was_refused)
+        except CommitLost as lost:
+            # Two statements, so that the second sees what the first one waited for.
+            await self._side.fetch("SELECT no FROM yaoki.run WHERE no = $1 FOR UPDATE", run)
+            (row,) = await self._side.fetch(sql.STEP_FOUND, run, lost.entry.seq)
+            if not row[0]:
+                raise TransactionLost from lost
+            entry = lost.entry
+        finally:
+            connection.terminate()
+        if entry.due_at is not None or (entry.state is not None and entry.state.is_end):
+            self._held.discard(run)
+        return entry
+
+    async def _another_connection(self) -> Connection:
+        """For a step's own transaction; waits while the server is away, for that is not the step's failure."""
+        failures = 0
+        while True:
+            try:
+                return await self.target.connect("step")
+            except Exception as error:
+                if self._lost is not None:
+                    raise self._lost from error
+                if not is_lost(error):
+                    raise
+            failures += 1
+            await runtime.sleep(BACKOFF.delay(failures, 0.0, runtime.rng()))
+
+    async def _sent_before(self, connection: Connection, number: int) -> list[Any]:
+        """The fence did not let the batch through: was it there already, or are we dead?"""
+        row = await connection.fetchrow(sql.DID_COMMIT, self.incarnation)
+        if row is not None and row["batch"] == number:
+            if events.wanted():
+                events.emit(events.DoubtSettled(worker=self.name))
+            return []
+        if events.wanted():
+            events.emit(events.BatchRefused(worker=self.name))
+        self._was_fenced()
+        assert self._lost is not None
+        raise self._lost
+
+    async def _answers(self, runs: list[NewRun], rows: list[Any]) -> dict[int, Created]:
+        made = {row["id"]: row["no"] for row in rows if row["no"] is not None and row["id"] is not None} if rows else {}
+        others = [run.id for run in runs if run.id not in made]
+        found: dict[str, tuple[Header, int | None]] = {}
+        if others:
+            for statement in (sql.PAST_BY_IDS, sql.BY_IDS):
+                for row in await self._writer.fetch(statement, others):
+                    found[row["id"]] = (header_of(row), row["owner"] if statement is sql.BY_IDS else None)
+        answers: dict[int, Created] = {}
+        for run in runs:
+            no = made.pop(run.id, None)
+            if no is not None:
+                header, new = header_made(run, no), True
+                found[run.id] = (header, None)
+            else:
+                header, owner = found[run.id]
+                # Sent twice, so nothing says which rows are new: what we own and never heard of, this batch has made.
+                new = not rows and owner == self.incarnation and header.no not in self._held and header.created_at == run.at
+                header = msgspec.structs.replace(header)
+            if new and run.keep:
+                self._held.add(header.no)
+            answers[id(run)] = Created(header, new)
+        return answers
+
+    async def _know_lanes(self, runs: Iterable[NewRun]) -> None:
+        if missing := {lane_of(run) for run in runs} - self._lanes.keys():
+            await self._writer.execute(sql.NEW_LANES, *([list(each) for each in zip(*sorted(missing), strict=True)]))
+            await self._learn_lanes()
+
+    async def _learn_lanes(self) -> None:
+        self._lanes = {(row[1], row[2], row[3], row[4], row[5]): row[0] for row in await self._side.fetch(sql.LANES)}
