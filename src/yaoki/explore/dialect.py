@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from yaoki.errors import AttemptTimeoutError, InDoubtError, RefusedError
+from yaoki.errors import AttemptTimeoutError, DeclinedError, InDoubtError, JournalError, RefusedError
 
 
 class Dialect(Protocol):
@@ -25,12 +25,25 @@ class Dialect(Protocol):
     def failed(self, site: str) -> Any:
         """The service answered that it failed."""
 
+    def conflict(self, site: str) -> Any:
+        """Somebody else was there first, and nothing was done."""
+
+    def exhausted(self, site: str) -> Any:
+        """Nothing was sent, because something on this side ran out: connections, file descriptors."""
+
 
 class ServiceBusyError(RefusedError):
     """A simulated service answered: too many requests, nothing was done. `retry_after` is seconds."""
 
     code = "YK-1190"
     why = "The explorer made the service answer like this, once, to see what the caller does."
+
+
+class ServiceConflictError(DeclinedError):
+    """A simulated service answered: somebody else was there first, nothing was done (HTTP 409, SQLSTATE 40001)."""
+
+    code = "YK-1393"
+    why = "The explorer made the service answer like this, once. Read again and decide again; it may even have been your own write."
 
 
 class OurDialect:
@@ -51,6 +64,12 @@ class OurDialect:
     def failed(self, site: str) -> Any:
         return InDoubtError(f"{site}: 500, internal error", do="simulated by the explorer")
 
+    def conflict(self, site: str) -> Any:
+        return ServiceConflictError(f"{site}: another transaction was there first", do="simulated by the explorer")
+
+    def exhausted(self, site: str) -> Any:
+        return RefusedError(f"{site}: no connection is free", do="simulated by the explorer")
+
 
 FAKE = OurDialect()
 
@@ -63,6 +82,9 @@ class DiskDialect(OurDialect):
 
     def failed(self, site: str) -> Any:
         return OSError(5, f"{site}: input/output error")
+
+    def conflict(self, site: str) -> Any:
+        return JournalError(f"{site}: database is locked", do="simulated by the explorer")
 
 
 DISK = DiskDialect()

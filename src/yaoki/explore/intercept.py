@@ -99,6 +99,12 @@ class _Httpx:
     def failed(self, site: str) -> Any:
         return Reply(500, body=f"{site}: internal error".encode())
 
+    def conflict(self, site: str) -> Any:
+        return Reply(409, body=f"{site}: conflict".encode())
+
+    def exhausted(self, site: str) -> Any:
+        return self._httpx.PoolTimeout(f"{site}: no connection of the pool was free", request=self._request)
+
 
 def _httpx(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None], httpx: Any) -> None:
     real_async, real_sync = httpx.AsyncHTTPTransport.handle_async_request, httpx.HTTPTransport.handle_request
@@ -221,6 +227,12 @@ class _Urllib3:
 
     def failed(self, site: str) -> Any:
         return Reply(500, body=f"{site}: internal error".encode())
+
+    def conflict(self, site: str) -> Any:
+        return Reply(409, body=f"{site}: conflict".encode())
+
+    def exhausted(self, site: str) -> Any:
+        return self._errors.NewConnectionError(self._conn, f"{site}: no connection could be opened")
 
 
 def _urllib3(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None]) -> None:

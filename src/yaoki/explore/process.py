@@ -36,6 +36,15 @@ class Life:
 owner: ContextVar[Life | None] = ContextVar("yaoki_explore_life", default=None)
 """The life that the running code belongs to; None for services and for the world itself."""
 
+serving: ContextVar[str] = ContextVar("yaoki_explore_serving", default="")
+"""The host whose code answers a request just now, or ""."""
+
+
+def here() -> str:
+    """Where the running code runs: the name of its process, or of the host that is answering; "" for the world itself."""
+    life = owner.get()
+    return life.name if life is not None else serving.get()
+
 
 class Process:
     """One process of one execution.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from yaoki.explore.clocks import Clocks
 from yaoki.explore.loop import START_S, VirtualLoop
 
 P = ParamSpec("P")
@@ -37,13 +38,15 @@ class SimRuntime:
         self._seed = seed
         self._seeded = False
         self.wall_offset_s = EPOCH_S - START_S
+        self.clocks: Clocks | None = None  # only where some are wrong
         self._ids = 0
 
     def monotonic(self) -> float:
         return self.loop.time()
 
     def unix_time(self) -> float:
-        return self.loop.time() + self.wall_offset_s
+        right = self.loop.time() + self.wall_offset_s
+        return right if self.clocks is None else self.clocks.read(right)
 
     def new_id(self) -> str:
         """Shaped like a UUID of version 7: the virtual milliseconds, then a counter."""

@@ -21,6 +21,7 @@ from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution, Violation
 from yaoki.explore.plan import PLAIN, Plan, Settings, lookup
 from yaoki.explore.service_points import attach
+from yaoki.explore.tidy import take_apart
 from yaoki.explore.world import World
 
 Check = Callable[[World], object]
@@ -115,6 +116,7 @@ class Scenario:
         finally:
             world.end()
         run.take(world)
+        take_apart(world)
         return run
 
     def _run(self, world: World, run: Execution) -> None:
@@ -155,8 +157,8 @@ class Scenario:
                 world.break_(getattr(check, "__name__", "invariant"), "does not hold" if said is False else str(said))
 
     def _ask_steady(self, world: World, steady: Callable[..., Any]) -> None:
-        world.outages.clear()
-        world.cuts.clear()
+        if world.conditions is not None:
+            world.conditions.clear()
         takes = bool(inspect.signature(steady).parameters)
 
         async def later() -> Any:

@@ -37,11 +37,9 @@ from yaoki.explore.service_points import listening
 from yaoki.explore.shrink import shrink
 from yaoki.explore.strike import simulated
 from yaoki.explore.tidy import tidy
-from yaoki.explore.world import LATENCY_S, Point
+from yaoki.explore.topology import LATENCY_S
+from yaoki.explore.world import Point
 
-# Tried only when asked for by name: they mean something for some programs and are noise for others.
-_ON_REQUEST = frozenset({"proc.cancel", "proc.twin", "clock.jump", "clock.jump:back", "read.stale", "proc.pause",
-                         "disk.unsynced_lost", "msg.drop", "payload.truncate", "payload.corrupt", "payload.unexpected"})
 _CRASH_BEFORE = "crash.before_effect"
 # Distinct ways to break that are told in full; the others are counted.
 MOST_STORIES = 8
@@ -108,12 +106,12 @@ class Explorer:
         if self._kinds is not None:
             usable = [fault for fault in faults.chosen(self._kinds) if simulated(fault)]
         else:
-            usable = [fault for fault in faults.CATALOGUE if simulated(fault) and fault.id not in _ON_REQUEST
+            usable = [fault for fault in faults.CATALOGUE if simulated(fault) and not fault.asked
                       and (fault.tier is Tier.CORE or (tier is Tier.WIDE and fault.tier is Tier.WIDE))]
         return {at: tuple(self._spec(fault) for fault in usable if at in fault.at) for at in At}
 
     def _spec(self, fault: Fault) -> str:
-        return f"{fault.id}:{self.scenario.outage_calls}" if fault.id.startswith(faults.OUTAGE) else fault.id
+        return f"{fault.id}:{self.scenario.outage_calls}" if fault.lasts else fault.id
 
     # ── the search ──
 

@@ -58,8 +58,10 @@ def _simpler(planned: Planned) -> Iterator[Planned]:
     """The same fault at an earlier visit; then an outage of fewer calls."""
     for nth in range(planned.nth):
         yield Planned(planned.site, nth, planned.fault)
-    if planned.fault.startswith(faults.OUTAGE):
-        name, _, count = planned.fault.rpartition(":")
+    fault = faults.find(planned.fault)
+    if fault.lasts:
+        count = planned.fault.removeprefix(fault.id).removeprefix(":")
+        if fault.id.startswith(faults.OUTAGE):
+            yield Planned(planned.site, planned.nth, fault.id.removeprefix(faults.OUTAGE))
         if count.isdigit() and int(count) > 1:
-            yield Planned(planned.site, planned.nth, name.removeprefix(faults.OUTAGE))
-            yield Planned(planned.site, planned.nth, f"{name}:{int(count) - 1}")
+            yield Planned(planned.site, planned.nth, f"{fault.id}:{int(count) - 1}")

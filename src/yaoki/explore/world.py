@@ -20,16 +20,18 @@ from typing import Any, NamedTuple
 
 from yaoki import effect as effects
 from yaoki import runtime as runtimes
+from yaoki.chaos import faults
 from yaoki.chaos.faults import At
+from yaoki.explore.blocking import strike_blocking
+from yaoki.explore.clocks import Clocks
+from yaoki.explore.conditions import REQUEST_LOST, Conditions
 from yaoki.explore.dialect import FAKE, Dialect
 from yaoki.explore.loop import VirtualLoop
 from yaoki.explore.memory import Memory
-from yaoki.explore.process import Life, PowerCut, Process, owner
+from yaoki.explore.process import Life, PowerCut, Process, here, owner
 from yaoki.explore.runtime import SimRuntime
-from yaoki.explore.strike import strike, strike_blocking
-
-# One way over the simulated network, in seconds: longer than any computation here, shorter than any timeout.
-LATENCY_S = 0.001
+from yaoki.explore.strike import strike
+from yaoki.explore.topology import LATENCY_S, Network, Topology
 
 Variants = Mapping[str, Callable[[], Any]]
 
@@ -70,10 +72,11 @@ class World:
         seed: of randomness and ids. order: of what falls due together; 0 keeps the order in which it was set.
         limit_s: virtual seconds an execution may take.
         most_calls: calls after which retries count as unbounded.
+        network: zones, latencies and noise; None: everything is near, and nothing is lost by itself.
     """
 
     def __init__(self, plan: dict[tuple[str, int], str] | None = None, *, seed: int = 0, order: int = 0, limit_s: float = 86_400.0,
-                 most_calls: int = 400, rng: Random | None = None) -> None:
+                 most_calls: int = 400, rng: Random | None = None, network: Network | None = None) -> None:
         self.plan = plan or {}
         self.seed = seed
         self.loop = VirtualLoop(owner, order=Random(order) if order else None, limit_s=limit_s)
@@ -90,8 +93,9 @@ class World:
         self.reached: set[str] = set()
         self.broken: list[tuple[str, str]] = []
         self.watchers: list[Callable[[World], Any]] = []
-        self.outages: dict[str, tuple[str, int]] = {}
-        self.cuts: dict[str, tuple[str, float]] = {}
+        self.topology = Topology(network) if network is not None else None
+        self.conditions = Conditions(self.topology) if network is not None else None  # what rules for a while, if anything does
+        self.void = ""  # a planned fault that can do nothing at its point
         self.memory: Memory | None = None
         self.landing = 0
         self.crashes = 0
@@ -102,6 +106,7 @@ class World:
         self.digests: list[Key] | None = None  # at each point; only while somebody asks
         self.under_way: list[tuple[str, str]] = []  # (process, site) of calls not answered yet
         self.timed = False
+        self.circular: list[object] = []  # things that refer to themselves; see `tidy.take_apart`
         self._first_run = ""
         self.base: Context = copy_context()
         self.base.run(_enter, self)
@@ -120,15 +125,37 @@ class World:
         host = self.services[name] = Host(self, name, app, make)
         return host
 
-    def partition(self, *services: str, for_s: float | None = None) -> None:
-        """Cut these services off: every request to them is lost, until `heal` or for so many seconds."""
-        until = float("inf") if for_s is None else self.now + for_s
-        self.cuts.update(dict.fromkeys(services, ("call.timeout:none", until)))
+    def partition(self, *names: str, for_s: float | None = None) -> None:
+        """Cut services off: every request to them is lost, until `heal` or for so many seconds.
 
-    def heal(self, *services: str) -> None:
-        """End `partition`, of these services or of all."""
-        for name in services or list(self.cuts):
-            self.cuts.pop(name, None)
+        Args:
+            names: services, each cut off from everybody; or zones of `Network`: one from all others, several from each other.
+        """
+        until = float("inf") if for_s is None else self.now + for_s
+        rules = self.rules()
+        if self.topology is not None and set(names) <= self.topology.network.zones.keys():
+            self.topology.cut(names, until)
+            return
+        for name in names:
+            rules.cut(name, REQUEST_LOST, until)
+
+    def heal(self, *names: str) -> None:
+        """End `partition`, of these services and zones or of all."""
+        if self.conditions is not None:
+            self.conditions.heal(*names)
+
+    def rules(self) -> Conditions:
+        """The conditions of this universe, to add to."""
+        if self.conditions is None:
+            self.conditions = Conditions(self.topology)
+        return self.conditions
+
+    @property
+    def clocks(self) -> Clocks:
+        """Wall clocks that are wrong: `world.clocks.skew("bank", 300.0)`."""
+        if self.runtime.clocks is None:
+            self.runtime.clocks = Clocks()
+        return self.runtime.clocks
 
     @property
     def rng(self) -> Random:
@@ -193,7 +220,8 @@ class World:
         if self.digests is not None:
             self._listen(future, life, site)
         if not fault:
-            loop.call_later(self.latency_s, self.land, future, effect, context=self.base)
+            way_s = self.latency_s if self.topology is None else self.topology.one_way_s(here(), service)
+            loop.call_later(way_s, self.land, future, effect, context=self.base)
         else:
             strike(self, fault, future, effect, life, service, site, dialect, timeout_s, variants)
         return future
@@ -220,8 +248,8 @@ class World:
         nth = self.counts.get(site, 0)
         self.counts[site] = nth + 1
         fault, free = "", True
-        if self.plan or self.outages or self.cuts:
-            fault, free = self._fault(site, nth, service)
+        if self.plan or self.conditions is not None:
+            fault, free = self._fault(site, nth, service, kind)
         if self.digests is not None:
             self.digests.append(self._digest())
         self.loop.wakes = 0
@@ -233,17 +261,15 @@ class World:
             self.note(life.name if life is not None else "", f"→ {site}" + (f"  ⚡ {fault}" if fault else ""))
         return fault, site
 
-    def _fault(self, site: str, nth: int, service: str) -> tuple[str, bool]:
+    def _fault(self, site: str, nth: int, service: str, kind: At) -> tuple[str, bool]:
         """What strikes here, and whether another fault could have been added."""
         fault = self.plan.pop((site, nth), "")
         if fault:
             self.fired.append((site, nth, fault))
-            return (self._begin_outage(service, fault) if fault.startswith("dep.outage:") else fault), True
-        if service in self.outages:
-            return self._next_of_outage(service), False
-        if service in self.cuts:
-            return self._behind_cut(service)
-        return "", True
+            return (self.rules().begin_outage(service, fault) if faults.find(fault).lasts else fault), True
+        if self.conditions is None:
+            return "", True
+        return self.conditions.strike(service, here(), kind, self.loop._now)
 
     def _digest(self) -> Key:
         durable = self.durable()
@@ -255,7 +281,8 @@ class World:
         """Digest of everything that outlives every process, and of the faults that still rule."""
         return _hash(repr((sorted((name, state.digest()) for name, state in self.services.items()),
                            [journal.digest() for journal in self.journals], sorted(self.disk.items()),
-                           sorted(self.outages.items()), sorted(name for name in self.cuts), self.landing)).encode())
+                           "" if self.conditions is None else self.conditions.digest(),
+                           "" if self.runtime.clocks is None else self.runtime.clocks.digest(), self.landing)).encode())
 
     def heard(self, life: Life | None, site: str, answer: object) -> None:
         """Keep in mind what a process was told: that and what was durable at its start make it what it is."""
@@ -284,28 +311,6 @@ class World:
             self._first_run = current.run
             return f"{step}>{service}.{op}"
         return f"{current.run}/{step}>{service}.{op}"
-
-    def _begin_outage(self, service: str, fault: str) -> str:
-        inner, _, count = fault.removeprefix("dep.outage:").rpartition(":")
-        if not count.isdigit():
-            inner, count = f"{inner}:{count}" if inner else count, "5"
-        self.outages[service] = (inner, int(count) - 1)
-        return inner
-
-    def _next_of_outage(self, service: str) -> str:
-        inner, left = self.outages[service]
-        if left <= 1:
-            del self.outages[service]
-        else:
-            self.outages[service] = (inner, left - 1)
-        return inner
-
-    def _behind_cut(self, service: str) -> tuple[str, bool]:
-        inner, until = self.cuts[service]
-        if self.loop.time() < until:
-            return inner, False
-        del self.cuts[service]
-        return "", True
 
     def restart_service(self, name: str) -> None:
         """The service loses what it had not made durable, and is there again at once."""
