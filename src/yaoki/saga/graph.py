@@ -20,7 +20,8 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
         takes, gives: the types of its parameters and result, as written; they are part of the graph's hash.
         undo: can it be undone?
         pivot: is it the point of no return?
-        waits: "" (it does something), "sleep" (then a time passes), "signal" (then somebody answers).
+        waits: "" (it does something), "sleep" (then a time passes), "signal" (then somebody answers), "child" (another run).
+        child: the saga of which it starts a run, or "".
     """
 
     name: str
@@ -30,6 +31,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     undo: bool = False
     pivot: bool = False
     waits: str = ""
+    child: str = ""
 
 
 class Graph:

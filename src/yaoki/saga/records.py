@@ -49,6 +49,7 @@ class Kind(StrEnum):
     SIGNAL = "signal"  # what a step waits for, or will: JSON
     SKIPPED = "skipped"  # its condition did not hold: its result is null, and there is nothing to undo
     STARTED = "started"  # an attempt of a step that is made at most once begins
+    UNDO_ASKED = "undo-asked"  # undo it as a whole once it is completed, for now it can only go forward: `Abort`
     ATTEMPTS = "attempts"  # what became of the earlier attempts of a step that has ended now: `Attempted`; changes nothing
 
 
@@ -114,12 +115,15 @@ class Abort(msgspec.Struct, frozen=True, omit_defaults=True):
     """Why the run undoes itself, and which unfinished steps had been started by then.
 
     Only those can have left an effect. The ones that were never started are never undone.
+
+    whole: the run was completed, and is undone with the run that it is a part of.
     """
 
     reason: str
     step: str = ""
     started: tuple[str, ...] = ()
     cancelled: bool = False
+    whole: bool = False
 
 
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -172,7 +176,8 @@ class Header(msgspec.Struct):
 
 
 class Stored(msgspec.Struct):
-    """A run as the journal gives it back. `records`: oldest first."""
+    """A run as the journal gives it back. `records`: oldest first. `queue`: where it waited, as far as `take` says so."""
 
     header: Header
     records: list[Record]
+    queue: str = "default"

@@ -94,6 +94,10 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
             if entry.state.is_end:
                 header.result, header.finished_at = entry.result, entry.at
                 self._taken.discard(entry.run)
+            else:
+                header.finished_at = 0.0
+        for ask in entry.asks:
+            self._ask(ask.run, ask.kind, ask.data, entry.at)
 
     async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
         """There is no transaction to share: `tx` is None."""
@@ -126,6 +130,13 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
         self._parked.pop(no, None)
         return self._stored(no)
 
+    async def take_ended(self, run_id: str) -> Stored | None:
+        no = self._numbers.get(run_id)
+        if no is None or self._headers[no].state is not RunState.COMPLETED:
+            return None
+        self._taken.add(no)
+        return self._stored(no)
+
     def release(self, no: int) -> None:
         self._taken.discard(no)
 
@@ -154,6 +165,9 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
         return len(old)
 
     async def request(self, run_id: str, kind: str, data: bytes, at: float) -> None:
+        self._ask(run_id, kind, data, at)
+
+    def _ask(self, run_id: str, kind: str, data: bytes, at: float) -> None:
         self._requests[self._next_request] = Request(self._next_request, run_id, kind, data, at)
         self._next_request += 1
 

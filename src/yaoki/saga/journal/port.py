@@ -54,6 +54,14 @@ class Created(msgspec.Struct, frozen=True):
     new: bool
 
 
+class Ask(msgspec.Struct, frozen=True):
+    """A request to another run, which is durable together with what one run adds to its history. Attributes as in `Request`."""
+
+    run: str
+    kind: str
+    data: bytes
+
+
 class Append(msgspec.Struct, frozen=True):
     """What one run adds to its history in one commit: all of it or nothing.
 
@@ -63,6 +71,7 @@ class Append(msgspec.Struct, frozen=True):
         state: the header's new state; None: unchanged. `result` and `reason` go with it.
         due_at: the run is parked: its owner lets go of it, and it is taken again then (`inf`: when somebody asks something
             of it); seconds since 1970 by the journal's clock. None: its owner keeps it.
+        asks: what it asks of other runs.
     """
 
     run: int
@@ -73,6 +82,7 @@ class Append(msgspec.Struct, frozen=True):
     reason: str = ""
     at: float = 0.0
     due_at: float | None = None
+    asks: tuple[Ask, ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -175,6 +185,13 @@ class Journal(Registers, Locks, Protocol):
 
     async def take_one(self, run_id: str) -> Stored | None:
         """Take a certain unfinished run (a blocked one too), or None where there is none."""
+        ...
+
+    async def take_ended(self, run_id: str) -> Stored | None:
+        """Take a certain completed run, wherever it is kept by now, to undo it as a whole; None where there is none.
+
+        Its end stands until its owner appends to it. On a shared journal it counts as running from now on.
+        """
         ...
 
     def release(self, no: int) -> None:

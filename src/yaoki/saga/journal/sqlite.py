@@ -32,6 +32,8 @@ T = TypeVar("T")
 # below its limit of 32 766 variables.
 CHUNKS = (256, 64, 16, 4, 1)
 
+REQUEST = "INSERT INTO request (run, kind, data, at) VALUES (?, ?, ?, ?)"
+
 # Pages in the WAL before it is copied back: 16 MiB. A checkpoint costs two fsyncs of its own, so it should be rare.
 CHECKPOINT_PAGES = 4096
 
@@ -209,6 +211,13 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
         self._hold(no)
         return stored
 
+    async def take_ended(self, run_id: str) -> Stored | None:
+        stored = await self.read(run_id)
+        if stored is None or stored.header.state is not RunState.COMPLETED:
+            return None
+        self._hold(stored.header.no)
+        return stored
+
     async def _wake_due(self, limit: int) -> list[Stored]:
         """Parked runs whose time has come."""
         if limit <= 0:
@@ -270,8 +279,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
         return await self._call(work)
 
     async def request(self, run_id: str, kind: str, data: bytes, at: float) -> None:
-        sql = "INSERT INTO request (run, kind, data, at) VALUES (?, ?, ?, ?)"
-        await self._call(lambda c: c.execute(sql, (run_id, kind, data, at)))
+        await self._call(lambda c: c.execute(REQUEST, (run_id, kind, data, at)))
 
     async def requests(self) -> list[Request]:
         sql = "SELECT no, run, kind, data, at FROM request ORDER BY no"
@@ -322,6 +330,8 @@ def _park(connection: sqlite3.Connection, appends: list[Append]) -> None:
     parked = [(entry.due_at, entry.at, entry.run) for entry in appends if entry.due_at is not None]
     if parked:
         connection.executemany("UPDATE run SET wake_at = ?, updated_at = ? WHERE no = ?", parked)
+    if asked := [(ask.run, ask.kind, ask.data, entry.at) for entry in appends if entry.asks for ask in entry.asks]:
+        connection.executemany(REQUEST, asked)
 
 
 def _step_entry(connection: sqlite3.Connection, work: Callable[[Any], Any]) -> Append:

@@ -19,11 +19,13 @@ class BatchColumns:
 
     Attributes:
         created: the runs to start, in the order given.
+        asking: the entries that ask something of other runs.
         let_go: numbers of runs that their worker owns no more after this batch: ended, parked or blocked.
     """
 
     def __init__(self, batch: list[NewRun | Append]) -> None:
         self.created: list[NewRun] = []
+        self.asking: list[Append] = []
         self.let_go: list[int] = []
         self._records: tuple[list[Any], ...] = ([], [], [], [], [], [])
         self._changed: dict[int, tuple[Any, ...]] = {}
@@ -43,6 +45,8 @@ class BatchColumns:
             steps.append(record.step)
             data.append(record.data)
             ats.append(record.at)
+        if entry.asks:
+            self.asking.append(entry)
         state = entry.state
         if entry.due_at is not None:
             old = self._changed.pop(entry.run, ("", b"", ""))

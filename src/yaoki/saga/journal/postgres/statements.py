@@ -67,6 +67,7 @@ _CREATED = f"""
 )"""
 
 _APPEND_FENCE = _FENCE.format(counter="batch")
+CLAIM_FENCE = _FENCE.format(counter="claim")
 APPEND = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED} SELECT no, {NOW} AS now FROM fence"
 CREATE = (f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED} "
           f"SELECT fence.no, {NOW} AS now, created.no, created.id FROM fence LEFT JOIN created ON true")

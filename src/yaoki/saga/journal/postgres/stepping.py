@@ -9,6 +9,7 @@ from typing import Any
 from yaoki.errors import FencedError, UsageError
 from yaoki.saga.journal.port import Append, StepFailed, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
+from yaoki.saga.journal.postgres.kin import ASK, asks_of
 from yaoki.saga.journal.postgres.link import Connection, is_lost
 
 
@@ -59,6 +60,8 @@ async def _write(connection: Connection, worker: int, entry: Append) -> bool:
     await connection.execute(sql.STEP_RECORDS, [entry.run] * count, [entry.seq + i for i in range(count)],
                              [record.kind.value for record in records], [record.step for record in records],
                              [record.data for record in records], [record.at for record in records])
+    if entry.asks:
+        await connection.executemany(ASK, asks_of([entry]))
     state = entry.state.value if entry.state else None
     ended = entry.at if entry.state is not None and entry.state.is_end else 0.0
     done: str = await connection.execute(sql.STEP_RUN, entry.run, state, entry.result, entry.reason, entry.at, ended, entry.due_at, worker)

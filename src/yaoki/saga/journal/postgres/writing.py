@@ -31,6 +31,7 @@ class Writing(Standing):
     _group: GroupCommit
     _batch: int
     _lanes: dict[Lane, int]
+    _queue_of: dict[int, str]  # by the lane's number
     _held: set[int]  # what this incarnation owns, as far as it knows
 
     def create(self, run: NewRun) -> Awaitable[Created]:
@@ -47,8 +48,8 @@ class Writing(Standing):
         if columns.created:
             await self._know_lanes(columns.created)
         incarnation, number = self.incarnation, self._batch + 1
-        statement = sql.CREATE if columns.created else sql.APPEND
-        asks = asks_of(batch)
+        statement = _statement(columns)
+        asks = asks_of(columns.asking)
         values = columns.values(self._lanes)
         sent_at = 0.0
 
@@ -119,9 +120,9 @@ class Writing(Standing):
         others = [run.id for run in runs if run.id not in made]
         found: dict[str, tuple[Header, int | None]] = {}
         if others:
-            for statement in (sql.PAST_BY_IDS, sql.BY_IDS):
+            for statement in (sql.BY_IDS, sql.PAST_BY_IDS):  # in the order in which a run moves
                 for row in await self._writer.fetch(statement, others):
-                    found[row["id"]] = (header_of(row), row["owner"] if statement is sql.BY_IDS else None)
+                    found.setdefault(row["id"], (header_of(row), row["owner"]))
         answers: dict[int, Created] = {}
         for run in runs:
             no = made.pop(run.id, None)
@@ -145,3 +146,11 @@ class Writing(Standing):
 
     async def _learn_lanes(self) -> None:
         self._lanes = {(row[1], row[2], row[3], row[4], row[5]): row[0] for row in await self._side.fetch(sql.LANES)}
+        self._queue_of = {no: lane[2] for lane, no in self._lanes.items()}
+
+
+def _statement(columns: BatchColumns) -> str:
+    """Each batch pays only for what it carries."""
+    if not columns.created:
+        return sql.APPEND
+    return sql.CREATE_MORE if columns.has_more else sql.CREATE_NAMED if columns.is_named else sql.CREATE
