@@ -29,8 +29,11 @@ def open_app(world: World, *sagas: Saga[Any], journal: str = "journal", concurre
     if platter is None:
         platter = Platter(journal)
         world.journals.append(platter)
+        world.circular.append(platter.kept)
     platter.sagas.update({saga.name: saga for saga in sagas})
-    return App(SimJournal(world, platter), sagas, concurrency=concurrency, grace=grace)
+    app = App(SimJournal(world, platter), sagas, concurrency=concurrency, grace=grace)
+    world.circular += (app.engine, app.journal)
+    return app
 
 
 async def supervised(world: World, work: Callable[[App], Awaitable[T]], *sagas: Saga[Any]) -> T:

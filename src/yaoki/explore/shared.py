@@ -198,5 +198,8 @@ def open_worker(world: World, name: str, *sagas: Saga[Any], journal: str = "jour
     if platter is None:
         platter = SharedPlatter(journal)
         world.journals.append(platter)
+        world.circular.append(platter.kept)
     platter.sagas.update({saga.name: saga for saga in sagas})
-    return App(SharedSimJournal(world, platter, name, fencing=fencing), sagas, concurrency=100, grace=10.0)
+    app = App(SharedSimJournal(world, platter, name, fencing=fencing), sagas, concurrency=100, grace=10.0)
+    world.circular += (app.engine, app.journal)
+    return app
