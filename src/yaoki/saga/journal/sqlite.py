@@ -9,6 +9,7 @@ Source of the settings: sqlite.org/wal.html and sqlite.org/pragma.html#pragma_sy
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sqlite3
@@ -147,19 +148,20 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
                 max(numbers, default=0))
 
     def _insert_runs(self, connection: sqlite3.Connection, runs: list[NewRun]) -> tuple[list[Created], list[int]]:
-        rows = [(self._next + i, run.id, run.saga, run.graph, RunState.RUNNING.value, run.input, run.traceparent, run.at,
-                 run.at, run.deadline_at) for i, run in enumerate(runs)]
+        values: list[Any] = []
+        for no, run in enumerate(runs, self._next):
+            values += (no, run.id, run.saga, run.graph, "running", run.input, run.traceparent, run.at, run.at, run.deadline_at)
         fresh: set[int] = set()
-        for chunk in _chunks(rows):
+        for count, chunk in _chunks(values, 10):
             sql = ("INSERT INTO run (no, id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at) VALUES "
-                   f"{_places(len(chunk), 10)} ON CONFLICT DO NOTHING RETURNING no")
-            fresh.update(no for (no,) in connection.execute(sql, _flat(chunk)))
-        if delayed := [(run.due_at, row[0]) for row, run in zip(rows, runs, strict=True) if run.due_at and row[0] in fresh]:
+                   f"{_places(count, 10)} ON CONFLICT DO NOTHING RETURNING no")
+            fresh.update(no for (no,) in connection.execute(sql, chunk))
+        if delayed := [(run.due_at, no) for no, run in enumerate(runs, self._next) if run.due_at and no in fresh]:
             connection.executemany("UPDATE run SET wake_at = ? WHERE no = ?", delayed)
         answers = []
-        for row, run in zip(rows, runs, strict=True):
-            if row[0] in fresh:
-                header = Header(no=row[0], id=run.id, saga=run.saga, graph=run.graph, state=RunState.RUNNING, input=run.input,
+        for no, run in enumerate(runs, self._next):
+            if no in fresh:
+                header = Header(no=no, id=run.id, saga=run.saga, graph=run.graph, state=RunState.RUNNING, input=run.input,
                                 traceparent=run.traceparent, created_at=run.at, updated_at=run.at, deadline_at=run.deadline_at)
                 answers.append(Created(header, new=True))
             else:
@@ -314,16 +316,22 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
 
 
 def _insert_records(connection: sqlite3.Connection, appends: list[Append]) -> None:
-    rows = [(entry.run, entry.seq + i, record.kind.value, record.step, record.data, record.at)
-            for entry in appends for i, record in enumerate(entry.records)]
-    for chunk in _chunks(rows):
-        connection.execute(f"INSERT INTO record VALUES {_places(len(chunk), 6)}", _flat(chunk))
-    changed = [(entry.run, entry.state.value, entry.result, entry.reason, entry.at, entry.at if entry.state.is_end else 0.0)
-               for entry in appends if entry.state is not None]
-    for chunk in _chunks(changed):
+    values: list[Any] = []
+    for entry in appends:
+        seq = entry.seq
+        for record in entry.records:
+            values += (entry.run, seq, record.kind._value_, record.step, record.data, record.at)
+            seq += 1
+    for count, chunk in _chunks(values, 6):
+        connection.execute(f"INSERT INTO record VALUES {_places(count, 6)}", chunk)
+    values = []
+    for entry in appends:
+        if (state := entry.state) is not None:
+            values += (entry.run, state._value_, entry.result, entry.reason, entry.at, entry.at if state.is_end else 0.0)
+    for count, chunk in _chunks(values, 6):
         connection.execute(
             "UPDATE run SET state = new.column2, result = new.column3, reason = new.column4, updated_at = new.column5,"
-            f" finished_at = new.column6 FROM (VALUES {_places(len(chunk), 6)}) AS new WHERE no = new.column1", _flat(chunk))
+            f" finished_at = new.column6 FROM (VALUES {_places(count, 6)}) AS new WHERE no = new.column1", chunk)
 
 
 def _park(connection: sqlite3.Connection, appends: list[Append]) -> None:
@@ -344,20 +352,18 @@ def _step_entry(connection: sqlite3.Connection, work: Callable[[Any], Any]) -> A
     return entry
 
 
-def _chunks(rows: list[tuple[Any, ...]]) -> Iterable[list[tuple[Any, ...]]]:
+def _chunks(values: list[Any], columns: int) -> Iterable[tuple[int, list[Any]]]:
+    """The values of many rows, as (how many rows, their values) of the sizes in `CHUNKS`."""
     begin = 0
     for size in CHUNKS:
-        while len(rows) - begin >= size:
-            yield rows[begin:begin + size]
-            begin += size
+        while len(values) - begin >= size * columns:
+            yield size, values[begin:begin + size * columns]
+            begin += size * columns
 
 
+@functools.cache  # as many as there are sizes and tables
 def _places(rows: int, columns: int) -> str:
     return ",".join(["(" + ",".join("?" * columns) + ")"] * rows)
-
-
-def _flat(rows: list[tuple[Any, ...]]) -> list[Any]:
-    return [value for row in rows for value in row]
 
 
 def _unfinished(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
