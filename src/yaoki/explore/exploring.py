@@ -108,6 +108,8 @@ def replay(target: Any, token: str, **settings: Any) -> tuple[Execution, Story]:
     if run.unfired:
         raise ConfigError(f"the plan does not apply any more: {', '.join(run.unfired)} is never reached",
                           do="explore again; the code has changed since the token was printed")
+    if run.void:
+        raise ConfigError(f"the plan does nothing: {run.void}", do="plan a fault that can strike there: `yk explore` tells which")
     return run, Story.of(run)
 
 

@@ -20,6 +20,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from yaoki.errors import ConfigError
+from yaoki.explore.process import serving
 from yaoki.explore.world import World
 
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -101,12 +102,17 @@ class Host:
         note = self.world.notes is not None
         if self.kind == "asgi":
             return self._asgi(request, note=note)
-        reply = wsgi(self.app, request) if self.kind == "wsgi" else _plain(self.app, request)
+        answering = serving.set(self.name)
+        try:
+            reply = wsgi(self.app, request) if self.kind == "wsgi" else _plain(self.app, request)
+        finally:
+            serving.reset(answering)
         if note:
             self.world.note(self.name, f"● {request.method} {request.path}: {reply.status}")
         return reply
 
     async def _asgi(self, request: Request, *, note: bool) -> Reply:
+        serving.set(self.name)  # the coroutine has a context of its own
         if not self._started:
             self._started = True
             await self._start()

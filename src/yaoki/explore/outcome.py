@@ -29,10 +29,11 @@ class Execution:
         points: every visit of every site, in order.
         fired: index into `points` of the last planned fault; -1 without one.
         stuck: why it did not end, or "".
+        unfired: planned faults that were never reached; void: one that was, and can do nothing there, or "".
     """
 
     __slots__ = ("answer", "calls", "crashes", "digests", "effects", "error", "fired", "logs", "outcome", "plan", "points", "reached", "runs", "settings",
-                 "stuck", "time_s", "timeline", "unfired", "value", "violations")
+                 "stuck", "time_s", "timeline", "unfired", "value", "violations", "void")
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
         self.plan = plan
@@ -49,6 +50,7 @@ class Execution:
         self.calls = -1
         self.stuck = ""
         self.unfired: tuple[str, ...] = ()
+        self.void = ""
         self.violations: tuple[Violation, ...] = ()
         self.reached: frozenset[str] = frozenset()
         self.timeline: list[tuple[float, str, str]] = []

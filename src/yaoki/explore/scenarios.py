@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, overload
 
+from yaoki.chaos.faults import find
 from yaoki.explore import invariants as built_in
 from yaoki.explore.loop import DeadlockError, LivelockError
 from yaoki.explore.memory import Memory
@@ -22,6 +23,7 @@ from yaoki.explore.outcome import Execution, Violation
 from yaoki.explore.plan import PLAIN, Plan, Settings, lookup
 from yaoki.explore.service_points import attach
 from yaoki.explore.tidy import take_apart
+from yaoki.explore.topology import Network
 from yaoki.explore.world import World
 
 Check = Callable[[World], object]
@@ -51,6 +53,7 @@ class Scenario:
             Fake services keep these accounts themselves.
         service_points: may faults strike at every `Service` call? By default only where there is no other point.
         timed: does it matter when things happen (leases, expiry)? Then states at different times are different states.
+        network: zones, latencies, loss: see `Network`; None: everything is near, and nothing is lost by itself.
         seal: "patch" makes clocks and randomness virtual wherever they are read; "strict" makes them errors; "off".
     """
 
@@ -58,7 +61,7 @@ class Scenario:
                  invariants: Iterable[Check] = (), always: Iterable[Check] = (), steady: Callable[..., Any] | None = None,
                  atomic: bool = False, same_answer: bool = True, faults: Sequence[str] | None = None, most_calls: int = 400,
                  most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False, timed: bool = False,
-                 effects: Effects | None = None, service_points: bool | None = None, seal: str = "patch") -> None:
+                 effects: Effects | None = None, service_points: bool | None = None, network: Network | None = None, seal: str = "patch") -> None:
         self.main = main
         self.name = name or getattr(main, "__name__", "scenario")
         self.setup = setup
@@ -76,6 +79,7 @@ class Scenario:
         self.timed = timed
         self.service_points = service_points
         self.effects = effects
+        self.network = network
         self.seal = seal
         self.baseline: Execution | None = None
         self.memory: Memory | None = None  # of policies that live longer than a universe; kept while exploring
@@ -96,7 +100,7 @@ class Scenario:
             keys: digest the state at each point (for reductions).
         """
         world = World(lookup(plan) if plan else None, seed=settings.seed, order=settings.order, limit_s=self.limit,
-                      most_calls=self.most_calls, rng=self._rng)
+                      most_calls=self.most_calls, rng=self._rng, network=self.network)
         if self.always:
             world.watchers.extend(self.always)
         if story:
@@ -136,6 +140,9 @@ class Scenario:
         if missing := world.unfired():
             run.unfired = tuple(missing)
             return
+        if world.void:
+            run.void = world.void
+            return
         if run.stuck:
             world.break_("every_run_ends", run.stuck)
         else:
@@ -145,7 +152,9 @@ class Scenario:
             self._ask_user(world)
             if self.steady is not None and not world.broken:
                 self._ask_steady(world, self.steady)
-        run.violations = tuple(Violation(name, why) for name, why in world.broken)
+        # What no program could keep after such a fault is not held against it.
+        bent = frozenset().union(*(find(planned.fault).bends for planned in run.plan)) if world.broken else frozenset()
+        run.violations = tuple(Violation(name, why) for name, why in world.broken if name not in bent)
 
     def _ask_user(self, world: World) -> None:
         for check in (*self.invariants, *self.always):

@@ -86,7 +86,8 @@ class Explorer:
         self.scenario = scenario
         self.depth = depth
         self.settings = settings
-        self.reduce = reduce
+        # What the network draws is no part of a state's key.
+        self.reduce = reduce if scenario.network is None or not scenario.network.is_noisy else frozenset()
         self.share = share
         self.most = most
         self.first = first
@@ -181,7 +182,7 @@ class Explorer:
                     continue
                 # What every job executes for itself, to know what comes after it, only the first one reports.
                 run = self._try((*parent.plan, planned), told=not done and (depth >= split or part == 0))
-                if not run.violations and not run.unfired and not last:
+                if not (run.violations or run.unfired or run.void or last):
                     kept.append(run.plan)
         self.report.depths_done = depth
         return kept
@@ -242,7 +243,9 @@ class Explorer:
     def _try(self, plan: Plan, settings: Settings | None = None, *, told: bool = True) -> Execution:
         run = self.scenario.execute(plan, settings or self.settings)
         self._collect()
-        if told:
+        if run.void:
+            self.report.pruned["can do nothing there"] += 1
+        elif told:
             self.report.take(run)
             if run.violations:
                 self._tell(run)
@@ -264,7 +267,7 @@ class Explorer:
                 if planned is None:
                     break
                 run = self._try((*run.plan, planned), settings)
-                if run.violations or run.unfired:
+                if run.violations or run.unfired or run.void:
                     break
             self.report.swarm += 1
 

@@ -32,7 +32,7 @@ def shrink(scenario: Scenario, run: Execution) -> Execution:
             if tries > most:
                 break
             attempt = scenario.execute(plan, best.settings)
-            if not attempt.unfired and wanted & set(attempt.signature):
+            if not attempt.unfired and not attempt.void and wanted & set(attempt.signature):
                 best, improved = attempt, True
                 break
     return best
