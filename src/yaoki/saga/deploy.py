@@ -14,10 +14,16 @@ New steps may be added where nothing old needs them; needs may be dropped; code 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.machine import HistoryError, decide
 from yaoki.saga.records import Record
+
+if TYPE_CHECKING:
+    from yaoki.saga.define import Saga
 
 
 def differences(old: Graph, new: Graph) -> list[str]:
@@ -81,3 +87,8 @@ def why_not(history: Iterable[Record], old: Graph, new: Graph) -> str:
     except HistoryError as error:
         return str(error)
     return ""
+
+
+def definition_of(saga: Saga[Any]) -> bytes:
+    """A saga as the journal keeps it: its graph, and what starting a run of it from SQL needs to know."""
+    return msgspec.json.encode({**msgspec.json.decode(saga.graph.to_json()), "deadline": saga.deadline})

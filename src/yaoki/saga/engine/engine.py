@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 
 from yaoki import events, runtime
 from yaoki.errors import DefinitionError, JournalError, RunNotFoundError, UsageError
+from yaoki.saga.composing import children_of
 from yaoki.saga.define import Saga
-from yaoki.saga.deploy import differences
+from yaoki.saga.deploy import definition_of, differences
 from yaoki.saga.engine.floor import Floor, unfit
 from yaoki.saga.engine.intake import Intake
+from yaoki.saga.engine.kin import Kin
 from yaoki.saga.engine.requests import Requests
 from yaoki.saga.engine.starting import Starting
 from yaoki.saga.engine.waiters import Waiters
@@ -48,7 +50,7 @@ class Engine:
             raise UsageError(f"concurrency is at least 1, not {concurrency}", do="1000 is the default")
         self.journal = journal
         self.sagas: dict[str, Saga[Any]] = {}
-        for saga in sagas:
+        for saga in children_of(sagas):
             if self.sagas.setdefault(saga.name, saga) is not saga:
                 raise DefinitionError(f"two sagas are called {saga.name!r}", do="rename one of them")
             _ = saga.graph  # checked before anything runs
@@ -62,6 +64,7 @@ class Engine:
         self.intake = Intake(self)
         self.requests = Requests(self)
         self.starting = Starting(self)
+        self.kin = Kin(self)
         self.watch = Watch(self)
         self._watching: asyncio.Task[None] | None = None
 
@@ -79,7 +82,7 @@ class Engine:
     async def _join(self) -> None:
         await self.journal.open()
         for saga in self.sagas.values():
-            await self.journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
+            await self.journal.save_graph(saga.graph.hash, saga.name, definition_of(saga))
         await self.serve()
 
     async def serve(self) -> None:
@@ -95,7 +98,7 @@ class Engine:
         """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
         self.stopping = True
         self.floor.wake()
-        for task in (self._watching, self.intake.feeding, self.fencing, self.watch.tidying):
+        for task in (self._watching, self.intake.feeding, self.fencing, self.watch.tidying, self.kin.carrying):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

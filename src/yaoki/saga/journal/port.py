@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from yaoki import runtime
+from yaoki.saga.attributes import Attributes
 from yaoki.saga.journal.locks import Locks
 from yaoki.saga.journal.registers import Registers
 from yaoki.saga.records import Header, Record, RunState, Stored
@@ -30,6 +31,7 @@ class NewRun(msgspec.Struct, frozen=True):
         due_at: not before then; seconds since 1970 by the journal's clock; 0.0: now.
         fresh: was the id made up for it, so that no run of the past can have it?
         queue, tenant: what it shares places and turns with. priority: 0 (first) to 9.
+        attributes: what it can be found by, besides its id. records: a history that it begins with.
     """
 
     id: str
@@ -45,6 +47,8 @@ class NewRun(msgspec.Struct, frozen=True):
     priority: int = NORMAL
     tenant: str = ""
     fresh: bool = False
+    attributes: Attributes = ()
+    records: tuple[Record, ...] = ()
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -99,7 +103,10 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """Which runs to find. Empty means any. `since`, `until`: seconds since 1970, of the start. Newest first."""
+    """Which runs to find. Empty means any. `since`, `until`: seconds since 1970, of the start. Newest first.
+
+    idle_since: only those whose last progress was before then. where: attributes that they have, all of them.
+    """
 
     states: tuple[RunState, ...] = ()
     saga: str = ""
@@ -107,6 +114,8 @@ class Query(msgspec.Struct, frozen=True):
     since: float = 0.0
     until: float = 0.0
     before_no: int = 0  # of the last page's last row
+    idle_since: float = 0.0
+    where: Attributes = ()
     limit: int = 50
 
 

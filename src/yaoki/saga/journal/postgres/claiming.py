@@ -7,6 +7,7 @@ counter moved, and reads which runs the first one took. The runs' histories are 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from yaoki.saga.journal.postgres import statements as sql
@@ -15,13 +16,17 @@ from yaoki.saga.journal.postgres.link import Connection
 from yaoki.saga.journal.postgres.reading import Reading
 from yaoki.saga.journal.postgres.rows import header_of
 from yaoki.saga.journal.postgres.standing import Standing
+from yaoki.saga.journal.queues.postgres import PostgresQueues
 from yaoki.saga.records import Stored
 
 # What one lane gives at a time at least. Small, so that a tenant with a million runs leaves room for another's ten.
 LANE_SHARE = 8
 
 
-class Claiming(Standing, Reading):
+Ask = Callable[[Connection, int], Awaitable[list[Any]]]
+
+
+class Claiming(Standing, Reading, PostgresQueues):
     """For a journal that has joined as a worker."""
 
     _graphs: list[str] | None
@@ -30,10 +35,22 @@ class Claiming(Standing, Reading):
     _claiming: asyncio.Lock
     _held: set[int]  # what this incarnation owns, as far as it knows
     _released: list[int]
+    _queue_of: dict[int, str]  # by the lane's number
+    _news: int  # the newest operation, as of the last look
+    _may_be_limited: bool  # may there be something to take from queues with limits?
     _unsure: bool  # was the last claim given up on, so that nobody knows what became of it?
 
     async def take(self, limit: int) -> list[Stored]:
-        return await self._taken(await self._claimed(sql.CLAIM, limit, self._graphs, self._queues, LANE_SHARE))
+        """From queues with limits first, for they give few; then from the others."""
+        limited = await self._taken(await self._claimed_of_limited(limit)) if self._may_be_limited else []
+        if len(limited) == limit:
+            return limited
+        try:
+            return limited + await self._taken(await self._claimed(sql.CLAIM, limit - len(limited), self._graphs, self._queues, LANE_SHARE))
+        except BaseException:
+            for stored in limited:
+                self.release(stored.header.no)
+            raise
 
     async def take_one(self, run_id: str) -> Stored | None:
         found = await self._taken(await self._claimed(sql.CLAIM_ONE, run_id))
@@ -46,11 +63,22 @@ class Claiming(Standing, Reading):
 
     async def _taken(self, rows: list[Any]) -> list[Stored]:
         try:
-            return await self._with_records(sorted((header_of(row) for row in rows), key=lambda header: header.no))
+            found = await self._with_records(sorted((header_of(row) for row in rows), key=lambda header: header.no))
+            await self._name_queues(found, {row["no"]: row.get("lane") for row in rows})
         except BaseException:  # nobody will drive them: give them back, or they would be ours until this worker ends
             for row in rows:
                 self.release(row["no"])
             raise
+        return found
+
+    async def _name_queues(self, found: list[Stored], lanes: dict[int, int | None]) -> None:
+        if not self._queue_of.keys() >= set(lanes.values()) - {None}:
+            await self._learn_lanes()
+        for stored in found:
+            stored.queue = self._queue_of.get(lanes[stored.header.no] or 0, "default")
+
+    async def _learn_lanes(self) -> None:
+        raise NotImplementedError
 
     def release(self, no: int) -> None:
         self._released.append(no)
@@ -68,16 +96,21 @@ class Claiming(Standing, Reading):
 
     async def peek(self) -> tuple[bool, bool]:
         (row,) = await self._side.fetch(sql.PEEK, self._graphs, self._queues)
-        return row["due"] or bool(self._released), row["asked"]  # what is to be given back goes with the next claim
+        self._may_be_limited, self._news = row["limited"], row["news"]
+        return row["due"] or row["limited"] or bool(self._released), row["asked"]  # what is to be given back goes with the next claim
 
-    async def _claimed(self, statement: str, *values: Any) -> list[Any]:
+    async def _claimed_of_limited(self, limit: int) -> list[Any]:
+        return await self._claimed(lambda connection, number: self._take_limited(connection, self.incarnation, number, limit))
+
+    async def _claimed(self, statement: str | Ask, *values: Any) -> list[Any]:
         await self.flush()
         rows = await self._fenced_claim(statement, *values)
         found = [row for row in rows if row["no"] is not None]
         self._held.update(row["no"] for row in found)
         return found
 
-    async def _fenced_claim(self, statement: str, *values: Any) -> list[Any]:
+    async def _fenced_claim(self, statement: str | Ask, *values: Any) -> list[Any]:
+        """`statement`: or what asks the server several things, in one transaction that begins with the fence."""
         async with self._claiming:
             if self._lost is not None:
                 raise self._lost
@@ -86,7 +119,10 @@ class Claiming(Standing, Reading):
             number = self._claim + 1
 
             async def send(connection: Connection) -> list[Any]:
-                rows = await connection.fetch(statement, self.incarnation, number, *values)
+                if isinstance(statement, str):
+                    rows = await connection.fetch(statement, self.incarnation, number, *values)
+                else:
+                    rows = await statement(connection, number)
                 if rows:
                     return list(rows)
                 row = await connection.fetchrow(sql.DID_COMMIT, self.incarnation)

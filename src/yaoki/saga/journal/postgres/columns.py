@@ -69,4 +69,23 @@ class BatchColumns:
                       [run.input for run in runs], [run.traceparent for run in runs], [run.at for run in runs],
                       [run.deadline_at for run in runs], [lanes[lane_of(run)] for run in runs],
                       [run.keep for run in runs], [run.due_at for run in runs], [run.fresh for run in runs]]
+            if self.has_more:
+                found += _more(runs)
         return found
+
+    @property
+    def has_more(self) -> bool:
+        """Do runs to start have attributes, or a history already?"""
+        return any(run.attributes or run.records for run in self.created)
+
+    @property
+    def is_named(self) -> bool:
+        """May a run of the past have the id of one of them?"""
+        return not all(run.fresh for run in self.created)
+
+
+def _more(runs: list[NewRun]) -> list[Any]:
+    """Parameters $31 and following."""
+    attributes = [(run.id, name, value) for run in runs for name, value in run.attributes]
+    records = [(run.id, seq, record.kind.value, record.step, record.data, record.at) for run in runs for seq, record in enumerate(run.records)]
+    return [[each[i] for each in attributes] for i in range(3)] + [[each[i] for each in records] for i in range(6)]

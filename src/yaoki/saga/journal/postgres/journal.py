@@ -12,7 +12,8 @@ from yaoki import events, runtime
 from yaoki.errors import FencedError, JournalError
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.locks.postgres import PostgresLocks
-from yaoki.saga.journal.port import Request
+from yaoki.saga.journal.operations.postgres import PostgresOperations
+from yaoki.saga.journal.port import Ask, Request
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.claiming import Claiming
 from yaoki.saga.journal.postgres.columns import Lane
@@ -35,7 +36,7 @@ def _nothing() -> None:
     """For who does not listen."""
 
 
-class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks):
+class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, PostgresOperations):
     """Runs in a PostgreSQL database that any number of workers share.
 
     Args:
@@ -65,6 +66,8 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks):
         self._held: set[int] = set()  # what this incarnation owns, as far as it knows
         self._released: list[int] = []
         self._unsure = False  # was the last claim given up on, so that nobody knows what became of it?
+        self._may_be_limited = True  # until the first look says otherwise
+        self._queue_of: dict[int, str] = {}
         self._offset = 0.0  # the server's clock less our monotonic one
         self._lost: FencedError | None = None
 
@@ -147,8 +150,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks):
         return done
 
     async def request(self, run_id: str, kind: str, data: bytes, at: float) -> None:
-        await self._side.execute(sql.REQUEST, run_id, kind, data, at)
-        await self.ring()
+        await self.request_many([Ask(run_id, kind, data)], at)
 
     async def requests(self) -> list[Request]:
         if self.incarnation:  # who only looks on sees them all, and changes nothing

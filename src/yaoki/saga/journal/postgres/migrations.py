@@ -9,11 +9,16 @@
     definition  graphs by hash
     register    the newest value of small things: what a step last reported, what a schedule has fired
     lock        claims of runs on the keys of semantic locks, first come first
+    moved       how often runs were moved to the past, and functions that users call: `functions.py`
+    queue, place, pause, operation, attribute, and the gates of lanes: `gates.py`
 
 Times are seconds since 1970 by the server's clock (double precision), the same as in the other journals.
 """
 
 from __future__ import annotations
+
+from yaoki.saga.journal.postgres.functions import FUNCTIONS, MOVED
+from yaoki.saga.journal.postgres.gates import GATES
 
 FIRST = """
 CREATE TABLE yaoki.worker (
@@ -110,7 +115,8 @@ CREATE TABLE yaoki.definition (
     hash       text PRIMARY KEY,
     saga       text NOT NULL,
     graph      bytea NOT NULL,
-    first_seen double precision NOT NULL DEFAULT extract(epoch FROM now())
+    first_seen double precision NOT NULL DEFAULT extract(epoch FROM now()),
+    last_seen  double precision NOT NULL DEFAULT extract(epoch FROM now())
 );
 
 CREATE TABLE yaoki.register (
@@ -133,5 +139,5 @@ CREATE INDEX lock_queue ON yaoki.lock (key, no);
 CREATE INDEX lock_run ON yaoki.lock (run);
 """
 
-MIGRATIONS: tuple[str, ...] = (FIRST,)
+MIGRATIONS: tuple[str, ...] = (FIRST + GATES + MOVED + FUNCTIONS,)
 """In order; the version of a schema is how many of them it has had."""

@@ -27,6 +27,7 @@ async def archive(connection: Connection, before: float, limit: int) -> int:
     day = floor(oldest / DAY_S)
     async with connection.transaction():
         await make_partition(connection, day)
+        await connection.execute(sql.MOVED)
         done: str = await connection.execute(sql.ARCHIVE, min(before, (day + 1.0) * DAY_S), limit)
     return int(done.rpartition(" ")[2])
 
@@ -47,5 +48,6 @@ async def drop_days(connection: Connection, before: float) -> int:
     held = 0
     for name in names:
         held += await connection.fetchval(f"SELECT count(*) FROM yaoki.{name}")
+        await connection.execute(sql.FORGET_ATTRIBUTES.format(name=name))
         await connection.execute(f"DROP TABLE yaoki.{name}")
     return held

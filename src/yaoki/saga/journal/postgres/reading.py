@@ -35,7 +35,9 @@ class Reading:
 
     async def search(self, query: Query) -> list[Header]:
         condition, values = where(query)
-        statement = (f"SELECT * FROM (SELECT {sql.HEADER} FROM yaoki.run {condition} UNION ALL SELECT {sql.HEADER} FROM yaoki.past {condition})"
+        # Each side gives its newest, so that neither is read further than the page is long.
+        newest = f"{condition} ORDER BY no DESC LIMIT {int(query.limit)}"
+        statement = (f"SELECT * FROM ((SELECT {sql.HEADER} FROM yaoki.run {newest}) UNION ALL (SELECT {sql.HEADER} FROM yaoki.past {newest}))"
                      f" AS found ORDER BY no DESC LIMIT {int(query.limit)}")
         return [header_of(row) for row in await self._side.fetch(statement, *values)]
 
@@ -54,8 +56,7 @@ class Reading:
         return list(stored.values())
 
     async def save_graph(self, graph_hash: str, saga: str, graph: bytes) -> None:
-        await self._side.execute("INSERT INTO yaoki.definition (hash, saga, graph) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-                                 graph_hash, saga, graph)
+        await self._side.execute(sql.SAVE_GRAPH, graph_hash, saga, graph)
 
     async def load_graph(self, graph_hash: str) -> bytes | None:
         rows = await self._side.fetch("SELECT graph FROM yaoki.definition WHERE hash = $1", graph_hash)

@@ -43,4 +43,9 @@ def where(query: Query) -> tuple[str, tuple[Any, ...]]:
         add("created_at < ?", query.until)
     if query.before_no:
         add("no < ?", query.before_no)
+    if query.idle_since:
+        add("updated_at < ?", query.idle_since)
+    for name, value in query.where:
+        values.append(name)
+        add(f"no IN (SELECT a.run FROM yaoki.attribute a WHERE a.name = ${len(values)} AND a.value = ?)", value)
     return (f"WHERE {' AND '.join(tests)}" if tests else ""), tuple(values)

@@ -50,8 +50,8 @@ _CHANGED = f"""
     WHERE run.no = p.no
 )"""
 
-# An id of the past is not started again: its run is looked up afterwards. (Only a run that is being moved there in this very
-# instant, minutes after its end, could be.) Sorted by id, so that two workers that start the same runs at once wait for each other in one order.
+# An id of the past is not started again: its run is looked up afterwards. One that becomes so while this is written is found by
+# `refuse_past` (functions.py), which a batch of made-up ids needs not ask. Sorted by id, so that two workers that start the same runs at once wait for each other in one order.
 _CREATED = f"""
 , created AS (
     INSERT INTO yaoki.run (id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at, lane, owner, fence,
@@ -71,6 +71,21 @@ CLAIM_FENCE = _FENCE.format(counter="claim")
 APPEND = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED} SELECT no, {NOW} AS now FROM fence"
 CREATE = (f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED} "
           f"SELECT fence.no, {NOW} AS now, created.no, created.id FROM fence LEFT JOIN created ON true")
+# With attributes ($31 to $33) and first records ($34 to $39) of the runs, by id.
+_MORE = """
+, attributed AS (
+    INSERT INTO yaoki.attribute (run, name, value) SELECT created.no, a.name, a.value
+    FROM created JOIN unnest($31::text[], $32::text[], $33::text[]) AS a(id, name, value) ON a.id = created.id
+), begun AS (
+    INSERT INTO yaoki.record (run, seq, kind, step, data, at) SELECT created.no, b.seq, b.kind, b.step, b.data, b.at
+    FROM created JOIN unnest($34::text[], $35::int[], $36::text[], $37::text[], $38::bytea[], $39::float8[])
+        AS b(id, seq, kind, step, data, at) ON b.id = created.id
+)"""
+_SETTLED = f"""
+SELECT fence.no, {NOW} AS now, created.no, created.id, settled.past FROM fence LEFT JOIN created ON true CROSS JOIN (
+    SELECT yaoki.refuse_past((SELECT times FROM yaoki.moved), array_agg(id)) AS past FROM created) AS settled"""
+CREATE_NAMED = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED}{_SETTLED}"
+CREATE_MORE = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED}{_MORE}{_SETTLED}"
 # The same for one run inside a step's own transaction, at its end. The run's row is always touched: whoever reads back after a
 # broken connection waits for it, and so for the end of the transaction.
 ALIVE = "SELECT no FROM yaoki.worker WHERE no = $1 AND state IN ('alive', 'draining') FOR SHARE"
@@ -97,36 +112,41 @@ LANES = "SELECT no, saga, graph, queue, priority, tenant FROM yaoki.lane"
 
 # ── claiming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# A lane at a time, urgent ones first, tenants in turn (a lane gives its share of $3, or $6 if that is more), each by one range of `run_waiting`:
+# A lane at a time, urgent ones first, tenants in turn (among equals a lane gives its share of $3, or $6 if that is more), each by one
+# range of `run_waiting`:
 # what is not due yet, or is not for this worker, is never looked at, however much of it there is.
 CLAIM = f"""{_FENCE.format(counter="claim")}, lanes AS (
-    SELECT l.no FROM yaoki.lane l, fence
-    WHERE ($4::text[] IS NULL OR l.graph = ANY($4)) AND ($5::text[] IS NULL OR l.queue = ANY($5))
+    SELECT l.no, count(*) OVER (PARTITION BY l.priority) AS peers FROM yaoki.lane l, fence
+    WHERE l.gate = 0 AND ($4::text[] IS NULL OR l.graph = ANY($4)) AND ($5::text[] IS NULL OR l.queue = ANY($5))
     ORDER BY l.priority, random()
 ), picked AS MATERIALIZED (
     SELECT found.no FROM lanes CROSS JOIN LATERAL (
         SELECT r.no FROM yaoki.run r
         WHERE r.owner IS NULL AND r.lane = lanes.no AND r.due_at <= extract(epoch FROM now())::float8
         ORDER BY r.due_at, r.no
-        LIMIT greatest($6::bigint, $3::bigint / (SELECT greatest(count(*), 1) FROM lanes)) FOR UPDATE SKIP LOCKED
+        LIMIT greatest($6::bigint, $3::bigint / lanes.peers) FOR UPDATE SKIP LOCKED
     ) AS found LIMIT $3::bigint
 ), claimed AS (
     UPDATE yaoki.run SET owner = $1, claim = $2, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM picked WHERE run.no = picked.no
-    RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}
+    RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}, run.lane
 )
 SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
 
 CLAIM_ONE = f"""{_FENCE.format(counter="claim")}, claimed AS (
     UPDATE yaoki.run SET owner = $1, claim = $2, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM fence
     WHERE run.id = $3 AND run.finished_at = 0 AND (run.owner IS NULL OR run.owner = $1)
-    RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}
+    RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}, run.lane
 )
 SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
 
-CLAIMED = f"SELECT {HEADER} FROM yaoki.run WHERE owner = $1 AND claim = $2 AND finished_at = 0"
+CLAIMED = f"SELECT {HEADER}, lane FROM yaoki.run WHERE owner = $1 AND claim = $2 AND finished_at = 0"
 RELEASE = f"""{_FENCE.format(counter="claim")}, freed AS (
     UPDATE yaoki.run SET owner = NULL FROM fence WHERE run.no = ANY($3::bigint[]) AND run.owner = $1
 ) SELECT no FROM fence"""
+# The newest of a saga's graphs is the one that a program opened last.
+SAVE_GRAPH = f"""
+INSERT INTO yaoki.definition (hash, saga, graph) VALUES ($1, $2, $3)
+ON CONFLICT (hash) DO UPDATE SET graph = $3, last_seen = {NOW}"""
 RECORDS = "SELECT run, kind, step, data, at FROM yaoki.record WHERE run = ANY($1) ORDER BY run, seq"
 
 # What an idle worker asks once a second: reads only, so it costs no commit.
@@ -134,8 +154,12 @@ PEEK = """
 SELECT EXISTS (
     SELECT FROM yaoki.lane l CROSS JOIN LATERAL (
         SELECT FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no AND r.due_at <= extract(epoch FROM now())::float8 LIMIT 1
-    ) AS due WHERE ($1::text[] IS NULL OR l.graph = ANY($1)) AND ($2::text[] IS NULL OR l.queue = ANY($2))
-) AS due, EXISTS (SELECT FROM yaoki.request) AS asked"""
+    ) AS due WHERE l.gate = 0 AND ($1::text[] IS NULL OR l.graph = ANY($1)) AND ($2::text[] IS NULL OR l.queue = ANY($2))
+) AS due, EXISTS (
+    SELECT FROM yaoki.lane l CROSS JOIN LATERAL (
+        SELECT FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no AND r.due_at <= extract(epoch FROM now())::float8 LIMIT 1
+    ) AS due WHERE l.gate = 1 AND ($1::text[] IS NULL OR l.graph = ANY($1)) AND ($2::text[] IS NULL OR l.queue = ANY($2))
+) AS limited, EXISTS (SELECT FROM yaoki.request) AS asked, (SELECT coalesce(max(no), 0) FROM yaoki.operation) AS news"""
 
 # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -205,15 +229,22 @@ WITH ended AS MATERIALIZED (
 INSERT INTO yaoki.past ({HEADER}, records)
 SELECT {", ".join(f"gone.{each.strip()}" for each in HEADER.split(","))}, coalesce(told.records, '[]')
 FROM gone LEFT JOIN told ON told.run = gone.no"""
+# Before the move, and one with it: see `functions.py`.
+MOVED = "UPDATE yaoki.moved SET times = times + 1"
+FORGET_ATTRIBUTES = "DELETE FROM yaoki.attribute a USING yaoki.{name} p WHERE a.run = p.no"
 OLDEST_ENDED = """
 SELECT min(finished_at) FROM yaoki.run WHERE owner IN (SELECT no FROM yaoki.worker) AND finished_at > 0 AND finished_at < $1"""
 PURGE = """
 WITH ended AS MATERIALIZED (
     SELECT no FROM yaoki.run WHERE owner IN (SELECT no FROM yaoki.worker) AND finished_at > 0 AND finished_at < $1
     ORDER BY no LIMIT $2 FOR UPDATE SKIP LOCKED
-), records AS (DELETE FROM yaoki.record USING ended WHERE record.run = ended.no)
+), records AS (DELETE FROM yaoki.record USING ended WHERE record.run = ended.no),
+attributes AS (DELETE FROM yaoki.attribute USING ended WHERE attribute.run = ended.no)
 DELETE FROM yaoki.run USING ended WHERE run.no = ended.no"""
-PURGE_PAST = "DELETE FROM yaoki.past WHERE (no, finished_at) IN (SELECT no, finished_at FROM yaoki.past WHERE finished_at < $1 LIMIT $2)"
+PURGE_PAST = """
+WITH ended AS MATERIALIZED (SELECT no, finished_at FROM yaoki.past WHERE finished_at < $1 LIMIT $2),
+attributes AS (DELETE FROM yaoki.attribute USING ended WHERE attribute.run = ended.no)
+DELETE FROM yaoki.past WHERE (no, finished_at) IN (SELECT no, finished_at FROM ended)"""
 PARTITIONS = """
 SELECT c.relname FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = 'yaoki.past'::regclass ORDER BY 1"""
 READ = f"SELECT {HEADER} FROM yaoki.run WHERE id = $1"

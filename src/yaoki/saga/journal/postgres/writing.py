@@ -122,7 +122,7 @@ class Writing(Standing):
         if others:
             for statement in (sql.BY_IDS, sql.PAST_BY_IDS):  # in the order in which a run moves
                 for row in await self._writer.fetch(statement, others):
-                    found.setdefault(row["id"], (header_of(row), row["owner"]))
+                    found.setdefault(row["id"], (header_of(row), row.get("owner")))
         answers: dict[int, Created] = {}
         for run in runs:
             no = made.pop(run.id, None)
