@@ -59,6 +59,20 @@ async def test_a_message_known_by_source_and_id_is_passed_over(url):
         assert [entry.message.id for entry in page.entries] == ["id-000001", "id-000002", "id-000003"]
 
 
+async def test_many_at_once_of_which_some_are_known_keep_their_order_and_are_there_once(url):
+    many = [made(n, key=f"k{n % 5}") for n in range(300)]
+    async with stored(url) as store:
+        await store.append(many[40:45])
+        await store.append(many)  # in bulk, where a store may have a quicker way for what is new
+        await store.append([*many, made(300, key="k0")])
+        page = await store.read(None, dict.fromkeys(range(PARTS), (0, 0)), 1000)
+    names = [entry.message.id for entry in page.entries]
+    assert sorted(names) == [each.id for each in [*many, made(300)]]
+    for key in range(5):
+        along = [int(name[3:]) for name in names if int(name[3:]) % 5 == key and not 40 <= int(name[3:]) < 45]
+        assert along == sorted(along)
+
+
 async def test_messages_of_a_key_are_handled_in_order_and_keys_side_by_side(url):
     app, saw = service(url), Recorder()
     under_way, most = 0, 0

@@ -54,7 +54,7 @@ def compose_all(payloads: Iterable[object], *, source: str, key: Key = "", id: s
 
 def follow_ups(returned: Any, *, cause: Message, source: str, group: str) -> list[Message]:
     """What a handler returned, as messages. Handled again, it gives the same ids, so the store keeps one of each."""
-    payloads = returned if isinstance(returned, list | tuple) else [] if returned is None else [returned]
+    payloads = returned if isinstance(returned, list | tuple) else [returned]
     return [_follow_up(payload, number, cause, source, group) for number, payload in enumerate(payloads)]
 
 

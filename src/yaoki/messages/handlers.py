@@ -21,6 +21,7 @@ from typing import Any, Union, get_args, get_origin
 import msgspec
 
 from yaoki.errors import DefinitionError
+from yaoki.messages.lanes import LIMIT_BYTES
 from yaoki.messages.schema import schema_of
 from yaoki.messages.verdict import Retries
 
@@ -36,6 +37,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         wants_message, transactional: has it a parameter `message`, or `tx`?
         retries: see `Retries`. timeout_s: for one attempt.
         in_flight: messages under way at most (of a transactional one: in a transaction).
+        in_flight_bytes: of the data of messages in memory, waiting or under way, about.
         since: where a new handler begins: the `beginning` of what is kept, or `now`.
         emits, within_s, undo: what may follow, by when, and what takes it back; see `obligations`.
     """
@@ -49,6 +51,7 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
     retries: Retries = Retries()
     timeout_s: float = 30.0
     in_flight: int = 64
+    in_flight_bytes: int = LIMIT_BYTES
     since: str = "beginning"
     emits: tuple[type, ...] = ()
     within_s: float = 0.0

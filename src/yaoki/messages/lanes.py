@@ -13,13 +13,14 @@ Liveness: while a lane has a message and there is room, `take` gives one.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Sequence
 
 from yaoki.messages.envelope import Message
 from yaoki.messages.store.port import BLOCKING, Entry, Held, Lease, Page, Position, Settlement
 
-LaneId = tuple[int, str]
+LaneId = tuple[int, str | Position]
+"""Its partition, and its key; of a message without a key, where it is."""
 
 
 class _Part:
@@ -44,20 +45,30 @@ class _Part:
         return at if self.order else max(at, self.read_to)
 
 
+LIMIT_BYTES = 64 * 2**20
+"""Enough for a thousand messages of 64 KiB, and little beside what a Python program takes anyway."""
+FIRST_READ = 64
+"""Messages that are read before it is known how large they are."""
+
+
 class Lanes:
     """The messages of one group in one worker.
 
     Args:
         limit: messages in memory at most, waiting or under way.
+        limit_bytes: of their data, about: how large the next ones are is guessed from the last. One is always let in.
     """
 
-    def __init__(self, *, limit: int) -> None:
+    def __init__(self, *, limit: int, limit_bytes: int = LIMIT_BYTES) -> None:
         self.limit = limit
+        self.limit_bytes = limit_bytes
+        self._bytes = 0
+        self._mean_bytes = limit_bytes / FIRST_READ
         self._parts: dict[int, _Part] = {}
-        self._lanes: dict[LaneId, deque[Entry]] = {}
+        self._lanes: dict[LaneId, list[Entry]] = {}
         self._ready: deque[LaneId] = deque()
         self._busy: dict[Position, tuple[LaneId, Entry]] = {}
-        self._busy_lanes: Counter[LaneId] = Counter()
+        self._busy_lanes: dict[LaneId, int] = {}
         self._known: set[Position] = set()
         self._decided: set[Position] = set()  # held messages of which the store still shows the past
         self._writing: set[Position] = set()
@@ -91,11 +102,12 @@ class Lanes:
         """Forget a partition and everything of it; what is under way there will be ignored."""
         self._parts.pop(part, None)
         for lane in [each for each in self._lanes if each[0] == part]:
-            self._known -= {entry.position for entry in self._lanes.pop(lane)}
+            for entry in self._lanes.pop(lane):
+                self._forget(entry)
         self._ready = deque(each for each in self._ready if each[0] != part)
-        for position in [at for at, (lane, _) in self._busy.items() if lane[0] == part]:
-            self._not_busy(position)
-            self._known.discard(position)
+        for entry in [entry for lane, entry in self._busy.values() if lane[0] == part]:
+            self._not_busy(entry.position)
+            self._forget(entry)
         self._touched.discard(part)
         self._follow = [each for each in self._follow if each[0] != part]
         self._next = Settlement(hold=[row for row in self._next.hold if row.part != part],
@@ -124,7 +136,9 @@ class Lanes:
 
     @property
     def room(self) -> int:
-        return self.limit - len(self._known)
+        """How many messages may be read now."""
+        by_size = int((self.limit_bytes - self._bytes) / self._mean_bytes)
+        return min(self.limit - len(self._known), by_size if self._known else max(1, by_size))
 
     @property
     def under_way(self) -> int:
@@ -144,6 +158,8 @@ class Lanes:
         for part, position in page.read_to.items():
             if part in self._parts:
                 self._parts[part].read_to = max(self._parts[part].read_to, position)
+        if page.entries:
+            self._mean_bytes = max(1.0, sum(len(entry.message.data) for entry in page.entries) / len(page.entries))
         for entry in page.entries:
             held = self._parts.get(entry.part)
             if held is None:
@@ -167,11 +183,12 @@ class Lanes:
                 self._queue(entry)
 
     def _queue(self, entry: Entry) -> None:
-        lane = (entry.part, entry.message.key or f"\0{entry.position}")
+        lane = (entry.part, entry.message.key or entry.position)
         self._known.add(entry.position)
+        self._bytes += len(entry.message.data)
         waiting = self._lanes.get(lane)
         if waiting is None:
-            self._lanes[lane] = deque([entry])
+            self._lanes[lane] = [entry]
             if lane not in self._busy_lanes:
                 self._ready.append(lane)
         else:
@@ -184,8 +201,9 @@ class Lanes:
         if not self._ready:
             return None
         lane = self._ready.popleft()
-        entry = self._lanes[lane].popleft()
-        if not self._lanes[lane]:
+        waiting = self._lanes[lane]
+        entry = waiting.pop(0)
+        if not waiting:
             del self._lanes[lane]
         self._now_busy(entry, lane)
         return entry
@@ -201,7 +219,7 @@ class Lanes:
         chosen = {entry.position for entry in batch}
         lanes, self._ready = self._ready, deque()
         for lane in lanes:
-            left = deque(entry for entry in self._lanes[lane] if entry.position not in chosen)
+            left = [entry for entry in self._lanes[lane] if entry.position not in chosen]
             for entry in self._lanes.pop(lane):
                 if entry.position in chosen:
                     self._now_busy(entry, lane)
@@ -221,7 +239,7 @@ class Lanes:
             lane = self._not_busy(entry.position)
             if lane is None:
                 continue
-            self._lanes.setdefault(lane, deque()).appendleft(entry)
+            self._lanes.setdefault(lane, []).insert(0, entry)
             if lane not in self._busy_lanes and lane not in self._ready:
                 self._ready.appendleft(lane)
 
@@ -242,7 +260,7 @@ class Lanes:
         lane = self._not_busy(entry.position)
         if lane is None:
             return False
-        self._known.discard(entry.position)
+        self._forget(entry)
         if held is None:
             self._done(entry)
             self._parts[entry.part].crashes = 0
@@ -258,16 +276,20 @@ class Lanes:
             self._ready.append(lane)
         return True
 
+    def _forget(self, entry: Entry) -> None:
+        self._known.discard(entry.position)
+        self._bytes -= len(entry.message.data)
+
     def _now_busy(self, entry: Entry, lane: LaneId) -> None:
         self._busy[entry.position] = lane, entry
-        self._busy_lanes[lane] += 1
+        self._busy_lanes[lane] = self._busy_lanes.get(lane, 0) + 1
 
     def _not_busy(self, position: Position) -> LaneId | None:
         lane, _ = self._busy.pop(position, (None, None))
         if lane is not None:
-            self._busy_lanes[lane] -= 1
-            if not self._busy_lanes[lane]:
-                del self._busy_lanes[lane]
+            left = self._busy_lanes.pop(lane) - 1
+            if left:
+                self._busy_lanes[lane] = left
         return lane
 
     def _done(self, entry: Entry) -> None:
@@ -295,7 +317,7 @@ class Lanes:
         for entry in of_batch:
             self._not_busy(entry.position)
         for entry in [*of_batch, *self._lanes.pop(lane, ())]:
-            self._known.discard(entry.position)
+            self._forget(entry)
             if entry.held:
                 self._decided.add(entry.position)
             else:

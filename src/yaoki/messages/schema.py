@@ -75,6 +75,21 @@ def encode(payload: object) -> bytes:
                          do="use fields of JSON types, dates, decimals, UUIDs, enums, dataclasses or Structs") from error
 
 
+def decoder_of(cls: type) -> Callable[[Message], Any]:
+    """`decode` for many messages of one class: what can be prepared is prepared once."""
+    version, parse = schema_of(cls).version, _parser(cls)
+
+    def decoded(message: Message) -> Any:
+        if message.version != version:
+            return decode(cls, message)
+        try:
+            return parse(message.data)
+        except _UNFIT as error:
+            raise _unfit(cls, message, error) from error
+
+    return decoded
+
+
 def decode(cls: type, message: Message) -> Any:
     """The payload of `message` as a `cls`, up-cast where it is older.
 
@@ -87,18 +102,26 @@ def decode(cls: type, message: Message) -> Any:
         raise NewerVersionError(
             f"{message.type} {message.id} has version {message.version}, and this program knows {schema.version}",
             do="deploy the program that knows the newer version; the message waits", version=message.version)
+    parse = _parser(cls)
     try:
         if message.version == schema.version:
-            return _parse(cls, message.data)
+            return parse(message.data)
         data = msgspec.json.decode(message.data)
         for version in range(message.version, schema.version):
             data = _up(schema, version, message)(data)
-        return _parse(cls, msgspec.json.encode(data))
+        return parse(msgspec.json.encode(data))
     except InputError:
         raise
-    except (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"the data of {message.type} {message.id} is not a {cls.__name__}: {error}",
-                         do="correct it with `yk msgs edit`, or teach the class the older shape with an up-cast") from error
+    except _UNFIT as error:
+        raise _unfit(cls, message, error) from error
+
+
+_UNFIT = (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError)
+
+
+def _unfit(cls: type, message: Message, error: Exception) -> InputError:
+    return InputError(f"the data of {message.type} {message.id} is not a {cls.__name__}: {error}",
+                      do="correct it with `yk msgs edit`, or teach the class the older shape with an up-cast")
 
 
 def _up(schema: Schema, version: int, message: Message) -> Upcast:
@@ -109,9 +132,14 @@ def _up(schema: Schema, version: int, message: Message) -> Upcast:
     return way
 
 
-def _parse(cls: type, data: bytes) -> Any:
-    validate = getattr(cls, "model_validate_json", None)
-    return validate(data) if validate is not None else msgspec.json.decode(data, type=cls)
+def _parser(cls: type) -> Callable[[bytes], Any]:
+    validate: Callable[[bytes], Any] | None = getattr(cls, "model_validate_json", None)
+    if validate is not None:
+        return validate
+    try:
+        return msgspec.json.Decoder(cls).decode
+    except TypeError:  # a class that cannot be read is reported with the message that is not read
+        return lambda data: msgspec.json.decode(data, type=cls)
 
 
 def hints_of(fn: Callable[..., Any]) -> dict[str, Any]:

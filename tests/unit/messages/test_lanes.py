@@ -5,7 +5,7 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import event, given, settings
 
-from yaoki.messages.envelope import Message
+from yaoki.messages.envelope import PARTS, Message
 from yaoki.messages.lanes import Lanes
 from yaoki.messages.store.port import BLOCKING, Entry, Held, Lease, Page
 
@@ -149,3 +149,19 @@ def test_a_revoked_partition_ignores_what_was_under_way():
     world.lanes.revoke(world.log[0].part)
     assert not world.lanes.finish(world.under_way.pop())
     assert not world.lanes.settlement()
+
+
+def test_messages_in_memory_are_bounded_by_their_bytes_and_one_is_always_let_in():
+    lanes, at = Lanes(limit=1000, limit_bytes=10_000), 0
+    lanes.grant([Lease(part, (0, 0), 1) for part in range(PARTS)])
+    log = [Message(id=f"{n:04}", source="s", type="T", key=f"k{n}", data=b"x" * (20_000 if n == 150 else 100)) for n in range(200)]
+    while at < len(log) or lanes.ready:
+        room = max(0, lanes.room)
+        page = [Entry((0, at + n + 1), each.part, each) for n, each in enumerate(log[at:at + room])]
+        lanes.offer(Page(page, dict.fromkeys(range(PARTS), (0, at + len(page)))), now=0.0)
+        at += len(page)
+        assert sum(len(each.message.data) for each in page) <= 30_000
+        entry = lanes.take()
+        assert entry is not None, "nothing is let in any more"
+        lanes.finish(entry)
+    assert lanes.room > 64, "small messages have made room for more at a time"

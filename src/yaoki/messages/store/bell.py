@@ -19,6 +19,8 @@ class Bell:
     def ring(self) -> None:
         """Wake everyone."""
         self.rings += 1
+        if not self._waiting:
+            return
         waiting, self._waiting = self._waiting, set()
         for each in waiting:
             if not each.done():
