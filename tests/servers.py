@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +90,34 @@ def running_postgres(folder: Path | None = None, *, settings: str = "") -> Itera
         with contextlib.suppress(subprocess.SubprocessError):
             server.stop("immediate")
         shutil.rmtree(parent, ignore_errors=True)
+
+
+class PgBouncer:
+    """PgBouncer in transaction mode before a server; the Debian package `pgbouncer`, which the project does not install by itself."""
+
+    def __init__(self, server: PostgresServer, folder: Path) -> None:
+        program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+        assert program, "this test needs PgBouncer: apt-get install pgbouncer"
+        self.port = free_port()
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(f"[databases]\n* = host=127.0.0.1 port={server.port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+                            f"listen_port = {self.port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\n"
+                            "default_pool_size = 8\nserver_login_retry = 1\nignore_startup_parameters = extra_float_digits\n")
+        folder.chmod(0o755)
+        # It refuses to be root.
+        self._words = [program, *(["-u", "nobody"] if os.geteuid() == 0 else []), str(settings)]
+        self._log = folder / "pgbouncer.log"
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(self._words, stdout=log, stderr=log)
+        for _ in range(100):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
+                return
+            time.sleep(0.05)
+        raise AssertionError(self._log.read_text())
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()

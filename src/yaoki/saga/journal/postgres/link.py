@@ -164,6 +164,9 @@ def _explained(error: asyncpg.PostgresError, target: Target) -> JournalError:
         return JournalError(f"{target.shown} refuses the user or password: {error}", do="correct the address (--db)")
     if state == "3D000":
         return JournalError(f"{target.shown}: {error}", do="create the database, then run `yk db upgrade`")
+    if state == "26000":
+        return JournalError(f"{target.shown} forgets prepared statements: a pooler in transaction mode is between",
+                            do="add bouncer=yes to the address, as in postgresql://host/database?bouncer=yes")
     if state == "23505":
         return JournalError(f"another worker has written this record already: {error}", do="this is a bug: report it")
     if state in {"42501", "3F000", "42P01"}:
