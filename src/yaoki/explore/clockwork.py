@@ -116,7 +116,11 @@ class Clockwork(base_events.BaseEventLoop):
         return self.call_soon(callback, *args, context=context)
 
     def call_later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.TimerHandle:
-        return self.call_at(self._now + delay, callback, *args, context=context)
+        when = self._now + delay
+        handle: Any = Handle(callback, args, copy_context() if context is None else context, when)
+        self._sequence += 1
+        heappush(self._timers, (when, 0.0 if self._order is None else self._order.random(), self._sequence, handle))
+        return handle  # type: ignore[no-any-return]
 
     def call_at(self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.TimerHandle:
         handle: Any = Handle(callback, args, copy_context() if context is None else context, when)

@@ -98,7 +98,7 @@ class SimJournal(MemoryJournal):
 
         def write() -> list[Created | None]:
             answers = [write_one(each) for each in batch]
-            if world is not None and world.digests is not None and life is not None:
+            if world is not None and world.states is not None and life is not None:
                 self._forget(batch, life.heard)
             return answers
 

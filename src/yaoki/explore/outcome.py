@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from yaoki.explore.plan import Plan, Settings, token
 
 if TYPE_CHECKING:
-    from yaoki.explore.world import Key, Point, World
+    from yaoki.explore.states import Key
+    from yaoki.explore.world import Point, World
 
 
 class Violation(NamedTuple):
@@ -91,12 +92,12 @@ class Execution:
         self.reached = frozenset(world.reached)
         self.logs = {name: state.log for name, state in world.services.items() if hasattr(state, "log")} if world.notes is not None else {}
         self.timeline = world.notes or []
-        self.digests = world.digests or []
+        self.digests = world.states.keys if world.states is not None else []
         self.time_s = world.loop.time()
         if self.plan:
             wanted = {(each.site, each.nth) for each in self.plan}
             for index in range(len(self.points) - 1, -1, -1):
-                if self.points[index][:2] in wanted:
+                if (self.points[index].site, self.points[index].nth) in wanted:
                     self.fired = index
                     break
 

@@ -73,8 +73,8 @@ class Process:
         """Start, or start again after a power cut, with nothing but what is durable."""
         self.starts += 1
         self.life = life = Life(self)
-        if self.world.digests is not None:
-            life.born = self.world.durable()
+        if self.world.states is not None:
+            life.born = self.world.states.durable()
         if self.starts > 1:
             self.world.note(self.name, "starts again")
             if self.world.memory is not None:

@@ -22,6 +22,7 @@ from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution, Violation
 from yaoki.explore.plan import PLAIN, Plan, Settings, lookup
 from yaoki.explore.service_points import attach
+from yaoki.explore.states import States
 from yaoki.explore.tidy import take_apart
 from yaoki.explore.topology import Network
 from yaoki.explore.world import World
@@ -106,8 +107,7 @@ class Scenario:
         if story:
             world.notes = []
         if keys:
-            world.digests = []
-            world.timed = self.timed
+            world.states = States(world, timed=self.timed)
         run = Execution(plan, settings)
         if self.service_points:
             attach(world)

@@ -194,7 +194,7 @@ class Explorer:
         for index in range(parent.fired + 1, len(points)):
             point = points[index]
             if digests and "history" in self.reduce:
-                key = digests[index][0]
+                key = digests[index].state
                 if key in self._seen:
                     self.report.pruned["history"] += sum(len(by_kind[each.kind]) for each in points[index:])
                     return
@@ -216,9 +216,9 @@ class Explorer:
         if fault != _CRASH_BEFORE:
             # After the effect is before the next point, unless something else is under way meanwhile.
             index += 1
-            if index >= len(digests) or digests[index][2] or digests[index - 1][2]:
+            if index >= len(digests) or digests[index].busy or digests[index - 1].busy:
                 return False
-        key = digests[index][1] + parent.points[index].process.encode()
+        key = digests[index].durable + parent.points[index].process.encode()
         if key in self._cuts:
             self.report.pruned["crash"] += 1
             return True

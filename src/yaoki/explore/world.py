@@ -1,39 +1,27 @@
-"""One universe, one execution: virtual time, the processes in it, and every point where they meet the world.
+"""One universe, one execution: what a scenario works with. Virtual time, processes, services by name, and what is reported.
 
-    a call ──▶ point: is a fault planned here? ──no──▶ ~~~ network ~~~▶ effect at the service ──▶ ~~~ ▶ reply
-                         └─yes─▶ strike.py: refuse, lose the reply, land late, cut the power, ...
-
-Everything that leaves a process passes `World.call` (or `call_blocking`), whoever made it: a fake service, the simulated
-network, a store, a queue, the journal. So a point needs no annotation, and every point is one where faults can strike.
-An effect lands in the context of the service, not of the caller: a request under way survives the death of its sender.
+Everything that leaves a process passes `call` (or `call_blocking`) of `points.py`, whoever made it: a fake service, the
+simulated network, a store, a queue, the journal. So a point needs no annotation, and every point is one where faults can strike.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import Context, copy_context
 from random import Random
-from types import CoroutineType
-from typing import Any, NamedTuple
+from typing import Any
 
 from yaoki import effect as effects
 from yaoki import runtime as runtimes
-from yaoki.chaos import faults
-from yaoki.chaos.faults import At
-from yaoki.explore.blocking import strike_blocking
 from yaoki.explore.clocks import Clocks
 from yaoki.explore.conditions import REQUEST_LOST, Conditions
-from yaoki.explore.dialect import FAKE, Dialect
 from yaoki.explore.loop import VirtualLoop
 from yaoki.explore.memory import Memory
-from yaoki.explore.process import Life, PowerCut, Process, here, owner
+from yaoki.explore.points import Point, Points, Variants
+from yaoki.explore.process import Life, Process, owner
 from yaoki.explore.runtime import SimRuntime
-from yaoki.explore.strike import strike
-from yaoki.explore.topology import LATENCY_S, Network, Topology
-
-Variants = Mapping[str, Callable[[], Any]]
+from yaoki.explore.topology import Network, Topology
 
 _active: World | None = None
 
@@ -43,28 +31,7 @@ def active() -> World | None:
     return _active
 
 
-class Point(NamedTuple):
-    """One visit of one place where a fault can strike."""
-
-    site: str
-    nth: int
-    kind: At
-    service: str
-    process: str
-    time_s: float
-    fault: str
-    free: bool  # may another fault be added here? (not while an outage rules)
-
-
-class Key(NamedTuple):
-    """The state at a point. state: of everything; durable: of what a power cut leaves; busy: is a call under way?"""
-
-    state: bytes
-    durable: bytes
-    busy: bool
-
-
-class World:
+class World(Points):
     """What a scenario works with.
 
     Args:
@@ -77,37 +44,26 @@ class World:
 
     def __init__(self, plan: dict[tuple[str, int], str] | None = None, *, seed: int = 0, order: int = 0, limit_s: float = 86_400.0,
                  most_calls: int = 400, rng: Random | None = None, network: Network | None = None) -> None:
-        self.plan = plan or {}
+        super().__init__(plan, most_calls=most_calls)
         self.seed = seed
         self.loop = VirtualLoop(owner, order=Random(order) if order else None, limit_s=limit_s)
         self.runtime = SimRuntime(self.loop, rng if rng is not None else Random(), seed)
-        self.most_calls = most_calls
-        self.latency_s = LATENCY_S
-        self.points: list[Point] = []
-        self.fired: list[tuple[str, int, str]] = []
         self.disk: dict[str, Any] = {}
         self.services: dict[str, Any] = {}
+        self.journals: list[Any] = []
         self.processes: list[Process] = []
         self.main: Process | None = None
         self.notes: list[tuple[float, str, str]] | None = None  # (time, lane, words), only while a story is told
         self.reached: set[str] = set()
         self.broken: list[tuple[str, str]] = []
-        self.watchers: list[Callable[[World], Any]] = []
         self.topology = Topology(network) if network is not None else None
         self.conditions = Conditions(self.topology) if network is not None else None  # what rules for a while, if anything does
         self.void = ""  # a planned fault that can do nothing at its point
         self.memory: Memory | None = None
-        self.landing = 0
         self.crashes = 0
         self.stopped = ""
-        self.counts: dict[str, int] = {}
-        self.journals: list[Any] = []
         self.escapes: list[str] = []
-        self.digests: list[Key] | None = None  # at each point; only while somebody asks
-        self.under_way: list[tuple[str, str]] = []  # (process, site) of calls not answered yet
-        self.timed = False
         self.circular: list[object] = []  # things that refer to themselves; see `tidy.take_apart`
-        self._first_run = ""
         self.base: Context = copy_context()
         self.base.run(_enter, self)
 
@@ -198,119 +154,7 @@ class World:
         life = owner.get()
         return life.process if life is not None else None
 
-    # ── points ──
-
-    def call(self, service: str, op: str, effect: Callable[[], Any], *, kind: At = At.CALL, dialect: Dialect = FAKE,
-             timeout_s: float | None = 5.0, variants: Variants | None = None) -> asyncio.Future[Any]:
-        """Carry out `effect` at `service`, over the network; await the answer.
-
-        Args:
-            effect: what the service does, at once; its return value or exception is the answer. It may return a
-                coroutine, which then runs in the service's own context.
-            dialect: how faults look to this kind of caller.
-            timeout_s: seconds after which the caller's client gives up on an answer; None: never.
-            variants: what happens instead of `effect` under a fault of the point's own (a stale read, a message twice).
-        """
-        loop = self.loop
-        future: asyncio.Future[Any] = loop.create_future()
-        life = owner.get()
-        if life is not None and not life.alive:
-            return future  # a dead process sends nothing, and nothing answers it
-        fault, site = self.visit(service, op, kind, life)
-        if self.digests is not None:
-            self._listen(future, life, site)
-        if not fault:
-            way_s = self.latency_s if self.topology is None else self.topology.one_way_s(here(), service)
-            loop.call_later(way_s, self.land, future, effect, context=self.base)
-        else:
-            strike(self, fault, future, effect, life, service, site, dialect, timeout_s, variants)
-        return future
-
-    def call_blocking(self, service: str, op: str, effect: Callable[[], Any], *, kind: At = At.CALL, dialect: Dialect = FAKE,
-                      timeout_s: float | None = 5.0, variants: Variants | None = None) -> Any:
-        """The same for code that is not async. Nothing else runs until it returns."""
-        life = owner.get()
-        if life is not None and not life.alive:
-            raise PowerCut
-        fault, site = self.visit(service, op, kind, life)
-        if not fault:
-            value = effect()
-            self.watch()
-            if self.digests is not None:
-                self.under_way.append((life.name if life is not None else "", site))
-                self.heard(life, site, value)
-            return value
-        return strike_blocking(self, fault, effect, life, service, site, dialect, timeout_s, variants)
-
-    def visit(self, service: str, op: str, kind: At, life: Life | None) -> tuple[str, str]:
-        """Count the visit of a site; which fault strikes there, or ""."""
-        site = self._site(service, op)
-        nth = self.counts.get(site, 0)
-        self.counts[site] = nth + 1
-        fault, free = "", True
-        if self.plan or self.conditions is not None:
-            fault, free = self._fault(site, nth, service, kind)
-        if self.digests is not None:
-            self.digests.append(self._digest())
-        self.loop.wakes = 0
-        points = self.points
-        points.append(Point(site, nth, kind, service, life.name if life is not None else "", self.loop._now, fault, free))
-        if len(points) > self.most_calls:
-            self.stop(f"{len(points)} calls and no end; the last one is {site}")
-        if self.notes is not None:
-            self.note(life.name if life is not None else "", f"→ {site}" + (f"  ⚡ {fault}" if fault else ""))
-        return fault, site
-
-    def _fault(self, site: str, nth: int, service: str, kind: At) -> tuple[str, bool]:
-        """What strikes here, and whether another fault could have been added."""
-        fault = self.plan.pop((site, nth), "")
-        if fault:
-            self.fired.append((site, nth, fault))
-            return (self.rules().begin_outage(service, fault) if faults.find(fault).lasts else fault), True
-        if self.conditions is None:
-            return "", True
-        return self.conditions.strike(service, here(), kind, self.loop._now)
-
-    def _digest(self) -> Key:
-        durable = self.durable()
-        volatile = repr([(process.name, process.done, process.life.born, sorted(process.life.heard.items())) for process in self.processes])
-        clock = f"{self.loop.time():.6f}" if self.timed else ""
-        return Key(_hash(durable + f"{volatile}{sorted(self.under_way)}{clock}".encode()), durable, bool(self.under_way))
-
-    def durable(self) -> bytes:
-        """Digest of everything that outlives every process, and of the faults that still rule."""
-        return _hash(repr((sorted((name, state.digest()) for name, state in self.services.items()),
-                           [journal.digest() for journal in self.journals], sorted(self.disk.items()),
-                           "" if self.conditions is None else self.conditions.digest(),
-                           "" if self.runtime.clocks is None else self.runtime.clocks.digest(), self.landing)).encode())
-
-    def heard(self, life: Life | None, site: str, answer: object) -> None:
-        """Keep in mind what a process was told: that and what was durable at its start make it what it is."""
-        self.under_way.remove((life.name if life is not None else "", site))
-        if life is not None:
-            step = site.partition(">")[0] if ">" in site else ""
-            life.heard[step] = _hash(life.heard.get(step, b"") + f"{site}:{answer!r}".encode())
-
-    def _listen(self, future: asyncio.Future[Any], life: Life | None, site: str) -> None:
-        self.under_way.append((life.name if life is not None else "", site))
-
-        def hear(done: asyncio.Future[Any]) -> None:
-            answer = "cancelled" if done.cancelled() else done.exception() or done.result()
-            self.heard(life, site, answer)
-
-        future.add_done_callback(hear, context=self.base)
-
-    def _site(self, service: str, op: str) -> str:
-        current = effects.current.get()
-        if current is None:
-            return f"{service}.{op}"
-        step = f"{current.step}!undo" if current.undo else current.step
-        if current.run == self._first_run:
-            return f"{step}>{service}.{op}"
-        if not self._first_run:
-            self._first_run = current.run
-            return f"{step}>{service}.{op}"
-        return f"{current.run}/{step}>{service}.{op}"
+    # ── services that fail ──
 
     def restart_service(self, name: str) -> None:
         """The service loses what it had not made durable, and is there again at once."""
@@ -319,47 +163,7 @@ class World:
         if state is not None:
             state.lose_memory()
 
-    # ── landing: the request has arrived ──
-
-    def land(self, future: asyncio.Future[Any], effect: Callable[[], Any]) -> None:
-        """Carry out the effect and answer."""
-        try:
-            value = effect()
-        except Exception as error:
-            if not future.done():
-                future.set_exception(error)
-        else:
-            if type(value) is CoroutineType:
-                self.serve(value, future)
-                return
-            if not future.done():
-                future.set_result(value)
-        if self.watchers:
-            self.watch()
-
-    def serve(self, work: Any, future: asyncio.Future[Any] | None, then: Callable[[], None] | None = None) -> None:
-        """Run a service's coroutine, then answer (or not, when `future` is None), then call `then`."""
-        task = self.loop.create_task(work, context=self.base.copy())
-
-        def finish(done: asyncio.Task[Any]) -> None:
-            error = None if done.cancelled() else done.exception()
-            if future is not None and not future.done() and not done.cancelled():
-                if error is not None:
-                    future.set_exception(error)
-                else:
-                    future.set_result(done.result())
-            self.watch()
-            if then is not None:
-                then()
-
-        task.add_done_callback(finish, context=self.base)
-
-    def watch(self) -> None:
-        """Let the invariants that must hold at every moment look at the state."""
-        for watcher in self.watchers:
-            said = watcher(self)
-            if said:
-                self.break_(getattr(watcher, "name", getattr(watcher, "__name__", "always")), str(said))
+    # ── what is reported ──
 
     def break_(self, invariant: str, why: str) -> None:
         """Report a broken invariant. The execution goes on; the first report of each counts."""
@@ -385,10 +189,6 @@ class World:
         """Add a line to the timeline; costs nothing while nobody tells the story."""
         if self.notes is not None:
             self.notes.append((self.loop.time(), lane, words))
-
-    def unfired(self) -> list[str]:
-        """Planned faults that were never reached."""
-        return [f"{site}@{nth}={fault}" for (site, nth), fault in self.plan.items()]
 
     # ── running ──
 
@@ -448,12 +248,10 @@ class World:
         return self.loop.described(task for task, life in self.loop.unfinished() if isinstance(life, Life) and not life.process.daemon)
 
 
-def _hash(data: bytes) -> bytes:
-    # Never `hash()`: it differs between processes.
-    return hashlib.blake2b(data, digest_size=16).digest()
-
-
 def _enter(world: World) -> None:
     owner.set(None)
     effects.current.set(None)
     runtimes.install(world.runtime)
+
+
+__all__ = ["Point", "Variants", "World", "active"]

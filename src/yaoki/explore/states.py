@@ -1,0 +1,87 @@
+"""What the explorer takes for the state at a point, and how it is digested. The why is in decision 14.
+
+    durable     what a power cut leaves: services with their accounts and logs, journals, stores, faults that still rule
+    volatile    for each process, what was durable when it started and the answers it has had since
+    under way   requests that are not answered yet
+
+Answers on the way to a step's recorded end are forgotten. Digests are of canonical text, never `hash()`: that one differs between
+processes. Only executions whose points are to be extended keep any: it takes longer than the execution itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from yaoki.explore.process import Life
+    from yaoki.explore.world import World
+
+
+class Key(NamedTuple):
+    """The state at a point. state: of everything; durable: of what a power cut leaves; busy: is a call under way?"""
+
+    state: bytes
+    durable: bytes
+    busy: bool
+
+
+class States:
+    """The states of one universe, point by point.
+
+    Args:
+        timed: does it matter when things happen? Then states at different times are different states.
+    """
+
+    def __init__(self, world: World, *, timed: bool) -> None:
+        self.keys: list[Key] = []
+        self._world = world
+        self._timed = timed
+        self._under_way: list[tuple[str, str]] = []  # (process, site)
+
+    # ── what processes are told ──
+
+    def sent(self, life: Life | None, site: str) -> None:
+        """A request is under way from now on."""
+        self._under_way.append((life.name if life is not None else "", site))
+
+    def heard(self, life: Life | None, site: str, answer: object) -> None:
+        """Keep in mind what a process was told: that and what was durable at its start make it what it is."""
+        self._under_way.remove((life.name if life is not None else "", site))
+        if life is not None:
+            step = site.partition(">")[0] if ">" in site else ""
+            life.heard[step] = _hash(life.heard.get(step, b"") + f"{site}:{answer!r}".encode())
+
+    def listen(self, future: asyncio.Future[Any], life: Life | None, site: str) -> None:
+        """Hear what will be answered."""
+        self.sent(life, site)
+
+        def hear(done: asyncio.Future[Any]) -> None:
+            self.heard(life, site, "cancelled" if done.cancelled() else done.exception() or done.result())
+
+        future.add_done_callback(hear, context=self._world.base)
+
+    # ── digests ──
+
+    def mark(self) -> None:
+        """Keep the state at the point that is being visited."""
+        durable = self.durable()
+        volatile = repr([(process.name, process.done, process.life.born, sorted(process.life.heard.items()))
+                         for process in self._world.processes])
+        clock = f"{self._world.loop.time():.6f}" if self._timed else ""
+        state = _hash(durable + f"{volatile}{sorted(self._under_way)}{clock}".encode())
+        self.keys.append(Key(state, durable, bool(self._under_way)))
+
+    def durable(self) -> bytes:
+        """Of everything that outlives every process, and of the faults that still rule."""
+        world = self._world
+        conditions, clocks = world.conditions, world.runtime.clocks
+        return _hash(repr((sorted((name, state.digest()) for name, state in world.services.items()),
+                           [journal.digest() for journal in world.journals], sorted(world.disk.items()),
+                           "" if conditions is None else conditions.digest(),
+                           "" if clocks is None else clocks.digest(), world.landing)).encode())
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
