@@ -21,6 +21,7 @@ from yaoki.errors import ConfigError, RunBlockedError, RunError, RunUndoneError
 from yaoki.saga.define import Saga
 from yaoki.saga.engine import Engine
 from yaoki.saga.journal.port import NORMAL, Journal
+from yaoki.saga.outside.doors import Doors, SyncDoors
 from yaoki.saga.placing import Placing
 from yaoki.saga.records import Header, RunState, Stored
 
@@ -89,7 +90,7 @@ def _result(saga: Saga[Any], header: Header) -> Any:
     raise RunError(f"run {header.id} is {header.state}", do="wait for it", run_id=header.id)
 
 
-class App:
+class App(Doors):
     """Sagas on a journal. Made by `yaoki.open`; opened by `async with`, or by `with` in a plain program."""
 
     def __init__(self, journal: Journal, sagas: Iterable[Saga[Any]], *, concurrency: int, grace: float,
@@ -181,7 +182,7 @@ class SyncRun(Generic[T]):
         self._app.call(lambda: self._run.resolve(step, decision, result=result, who=who, why=why))
 
 
-class SyncApp:
+class SyncApp(SyncDoors):
     """An event loop in a thread of its own, and blocking handles on it. Any thread may call them."""
 
     def __init__(self, app: App) -> None:

@@ -25,6 +25,7 @@ class Effect(msgspec.Struct):
         fence: never goes back; grows with each takeover of the run. A resource that remembers the highest may refuse lower.
         traceparent: W3C trace context of the run, or "".
         sent: how many requests of this attempt were given a key.
+        token: of a step that the outside world completes: what to hand out for it; "" elsewhere.
     """
 
     run: str
@@ -35,6 +36,7 @@ class Effect(msgspec.Struct):
     fence: int = 0
     traceparent: str = ""
     sent: int = 0
+    token: str = ""
 
     @property
     def key(self) -> str:

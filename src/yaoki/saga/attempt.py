@@ -7,7 +7,7 @@ over as it is: nothing is recorded, so the next start repeats the step with the 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -17,6 +17,7 @@ from yaoki.errors import AttemptTimeoutError, DeclinedError
 from yaoki.saga import codec
 from yaoki.saga.exact import TX, make_exactly_once
 from yaoki.saga.once import make_once
+from yaoki.saga.outside.external import token_for
 from yaoki.saga.records import Attempted, FailedAttempt, Kind, Record
 from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
 from yaoki.saga.verdict import Verdict, failure, judge
@@ -58,6 +59,8 @@ class Attempts:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
         driver = self._driver
         self._began = driver.clock()
+        if self._undo and self._step.way is not None:
+            return cast("Record | None", await self._step.way.undo(self, driver, self._step))
         if self._step.special and not self._undo:
             try:
                 if not self._is_wanted():
@@ -66,6 +69,8 @@ class Attempts:
                 return self._final(error, Verdict(bug=True, repeat=False, in_doubt=False))
             if self._step.tx or self._step.once:
                 return await (make_exactly_once if self._step.tx else make_once)(self, driver, self._step)
+            if self._step.way is not None:
+                return cast("Record | None", await self._step.way.do(self, driver, self._step))
         return await self._go_on(await self._attempt())
 
     async def go_on_after(self, error: Exception, sent: int, began: float) -> Record | None:
@@ -96,6 +101,8 @@ class Attempts:
             events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
         token = effect.current.set(under_way)
         try:
+            if self._step.wait is not None and self._step.wait.kind == "token" and not self._undo:
+                under_way.token = await token_for(driver, self._step)
             return self.succeeded(await self.begin(under_way))
         except Exception as error:
             return self._came_to(error, under_way.sent)

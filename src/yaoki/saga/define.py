@@ -28,6 +28,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from yaoki.effect import Effect
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
+from yaoki.saga.composing import Composing, why_not_undoable
 from yaoki.saga.exact import TX
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.retrying import UNDO, Retrying
@@ -70,6 +71,8 @@ class Step(Generic[P, R]):
         self.needs: list[str] = []
         self.sources: tuple[tuple[str, str], ...] = ()  # (parameter, what: a step's name, "" the input, "*" the effect)
         self.once = self.tx = self.special = False
+        self.way: Any = None  # what does and undoes it, where that is more than a call of its functions; see `composing.py`
+        self.child = ""  # the saga of which it starts a run
         self.when: Callable[..., Any] | None = None
         self.when_sources: tuple[tuple[str, str], ...] = ()
         self.verify: Callable[..., Any] | None = None  # of a step made at most once: what became of it?
@@ -125,7 +128,7 @@ class Step(Generic[P, R]):
         return fn
 
 
-class Saga(Generic[I]):
+class Saga(Composing, Generic[I]):
     """Named steps and edges: an operation over several services that finishes or undoes itself.
 
     Args:
@@ -271,9 +274,33 @@ class Saga(Generic[I]):
             raise DefinitionError(f"saga {self.name!r}: otherwise= is for when a timeout is over, and there is none", do="give timeout=")
         return lambda fn: self._add_wait(fn, Wait("signal", timeout, otherwise), answer, name=name, after=after)
 
-    def _add_wait(self, fn: Callable[..., Any], wait: Wait, gives: type[Any], *, name: str,
-                  after: str | typing.Iterable[str]) -> Step[..., Any]:
-        step = self._add(fn, name=name, pivot=False, after=after, retry=None, timeout=None, deadline=None, undo=None)
+    def external(self, gives: type[R], *, name: str = "", after: str | typing.Iterable[str] = (), timeout: float | None = None,
+                 heartbeat: float | None = None, retry: Any = None,
+                 undo: Callable[..., Any] | None = _UNSET) -> Callable[[Callable[..., Any]], Step[..., R]]:
+        """Add a step that the world outside completes, by a token that the step hands out.
+
+            @book_trip.external(Ticket, timeout=86_400, heartbeat=600)
+            async def ticket(trip: Trip, flight: Booking, effect: Effect) -> None:
+                await printer.order(flight, call_back=effect.token)        # may be repeated, with the same token
+
+        Later, from anywhere: `app.complete(token, Ticket(...))` or `app.fail(token, "no paper")`, `yk runs complete TOKEN JSON`, or
+        HTTP. A waiting run costs nothing but its row.
+
+        Args:
+            gives: the type of the result.
+            timeout: seconds for all of it; then the step fails, in doubt, and the run undoes itself.
+            heartbeat: seconds within which something must be heard (`app.heartbeat(token)`); else it is asked again, with a new token.
+            retry: how often it is asked in all, three times by default; after the pivot without end.
+        """
+        for what, value in (("timeout", timeout), ("heartbeat", heartbeat)):
+            if value is not None and not value > 0:
+                raise DefinitionError(f"saga {self.name!r}: {what} is seconds above 0, not {value!r}", do="86_400 is a day")
+        wait = Wait("token", timeout, heartbeat_s=heartbeat)
+        return lambda fn: self._add_wait(fn, wait, gives, name=name, after=after, retry=retry, undo=undo)
+
+    def _add_wait(self, fn: Callable[..., Any], wait: Wait, gives: type[Any], *, name: str, after: str | typing.Iterable[str],
+                  retry: Any = None, undo: Callable[..., Any] | None = None) -> Step[..., Any]:
+        step = self._add(fn, name=name, pivot=False, after=after, retry=retry, timeout=None, deadline=None, undo=undo)
         step.wait = wait
         step.hints["return"] = gives
         step.result = codec.Decoder(gives)
@@ -374,15 +401,19 @@ class Saga(Generic[I]):
             if not step.undo_decided and not below and not step.pivot:
                 raise _wrong(step.fn, f"step {step.name!r} can be asked to undo itself, and has no undo",
                              f"define one with @{step.name}.undo, or say that it needs none: @saga.step(undo=None)")
-            if below and step.wait and step.wait.timeout_s is not None and step.wait.otherwise is UNSET:
+            if below and step.wait and step.wait.kind == "signal" and step.wait.timeout_s is not None and step.wait.otherwise is UNSET:
                 raise _wrong(step.fn, f"step {step.name!r} comes after the pivot, and fails when nobody answers in time",
                              "after the pivot a run can only go forward: give otherwise=, or move the step above the pivot")
             if below and not step.retrying.repeats and not step.once:
                 raise _wrong(step.fn, f"step {step.name!r} comes after the pivot and may not be retried",
                              "after the pivot a run can only go forward: allow retries, or move the step above the pivot")
+            if step.child and step.undo_fn and (why := why_not_undoable(step.way.saga)):
+                raise _wrong(step.fn, f"step {step.name!r} cannot be undone as a whole: {why} has no undo",
+                             f"define one with @{why.rpartition('.')[2]}.undo, or say undo=None there (it needs none) "
+                             "or here (the child is left alone)")
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
                               _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot,
-                              step.wait.kind if step.wait else ""))
+                              step.wait.kind if step.wait else "", step.child))
             below = below or step.pivot
         return Graph(self.name, tuple(nodes))
 

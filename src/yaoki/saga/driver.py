@@ -17,10 +17,13 @@ from msgspec import UNSET
 
 from yaoki import events, runtime
 from yaoki.saga.attempt import Attempts, attempt_plainly
+from yaoki.saga.child import Kin, end_of_child, heard
 from yaoki.saga.define import Saga
-from yaoki.saga.journal.port import Append, Journal
+from yaoki.saga.family import tell_parent
+from yaoki.saga.journal.port import Append, Ask, Journal
 from yaoki.saga.machine import Machine
-from yaoki.saga.records import Abort, Failure, Header, Kind, Record, Resolution, RunState, Stored
+from yaoki.saga.outside.external import end_of_external, end_of_silence, take_in
+from yaoki.saga.records import Abort, Failure, Header, Kind, Late, Record, Resolution, RunState, Stored
 from yaoki.saga.waiting import end_of_wait
 
 if TYPE_CHECKING:
@@ -44,14 +47,17 @@ class Driver:
         answered: told the number of each request once what came of it is durable.
         is_new: it was created a moment ago, so that no step of it can have been started.
         value: its input, where that was decoded already.
+        kin: starts runs for this one, and is told when it has asked something of another.
 
     Raises:
         machine.HistoryError, msgspec.ValidationError: when the definition does not fit the run any more.
     """
 
     def __init__(self, saga: Saga[Any], stored: Stored, journal: Journal, is_stopping: Callable[[], bool],
-                 answered: Callable[[int], None], *, is_new: bool = False, value: Any = UNSET) -> None:
+                 answered: Callable[[int], None], *, is_new: bool = False, value: Any = UNSET, kin: Kin | None = None) -> None:
         self.saga = saga
+        self.kin = kin
+        self.asks: list[Ask] = []  # of other runs; written with the next records
         self.header: Header = stored.header
         self.machine = Machine(saga.graph)
         self.input = saga.input.decode(stored.header.input) if value is UNSET else value
@@ -94,7 +100,8 @@ class Driver:
                     await self._answer()
                     continue
                 if machine.waits and (ripe := machine.ripe(self.now())):
-                    await self.write(*(end_of_wait(self.saga, name, data, self.now()) for name, data in ripe))
+                    if ended := [record for name, data in ripe for record in await self._ends(name, data)]:
+                        await self.write(*ended)
                     continue
                 undoing = machine.abort is not None
                 work = [] if self.is_stopping() else machine.undo if undoing else machine.start
@@ -117,6 +124,8 @@ class Driver:
                     await self.pause(max(0.0, self._wakes_at() - self.now()))
                 else:
                     break
+            if machine.state.is_end and not self.header.state.is_end:  # taken up to be undone, and then it was not to be
+                await self.write()
             return machine.state
         finally:
             if self._deadline is not None:
@@ -129,6 +138,19 @@ class Driver:
         if not undo and name in self.saga.plain:
             return attempt_plainly(self, step)
         return Attempts(self, step, undo=undo).run()
+
+    async def _ends(self, name: str, data: bytes | None) -> list[Record]:
+        """The record that ends a wait; none where a sign of life prolongs it."""
+        wait = self.saga.steps[name].wait
+        if self.saga.steps[name].child and data is not None:
+            return [end_of_child(self.machine, self.saga.steps[name], data, self.now())]
+        if wait is None or wait.kind != "token":
+            return [end_of_wait(self.saga, name, data, self.now())]
+        return [end_of_external(self, name, data, self.now())] if data is not None else await end_of_silence(self, name)
+
+    def is_under_way(self, name: str = "") -> bool:
+        """Does this step, or its undo, run at this moment beside others? "": does any?"""
+        return name in self._running if name else bool(self._running)
 
     async def _next_result(self) -> None:
         """Wait for steps side by side, or for somebody to ask for something; write what is there."""
@@ -182,6 +204,8 @@ class Driver:
         """Fold a record that is durable already."""
         if record.kind == "done":
             self._keep_result(record.step, record.data)
+        elif record.kind == "late":
+            self._keep_result(record.step, bytes(msgspec.json.decode(record.data, type=Late).result))
         elif record.kind == "skipped":
             self._keep_result(record.step, b"null")
         elif record.kind == "resolved" and self.machine.abort is None:
@@ -199,7 +223,8 @@ class Driver:
 
     async def write(self, *records: Record) -> None:
         """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
-        if len(records) == 1 and records[0].kind == "done" and self.machine.abort is None and not self.notes:
+        machine = self.machine
+        if len(records) == 1 and records[0].kind == "done" and machine.abort is None and machine.undo_asked is None and not self.notes:
             entry = self._entry_of_done(records[0])
         else:
             entry = self.entry_of(*records)
@@ -212,7 +237,9 @@ class Driver:
             records, self.notes = (*self.notes, *records), []
         for record in records:
             self._take_in(record)
-        if len(records) != 1 or records[0].kind != "done" or self.machine.abort is not None:  # the common case has no consequences
+        machine = self.machine
+        # The common case has no consequences.
+        if len(records) != 1 or records[0].kind != "done" or machine.abort is not None or machine.undo_asked is not None:
             records = self._with_consequences(records)
         return self._entry(records)
 
@@ -235,6 +262,9 @@ class Driver:
         if failed := self.machine.failed:
             more.append(self._abort_after(failed, records))
             self._take_in(more[-1])
+        elif (asked := self.machine.undo_asked) and self.machine.state is RunState.COMPLETED:  # and not before, for it was past its pivot
+            more.append(self._abort(msgspec.structs.replace(asked, whole=True)))
+            self._take_in(more[-1])
         for lost in self._lost():
             more.append(lost)
             self._take_in(lost)
@@ -244,10 +274,15 @@ class Driver:
         state, now = self.machine.state, self.now()
         seq = self._seq - len(records)
         due_at = self._due_at() if self.machine.waits or state is RunState.BLOCKED else None
+        asks: tuple[Ask, ...] = ()
+        if self.asks:
+            asks, self.asks = tuple(self.asks), []
         if state is self.header.state:
-            return Append(self.header.no, seq, records, at=now, due_at=due_at)
-        result = self.last_result if state is RunState.COMPLETED else b""
-        return Append(self.header.no, seq, records, state, result, self._reason(state), now, due_at)
+            return Append(self.header.no, seq, records, at=now, due_at=due_at, asks=asks)
+        result, reason = self.last_result if state is RunState.COMPLETED else b"", self._reason(state)
+        if state.is_end:
+            asks += tell_parent(self.header, state, result, reason)
+        return Append(self.header.no, seq, records, state, result, reason, now, due_at, asks)
 
     # ── resting ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,6 +313,8 @@ class Driver:
             header.state, header.reason = entry.state, entry.reason
             if entry.state.is_end:
                 header.finished_at, header.result = entry.at, entry.result
+        if entry.asks and self.kin is not None:
+            self.kin.asked()
         self.progress_at = self._rt.monotonic()
         if events.wanted():
             self._tell(entry.records)
@@ -322,7 +359,7 @@ class Driver:
     @property
     def gives_up(self) -> bool:
         """Is there no point in another attempt of a do, because the run is going to undo itself?"""
-        return self.machine.abort is not None or any(kind == "cancel" for kind, _, _ in self._asked)
+        return self.machine.abort is not None or any(kind in {"cancel", "undo"} for kind, _, _ in self._asked)
 
     async def _answer(self) -> None:
         asked, self._asked = self._asked, []
@@ -331,7 +368,14 @@ class Driver:
                 await self._cancel(data)
             elif kind == "signal":
                 await self._signal(*data)
-            else:
+            elif kind == "child":
+                if (heard_of := heard(self.machine, self.header.id, data, runtime.unix_time())) is not None:
+                    await self.write(heard_of)
+            elif kind == "undo":
+                await self._undo_as_a_whole(data)
+            elif kind == "complete":
+                await take_in(self, data)
+            elif kind == "resolve":
                 await self._resolve(*data)
             if no:
                 self._answered(no)
@@ -341,6 +385,18 @@ class Driver:
         if self.machine.abort or self.machine.state.is_end or self.machine.too_late(started):
             return
         await self.write(self._abort(msgspec.structs.replace(abort, started=started)))
+
+    async def _undo_as_a_whole(self, abort: Abort) -> None:
+        """The run that started this one undoes itself: now, or, past the pivot, as soon as this one is completed."""
+        machine, started = self.machine, self._started()
+        if machine.abort or machine.undo_asked:
+            return
+        if machine.state is RunState.COMPLETED:
+            await self.write(self._abort(msgspec.structs.replace(abort, whole=True)))
+        elif machine.too_late(started):
+            await self.write(Record(Kind.UNDO_ASKED, "", _encode(abort), runtime.unix_time()))
+        else:
+            await self.write(self._abort(msgspec.structs.replace(abort, started=started)))
 
     async def _resolve(self, step: str, resolution: Resolution) -> None:
         number = self.machine.graph.index.get(step, -1)

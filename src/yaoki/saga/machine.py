@@ -34,7 +34,8 @@ from enum import IntEnum
 import msgspec
 
 from yaoki.saga.graph import Graph
-from yaoki.saga.records import Abort, Failure, Record, Resolution, RunState, Waiting
+from yaoki.saga.outside.folded import NOTHING, Folded
+from yaoki.saga.records import Abort, Failure, Late, Record, Resolution, RunState, Waiting
 
 
 class Step(IntEnum):
@@ -60,6 +61,8 @@ _ABORT = msgspec.json.Decoder(Abort)
 _FAILURE = msgspec.json.Decoder(Failure)
 _WAITING = msgspec.json.Decoder(Waiting)
 _RESOLUTION = msgspec.json.Decoder(Resolution)
+_LATE = msgspec.json.Decoder(Late)
+_LOCKED = msgspec.json.Decoder(int)
 
 
 class HistoryError(AssertionError):
@@ -83,7 +86,7 @@ class Machine:
     """
 
     __slots__ = ("_holding", "_left", "_missing", "_ready", "_undoable", "abort", "again", "begun", "blocked", "doubt", "graph",
-                 "signals", "skipped", "steps", "undo_asked", "waits")
+                 "outside", "signals", "skipped", "steps", "undo_asked", "waits")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -102,6 +105,7 @@ class Machine:
         self.signals: dict[int, bytes] = {}
         self.skipped: set[int] = set()
         self.begun: set[int] = set()
+        self.outside: Folded = NOTHING  # dealings with the world outside, if there are any
         for number in graph.roots:
             self.steps[number] = Step.READY
 
@@ -231,6 +235,13 @@ class Machine:
             self.undo_asked = _ABORT.decode(record.data)
         elif kind == "resolved":
             self._resolved(self._number(record), _RESOLUTION.decode(record.data))
+        elif kind == "again":
+            self._ask_again(self._number(record))
+        elif kind == "late":
+            late = _LATE.decode(record.data)
+            self._late(self._number(record), again=late.again, alone=late.alone)
+        elif kind == "locked":
+            self._outside().locked = _LOCKED.decode(record.data)
         elif kind != "attempts":  # those are for people
             raise HistoryError(f"unknown kind of record: {kind}")
 
@@ -274,6 +285,8 @@ class Machine:
             return
         self.steps[number] = Step.PARKED
         self.waits[number] = waiting.until
+        if waiting.limit:
+            self._outside().limits[number] = waiting.limit
 
     def _unpark(self, number: int) -> None:
         del self.waits[number]
@@ -282,7 +295,7 @@ class Machine:
     def _signalled(self, number: int, data: bytes) -> None:
         """The first one counts: a second answer to the same question changes nothing."""
         node = self.graph.nodes[number]
-        if node.waits != "signal" and not node.child:
+        if node.waits not in {"signal", "token"} and not node.child:
             raise HistoryError(f"{self.graph.names[number]} does not wait for a signal")
         if self.steps[number] in _AWAITS if self.abort is None else node.child and self.steps[number] == Step.TO_UNDO:
             self.signals.setdefault(number, data)
@@ -316,7 +329,7 @@ class Machine:
         else:
             self._expect(number, Step.READY)
             self._ready.remove(number)
-        in_doubt = failure.in_doubt or number in self.again
+        in_doubt = failure.in_doubt or number in self.again or number in self.outside.asks
         if not self.abort:
             self.steps[number] = Step.DOUBTFUL if in_doubt else Step.FAILED
         elif in_doubt:
@@ -325,8 +338,11 @@ class Machine:
             self._clear(number)
 
     def _blocked(self, number: int) -> None:
-        self._expect(number, Step.READY, Step.TO_UNDO)
-        if self.steps[number] == Step.READY:
+        self._expect(number, Step.READY, Step.PARKED, Step.TO_UNDO)
+        if self.steps[number] == Step.PARKED:  # what it was told is not what it waits for
+            self._unpark(number)
+            self.steps[number] = Step.BLOCKED
+        elif self.steps[number] == Step.READY:
             self._ready.remove(number)
             if self.abort:  # nobody will run it again, so there is nothing to decide: undo it
                 self._to_undo(number, in_doubt=True)
@@ -385,7 +401,7 @@ class Machine:
 
     def _to_undo(self, number: int, *, in_doubt: bool) -> None:
         self.steps[number] = Step.TO_UNDO
-        if in_doubt:
+        if in_doubt and number not in self.outside.known:
             self.doubt.add(number)
         if not self._holding[number]:
             self._may_undo(number)
@@ -398,11 +414,63 @@ class Machine:
 
     def _undone(self, number: int) -> None:
         self._expect(number, Step.TO_UNDO)
+        if number in self.outside.once_more:
+            self.outside.once_more.discard(number)
+            return
         if number in self.waits:
             self._unpark(number)
         else:
             self._take_from_undoable(number)
         self._clear(number)
+
+    # ── the world outside ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _outside(self) -> Folded:
+        if self.outside is NOTHING:
+            self.outside = Folded()
+        return self.outside
+
+    def takes_late(self, number: int) -> bool:
+        """Would a result that comes now, while the run undoes itself, help to undo this step?"""
+        undoable = self.abort is not None and self._left > 0 and self.graph.nodes[number].undo
+        return undoable and self.steps[number] in {Step.READY, Step.TO_UNDO, Step.UNDO_BLOCKED, Step.CLEAR}
+
+    def postpone(self, number: int, until: float) -> None:
+        """A sign of life: the parked step waits on. Not from history: it is read again by whoever takes the run up."""
+        self._expect(number, Step.PARKED)
+        self.waits[number] = until
+
+    def _ask_again(self, number: int) -> None:
+        """Nothing was heard of it; what it may have left makes it doubtful should it fail."""
+        self._expect(number, Step.PARKED)
+        self._unpark(number)
+        self.steps[number] = Step.READY
+        self._ready.append(number)
+        asks = self._outside().asks
+        asks[number] = asks.get(number, 0) + 1
+
+    def _late(self, number: int, *, again: bool, alone: bool) -> None:
+        """What nobody knew is known now: the undo gets the result, also if it had been made without.
+
+        Steps before it wait for it once more, unless something is under way, which may be their undos.
+        """
+        if not self.takes_late(number):
+            raise HistoryError(f"{self.graph.names[number]} takes no late result")
+        outside = self._outside()
+        outside.known.add(number)
+        self.doubt.discard(number)
+        if again:
+            outside.once_more.add(number)
+        if self.steps[number] == Step.CLEAR:
+            self.steps[number] = Step.TO_UNDO
+            self._left += 1
+            if alone:
+                for needed in self.graph.needs[number]:
+                    self._holding[needed] += 1
+                self._undoable = [each for each in self._undoable if each not in self.graph.needs[number]]
+            else:
+                outside.returned.add(number)
+            self._undoable.append(number)
 
     def _take_from_undoable(self, number: int) -> None:
         if number not in self._undoable:
@@ -412,9 +480,12 @@ class Machine:
     def _clear(self, number: int, step: Step = Step.CLEAR) -> None:
         self.steps[number] = step
         self._left -= 1
+        if number in self.outside.returned:
+            self.outside.returned.discard(number)
+            return  # those before it were freed when it was undone the first time
         for needed in self.graph.needs[number]:
             self._holding[needed] -= 1
-            if not self._holding[needed] and self.steps[needed] == Step.TO_UNDO:
+            if not self._holding[needed] and self.steps[needed] == Step.TO_UNDO and needed not in self.waits:
                 self._may_undo(needed)
 
 

@@ -50,6 +50,9 @@ class Kind(StrEnum):
     SKIPPED = "skipped"  # its condition did not hold: its result is null, and there is nothing to undo
     STARTED = "started"  # an attempt of a step that is made at most once begins
     UNDO_ASKED = "undo-asked"  # undo it as a whole once it is completed, for now it can only go forward: `Abort`
+    AGAIN = "again"  # nothing was heard of a step that the outside completes, and it is asked again: `Failure`
+    LATE = "late"  # its result came while the run undoes itself: `Late`
+    LOCKED = "locked"  # how many of the run's keys it holds now: a number
     ATTEMPTS = "attempts"  # what became of the earlier attempts of a step that has ended now: `Attempted`; changes nothing
 
 
@@ -127,9 +130,24 @@ class Abort(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a step waits for. until: seconds since 1970 by the journal's clock; 0.0: no limit."""
+    """What a step waits for, by the journal's clock, in seconds since 1970; 0.0: no limit.
+
+    until: then it is looked at again. limit: then its time is over, if that is later.
+    """
 
     until: float = 0.0
+    limit: float = 0.0
+
+
+class Late(msgspec.Struct, frozen=True):
+    """A result that came from outside while the run undoes itself.
+
+    again: the undo is under way, and is made once more. alone: nothing at all is under way.
+    """
+
+    result: msgspec.Raw
+    again: bool = False
+    alone: bool = False
 
 
 class Resolution(msgspec.Struct, frozen=True, omit_defaults=True):

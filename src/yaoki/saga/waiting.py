@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,14 +26,16 @@ class Wait(msgspec.Struct, frozen=True):
     """What a step waits for.
 
     Attributes:
-        kind: "sleep": the seconds that its function returns; "signal": somebody's answer.
+        kind: "sleep": the seconds that its function returns; "signal": somebody's answer; "token": the outside completes it.
         timeout_s: how long to wait for the answer; None: for ever.
         otherwise: the result when no answer came; UNSET: the step fails, and the run undoes itself.
+        heartbeat_s: of a token: how long nothing may be heard before the step is asked again; None: for ever.
     """
 
     kind: str
     timeout_s: float | None = None
     otherwise: Any = UNSET
+    heartbeat_s: float | None = None
 
 
 def begin_of_wait(step: Step[..., Any], value: Any, now: float) -> Record:
@@ -46,7 +49,11 @@ def begin_of_wait(step: Step[..., Any], value: Any, now: float) -> Record:
         until = now + max(0.0, seconds)
     else:
         until = now + wait.timeout_s if wait.timeout_s is not None else 0.0
-    return Record(Kind.WAITING, step.name, msgspec.json.encode(Waiting(until)), now)
+    if wait.heartbeat_s is not None:
+        waiting = Waiting(min(until or inf, now + wait.heartbeat_s), limit=until)
+    else:
+        waiting = Waiting(until, limit=until if wait.kind == "token" else 0.0)
+    return Record(Kind.WAITING, step.name, msgspec.json.encode(waiting), now)
 
 
 def check_answer(saga: Saga[Any], name: str, data: bytes) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,9 @@ from yaoki import runtime
 from yaoki.errors import JournalError, RunNotFoundError, UsageError
 from yaoki.saga import codec
 from yaoki.saga.driver import Driver
+from yaoki.saga.family import UNDO
 from yaoki.saga.journal.port import Request
+from yaoki.saga.outside.completing import Completed
 from yaoki.saga.records import Abort, Resolution
 from yaoki.saga.waiting import check_answer
 
@@ -31,19 +34,20 @@ class Requests:
         self._engine = engine
         self.handed: set[int] = set()  # those that a driver has, and has not answered yet
         self._answered: list[int] = []
+        self._carrying = asyncio.Lock()  # what was read of a run for one request must not be begun after another was carried out
         self._foreign: set[int] = set()  # for runs whose saga this engine does not have
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def cancel(self, run_id: str, reason: str, who: str) -> None:
-        await self._ask(run_id, "cancel", msgspec.json.encode({"reason": reason, "who": who}))
+        await self.ask(run_id, "cancel", msgspec.json.encode({"reason": reason, "who": who}))
 
     async def resolve(self, run_id: str, step: str, decision: str, result: Any, *, who: str, why: str) -> None:
         if decision not in {"retry", "done", "undone"}:
             raise UsageError(f"a blocked step is resolved as 'retry', 'done' or 'undone', not {decision!r}",
                              do="see `yk help YK-4002`")
         decided = {"step": step, "decision": decision, "result": msgspec.Raw(codec.encode(result)), "who": who, "why": why}
-        await self._ask(run_id, "resolve", msgspec.json.encode(decided))
+        await self.ask(run_id, "resolve", msgspec.json.encode(decided))
 
     async def signal(self, run_id: str, name: str, answer: Any, who: str) -> None:
         found = await self._engine.journal.headers([run_id])
@@ -54,9 +58,10 @@ class Requests:
         if saga is not None:
             check_answer(saga, name, data)
         asked = {"name": name, "answer": msgspec.Raw(data), "who": who}
-        await self._ask(run_id, "signal", msgspec.json.encode(asked))
+        await self.ask(run_id, "signal", msgspec.json.encode(asked))
 
-    async def _ask(self, run_id: str, kind: str, data: bytes) -> None:
+    async def ask(self, run_id: str, kind: str, data: bytes) -> None:
+        """Ask something of a run: durable when it returns."""
         await self._engine.journal.request(run_id, kind, data, runtime.unix_time())
         await self.carry_out()
 
@@ -84,6 +89,10 @@ class Requests:
 
     async def carry_out(self) -> None:
         """Hand requests to the runs they are for."""
+        async with self._carrying:
+            await self._carry_out()
+
+    async def _carry_out(self) -> None:
         for request in await self._engine.journal.requests():
             if request.no in self.handed or request.no in self._foreign:
                 continue
@@ -103,6 +112,8 @@ class Requests:
         if request.run in engine.floor.drivers:
             return True
         stored = await engine.journal.take_one(request.run)
+        if stored is None and request.kind == "undo":
+            stored = await engine.journal.take_ended(request.run)
         if stored is not None and stored.header.saga not in engine.sagas:
             engine.journal.release(stored.header.no)
             self._foreign.add(request.no)
@@ -144,6 +155,14 @@ def _hand(driver: Driver, request: Request) -> None:
     elif request.kind == "signal":
         signal = msgspec.json.decode(request.data, type=_Signal)
         driver.ask("signal", (signal.name, bytes(signal.answer)), request.no)
+    elif request.kind == "complete":
+        driver.ask("complete", msgspec.json.decode(request.data, type=Completed), request.no)
+    elif request.kind == "wake":  # what it waited for may be there
+        driver.ask("wake", None, request.no)
+    elif request.kind == "child":
+        driver.ask("child", request.data, request.no)
+    elif request.kind == "undo":
+        driver.ask("undo", Abort(UNDO.decode(request.data).reason), request.no)
     elif request.kind == "cancel":
         data = msgspec.json.decode(request.data)
         by = f" by {data['who']}" if data.get("who") else ""
