@@ -136,6 +136,8 @@ def _what(batch: list[NewRun | Append]) -> str:
     first = batch[0]
     if isinstance(first, NewRun):
         said = "start"
+    elif not first.records:
+        said = "rest"
     else:
         last = next((record for record in reversed(first.records) if record.kind is not Kind.ABORT), first.records[-1])
         said = f"{last.kind}:{last.step}" if last.step else str(last.kind)

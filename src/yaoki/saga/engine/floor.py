@@ -54,7 +54,8 @@ class Floor:
                 engine.intake.backlog = True
             return
         try:
-            driver = Driver(saga, stored, engine.journal, engine.is_stopping, engine.requests.carried_out, is_new=is_new, value=value)
+            driver = Driver(saga, stored, engine.journal, engine.is_stopping, engine.requests.carried_out, is_new=is_new, value=value,
+                            kin=engine.kin)
         except (HistoryError, msgspec.ValidationError, KeyError) as error:
             self._set_aside(header, error, "the code does not fit")
             return
