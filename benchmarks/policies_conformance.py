@@ -64,7 +64,7 @@ def cap_bounds(decorate: Callable[[Any], Any]) -> str:
             pass
         return time.monotonic() - began
 
-    took = asyncio.run(main())
+    took = min(asyncio.run(main()) for _ in range(3))  # what else runs on the machine only ever adds
     return "yes" if took < 0.23 else f"no, {took:.2f} s"
 
 
@@ -158,6 +158,102 @@ def lost_probe(made: Breaker) -> str:
         pass
     time.sleep(made.open_s * 1.3)
     return "yes" if made.try_(lambda: None) else "no"
+
+
+# ── the same for breakers of async functions: `decorate(fn)`, 50 tasks on one loop ────────────────────────────────────
+
+OPEN_S = 0.1
+Decorate = Callable[[Any], Any]
+
+
+async def _aio_try(guarded: Callable[[Any], Any], fn: Any) -> bool:
+    try:
+        await guarded(fn)
+    except Exception:
+        return False
+    return True
+
+
+async def _aio_boom() -> None:
+    raise ConnectionRefusedError
+
+
+def _through(decorate: Decorate) -> Callable[[Any], Any]:
+    """One breaker, through which any async function can be called."""
+    async def run(fn: Any) -> Any:
+        return await fn()
+
+    return decorate(run)
+
+
+def aio_half_open_calls(decorate: Decorate) -> str:
+    async def main() -> str:
+        guarded = _through(decorate)
+        for _ in range(12):
+            await _aio_try(guarded, _aio_boom)
+        await asyncio.sleep(OPEN_S * 1.3)
+        inside = 0
+
+        async def work() -> None:
+            nonlocal inside
+            inside += 1
+            await asyncio.sleep(0.3)
+
+        tasks = [asyncio.ensure_future(_aio_try(guarded, work)) for _ in range(50)]
+        await asyncio.sleep(0.2)
+        seen = inside
+        await asyncio.wait(tasks, timeout=30)
+        return str(seen) if inside == seen else f"{seen} at once, {inside} in turn"
+
+    return asyncio.run(main())
+
+
+def aio_mostly_failing_opens(decorate: Decorate) -> str:
+    async def main() -> str:
+        guarded = _through(decorate)
+        for number in range(100):
+            ran = False
+
+            async def work(fails: bool = number % 5 != 0) -> None:
+                nonlocal ran
+                ran = True
+                if fails:
+                    raise ConnectionRefusedError
+
+            await _aio_try(guarded, work)
+            if not ran:
+                return f"yes, after {number} calls"
+        return "no"
+
+    return asyncio.run(main())
+
+
+def aio_lost_probe(decorate: Decorate) -> str:
+    async def main() -> str:
+        guarded = _through(decorate)
+        for _ in range(12):
+            await _aio_try(guarded, _aio_boom)
+        await asyncio.sleep(OPEN_S * 1.3)
+
+        async def hang() -> None:
+            await asyncio.sleep(30)
+
+        probe = asyncio.ensure_future(_aio_try(guarded, hang))
+        await asyncio.sleep(0.02)
+        probe.cancel()
+        await asyncio.wait((probe,), timeout=1)
+        await asyncio.sleep(OPEN_S * 1.3)
+
+        async def well() -> None: ...
+
+        return "yes" if await _aio_try(guarded, well) else "no"
+
+    return asyncio.run(main())
+
+
+def aio_breaker_rows(make: Callable[[], Decorate]) -> dict[str, Row]:
+    return {ROWS[3]: lambda: aio_half_open_calls(make()), ROWS[4]: lambda: aio_mostly_failing_opens(make()),
+            ROWS[6]: lambda: aio_lost_probe(make())}
 
 
 def layers(decorate: Callable[[Any], Any]) -> str:
@@ -281,9 +377,46 @@ def by_interlock() -> dict[str, Row]:
     return breaker_rows(make)
 
 
+def by_aiobreaker() -> dict[str, Row]:
+    from datetime import timedelta
+
+    import aiobreaker
+
+    def make() -> Any:
+        return aiobreaker.CircuitBreaker(fail_max=5, timeout_duration=timedelta(seconds=OPEN_S))
+
+    return {**aio_breaker_rows(make), ROWS[5]: lambda: four_threads(Breaker(make().call))}
+
+
+def by_hyx() -> dict[str, Row]:
+    from hyx.circuitbreaker import consecutive_breaker
+    from hyx.retry import retry
+    from hyx.timeout import timeout
+
+    return {ROWS[0]: lambda: cancelled_is_not_retried(retry(on=OSError, attempts=3, backoff=0)),
+            ROWS[1]: lambda: cap_bounds(lambda fn: timeout(0.2)(retry(on=OSError, attempts=5, backoff=0.02)(fn))),
+            **aio_breaker_rows(lambda: consecutive_breaker(OSError, failure_threshold=5, recovery_time_secs=OPEN_S, recovery_threshold=1))}
+
+
+def by_redress() -> dict[str, Row]:
+    import redress
+
+    retrying = {"classifier": lambda _: redress.ErrorClass.TRANSIENT, "strategy": lambda _: 0.0, "max_attempts": 3}
+
+    def make() -> Breaker:
+        circuit = redress.CircuitBreaker(failure_threshold=5, recovery_timeout_s=0.1, trip_on={redress.ErrorClass.TRANSIENT})
+        policy = redress.Policy(retry=redress.Retry(**{**retrying, "max_attempts": 1}), circuit_breaker=circuit)
+        return Breaker(lambda fn: policy.call(fn))
+
+    return {ROWS[0]: lambda: cancelled_is_not_retried(redress.retry(**retrying)),
+            ROWS[1]: lambda: cap_bounds(redress.retry(**{**retrying, "max_attempts": 5, "deadline_s": 0.2})),
+            **breaker_rows(make), ROWS[7]: lambda: layers(redress.retry(**retrying))}
+
+
 LIBRARIES: dict[str, Callable[[], dict[str, Row]]] = {
     "yaoki": ours, "tenacity": by_tenacity, "stamina": by_stamina, "backoff": by_backoff, "pybreaker": by_pybreaker,
     "circuitbreaker": by_circuitbreaker, "purgatory": by_purgatory, "interlock-cb": by_interlock,
+    "aiobreaker": by_aiobreaker, "hyx": by_hyx, "redress": by_redress,
 }
 
 
