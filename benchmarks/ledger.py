@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,12 @@ async def sqlite_appends(report: Report, folder: Path, rounds: int) -> dict[str,
 
 
 def _insert_raw(raw: sqlite3.Connection, ledger: Ledger, batch: list[tuple[str, bytes]], version: int) -> None:
-    rows = ledger.new_rows(batch)  # the same preparation for both
+    rows = ledger.prepare(batch)  # the same preparation for both
     raw.execute("BEGIN IMMEDIATE")
     raw.executemany("INSERT INTO plain (part, key, version, digest, salt, commitment, content, schema, written_at, traceparent) "
-                    "VALUES (?,?,?,?,?,?,?,?,?,?)", [
-                        (row.part, row.key, version, row.digest, row.salt, row.commitment, row.content, row.schema, 0.0,
-                         row.traceparent) for row in rows])
+                    "VALUES (?,?,?,?,?,?,?,?,?,?)", zip(
+                        rows.parts, rows.keys, repeat(version), rows.digests, rows.salts, rows.commitments, rows.contents,
+                        repeat(rows.schema), repeat(0.0), repeat(rows.traceparent)))
     raw.execute("COMMIT")
 
 
@@ -147,10 +148,11 @@ async def postgres_appends(report: Report, folder: Path, rounds: int) -> dict[st
 
 
 async def _insert_plain(connection: Any, ledger: Ledger, batch: list[tuple[str, bytes]], number: int) -> None:
-    rows = ledger.new_rows(batch)  # the same preparation for both
-    columns = [[getattr(row, name) for row in rows] for name in ("digest", "salt", "commitment", "content", "schema", "traceparent")]
+    rows = ledger.prepare(batch)  # the same preparation for both
+    size = len(rows)
     async with connection.transaction():
-        await connection.execute(PLAIN, [row.part for row in rows], [row.key for row in rows], [number] * len(rows), *columns)
+        await connection.execute(PLAIN, rows.parts, rows.keys, [number] * size, rows.digests, rows.salts, rows.commitments,
+                                 rows.contents, [rows.schema] * size, [rows.traceparent] * size)
 
 
 # ── auditing ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from yaoki.ledger import findings as kinds
 from yaoki.ledger.auditor import Auditor
 from yaoki.ledger.compare import Search, compare_records
-from yaoki.ledger.epochs import Epoch, Row, beat_key, seal
+from yaoki.ledger.epochs import Epoch, Row, Stretch, beat_key, seal
 from yaoki.ledger.findings import Finding
 from yaoki.ledger.records import Batch, Record, is_beat
 from yaoki.ledger.rules import Rules
@@ -109,7 +109,7 @@ class World:
         for part in range(PARTS):
             last = self.epochs[part][-1] if self.epochs[part] else None
             fresh = self.rows[part][last.next_seq if last else 0:]
-            self.epochs[part].append(seal(last, part, fresh, self.now))
+            self.epochs[part].append(seal(last, part, Stretch.of(fresh), self.now))
 
     def _deliver(self, *, last: bool) -> None:
         for part in range(PARTS):

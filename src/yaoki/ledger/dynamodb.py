@@ -19,9 +19,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from yaoki import runtime
 from yaoki.errors import ExhaustedError, InDoubtError, InputError, LedgerError, VersionConflictError
-from yaoki.ledger.epochs import commitment_of
+from yaoki.ledger.changes import SALT_BYTES, commitment_of
 from yaoki.ledger.fingerprint import content_digest
-from yaoki.ledger.ledger import SALT_BYTES, Version
+from yaoki.ledger.ledger import Version
 from yaoki.ledger.records import Naming, is_beat
 
 ATTEMPTS = 12

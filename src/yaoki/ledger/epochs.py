@@ -15,18 +15,22 @@ Pure: rows in, epoch out. `sealer.py` reads the rows and stores the epoch.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import chain, compress, pairwise
 
 import msgspec
 
 from yaoki.ledger.fingerprint import key_id
 from yaoki.ledger.records import BEAT_PREFIX, Batch, is_beat
-from yaoki.ledger.sketch import Sketch, Tally
+from yaoki.ledger.sketch import Sketch, Tally, tallies
 
 GENESIS = "0" * 64
 """The hash that the first epoch of a partition follows."""
+
+NAME = struct.Struct("<QI")
+"""How a row's name begins in the root: its version, and the length of its key in bytes."""
 
 Position = tuple[int, int]
 """Where a row stands in commit order: (effective transaction id, position); SQLite: (0, rowid)."""
@@ -36,7 +40,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     """One row of the ledger.
 
     Attributes:
-        commitment: 32 bytes that bind the row to its content without giving it away (see `commitment_of`).
+        commitment: 32 bytes that bind the row to its content without giving it away (`changes.commitment_of`).
         written_at: seconds since 1970 by the database's clock.
         content: None once it is erased, or where it was not asked for.
         schema: the number of the content's schema, as the writer gave it.
@@ -50,6 +54,37 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     written_at: float
     content: bytes | None = None
     schema: int = 0
+
+
+class Stretch(msgspec.Struct, frozen=True, gc=False):
+    """Rows that follow each other in one partition, in commit order, as columns of equal length.
+
+    Attributes:
+        digests: b"" where the content is erased already.
+        since, until: where the first row stands, and the last.
+    """
+
+    keys: list[str]
+    versions: list[int]
+    digests: list[bytes]
+    commitments: list[bytes]
+    since: Position = (0, 0)
+    until: Position = (0, 0)
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Stretch:
+        assert all(a.position < b.position for a, b in pairwise(rows)), "rows must be in commit order"
+        ends = (rows[0].position, rows[-1].position) if rows else ()
+        return cls([row.key for row in rows], [row.version for row in rows], [row.digest for row in rows],
+                   [row.commitment for row in rows], *ends)
+
+    def without_beats(self) -> Stretch:
+        if not any(map(is_beat, self.keys)):
+            return self
+        kept = [not is_beat(key) for key in self.keys]
+        return Stretch(
+            list(compress(self.keys, kept)), list(compress(self.versions, kept)), list(compress(self.digests, kept)),
+            list(compress(self.commitments, kept)), self.since, self.until)
 
 
 class Epoch(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,40 +137,38 @@ def beat_key(part: int) -> str:
     return f"{BEAT_PREFIX}/{part}"
 
 
-def commitment_of(salt: bytes, content: bytes) -> bytes:
-    """32 bytes that bind a row to its content: BLAKE2b-256 keyed with `salt` (16 random bytes).
+def tallies_of(stretches: Iterable[Stretch]) -> list[Tally]:
+    """What the rows of each stretch that are not beats add up to."""
+    kept = [each.without_beats() for each in stretches]
+    rows = Batch(*(list(chain.from_iterable(getattr(each, name) for each in kept)) for name in ("keys", "versions", "digests")))
+    return tallies(rows, [len(each.keys) for each in kept])
 
-    The salt is random and is erased together with the content: then nobody can guess a short content (a heart rate, a
-    name) and check the guess against the commitment, which stays, and keeps the chain whole.
+
+def seal_all(previous: Mapping[int, Epoch], ready: Mapping[int, Stretch], sealed_at: float) -> list[Epoch]:
+    """An epoch for each partition in `ready`, as `seal` makes it: what can be added up for all at once is."""
+    made = tallies_of(ready.values())
+    return [seal(previous.get(part), part, rows, sealed_at, tally) for (part, rows), tally in zip(ready.items(), made, strict=True)]
+
+
+def seal(previous: Epoch | None, part: int, rows: Stretch, sealed_at: float, tally: Tally | None = None) -> Epoch:
+    """The epoch that follows `previous` and holds `rows`, which are all rows after `previous.until`, in commit order.
+
+    Args:
+        tally: what the rows that are not beats add up to, if that is known already.
     """
-    return blake2b(content, digest_size=32, key=salt).digest()
-
-
-def tally_of(rows: Iterable[Row]) -> Tally:
-    """What the rows that are not beats add up to."""
-    tally = Tally()
-    kept = [row for row in rows if not is_beat(row.key)]
-    if kept:
-        tally.add_batch(Batch([row.key for row in kept], [row.version for row in kept], [row.digest for row in kept]))
-    return tally
-
-
-def seal(previous: Epoch | None, part: int, rows: Sequence[Row], sealed_at: float) -> Epoch:
-    """The epoch that follows `previous` and holds `rows`, which are all rows after `previous.until`, in commit order."""
-    if previous is not None and rows:
-        assert rows[0].position > previous.until, "a row that was sealed already, or came in before one that was"
-    assert all(a.position < b.position for a, b in pairwise(rows)), "rows must be in commit order"
-    tally = tally_of(rows)
-    beats = [row.version for row in rows if is_beat(row.key)]
+    if previous is not None and rows.keys:
+        assert rows.since > previous.until, "a row that was sealed already, or came in before one that was"
+    tally = tally or tallies_of([rows])[0]
+    beats = [version for key, version in zip(rows.keys, rows.versions, strict=True) if is_beat(key)]
     fields = {
         "part": part,
         "epoch": previous.epoch + 1 if previous else 0,
         "first_seq": previous.next_seq if previous else 0,
-        "rows": len(rows),
+        "rows": len(rows.keys),
         "count": tally.count,
         "sum128": tally.sum128,
         "beat": max(beats, default=previous.beat if previous else -1),
-        "until": rows[-1].position if rows else previous.until if previous else (0, 0),
+        "until": rows.until if rows.keys else previous.until if previous else (0, 0),
         "sealed_at": sealed_at,
         "root": root_of(rows),
         "previous": previous.hash if previous else GENESIS,
@@ -143,13 +176,11 @@ def seal(previous: Epoch | None, part: int, rows: Sequence[Row], sealed_at: floa
     return msgspec.convert({**fields, "sketch": tally.sketch.to_bytes(), "hash": hash_of(fields)}, Epoch)
 
 
-def root_of(rows: Iterable[Row]) -> str:
+def root_of(rows: Stretch) -> str:
     """BLAKE2b-256 over each row's version, key and commitment, in order."""
-    total = blake2b(digest_size=32)
-    for row in rows:
-        name = row.key.encode()
-        total.update(row.version.to_bytes(8, "little") + len(name).to_bytes(4, "little") + name + row.commitment)
-    return total.hexdigest()
+    names = [key.encode() for key in rows.keys]
+    heads = map(NAME.pack, rows.versions, map(len, names))
+    return blake2b(b"".join(chain.from_iterable(zip(heads, names, rows.commitments, strict=True))), digest_size=32).hexdigest()
 
 
 def hash_of(fields: dict[str, object]) -> str:
@@ -173,6 +204,6 @@ def verify_epoch(epoch: Epoch, previous: Epoch | None, rows: Sequence[Row] | Non
         return ""
     if len(rows) != epoch.rows:
         return f"it was sealed with {epoch.rows} rows and has {len(rows)}"
-    if root_of(rows) != epoch.root:
+    if root_of(Stretch.of(rows)) != epoch.root:
         return "a row in it was changed"
     return ""

@@ -11,35 +11,23 @@ Versions of a key run 1, 2, 3, ... without holes, whatever is rolled back. What 
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Self, TypeVar
 
 import msgspec
 
-from yaoki import effect, events
+from yaoki import events
 from yaoki.errors import ConfigError, InputError, LedgerError
 from yaoki.events import EpochSealed, WatermarkHeld
-from yaoki.ledger.epochs import Epoch, Row, beat_key, commitment_of, partition_of, seal, verify_epoch
-from yaoki.ledger.fingerprint import content_digest, key_ids
-from yaoki.ledger.leases import Lease, prove, take_in
+from yaoki.ledger.changes import Changes, beats, prepare
+from yaoki.ledger.epochs import Epoch, Row, verify_epoch
+from yaoki.ledger.leases import Lease, prove
 from yaoki.ledger.records import MAX_VERSION, Batch, Naming, is_beat
-from yaoki.ledger.store.port import NewRow, SqlRow, Store, Tx
+from yaoki.ledger.sealing import NEWEST_EPOCH, SEAL_ROWS, SELECT_EPOCH, epoch_of, seal_in, seal_mine
+from yaoki.ledger.store.port import Store, Tx
 from yaoki.ledger.store.sqlite import SqliteStore
 
 S = TypeVar("S")
-
-EPOCH_COLUMNS = ("part, epoch, first_seq, row_count, count, sum128, sketch, beat, until_xid, until_pos, sealed_at, root, "
-                 "previous, hash")
-INSERT_EPOCH = (f"INSERT INTO yaoki_ledger_epoch ({EPOCH_COLUMNS}) "  # noqa: S608  only our own column names
-                "VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14)")
-SELECT_EPOCH = f"SELECT {EPOCH_COLUMNS} FROM yaoki_ledger_epoch WHERE part = ?1 "  # noqa: S608
-
-SALT_BYTES = 16
-
-SEAL_ROWS = 5000
-"""Most rows an epoch holds. Reading and sealing so many takes some 50 ms."""
-
 
 class Version(msgspec.Struct, frozen=True):
     """One version of one key. `content` is None once it was erased; `written_at` is seconds since 1970."""
@@ -76,14 +64,13 @@ class LedgerTx:
         Raises:
             VersionConflictError: somebody else wrote a version first; nothing was written.
         """
-        (version,) = await self.sql.append([self._ledger.row(key, change, expect=expect, schema=schema)])
+        (version,) = await self.sql.append(self._ledger.prepare([(key, change)], expect=expect, schema=schema))
         return version
 
     async def append_many(self, changes: Sequence[tuple[str, Any]], *, schema: int = 0) -> list[int]:
         """Write many changes in one go, in this order; a key may come up more than once. Returns their versions."""
-        if not changes:
-            return []
-        return await self.sql.append(self._ledger.new_rows(changes, schema=schema))
+        prepared = self._ledger.prepare(changes, schema=schema)
+        return [version for piece in prepared.pieces() if len(piece) for version in await self.sql.append(piece)]
 
 
 class Ledger:
@@ -134,31 +121,14 @@ class Ledger:
         async with self.store.transaction(connection) as tx:
             yield LedgerTx(self, tx)
 
-    def row(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0) -> NewRow:
-        """A change as it is stored."""
-        check_key(key)
-        return self._row(key, change, partition_of(key, self.partitions), os.urandom(SALT_BYTES), schema, expect)
-
-    def new_rows(self, changes: Sequence[tuple[str, Any]], *, schema: int = 0) -> list[NewRow]:
-        """Changes as they are stored. What can be done for all at once is: partitions as a column, one draw of salts."""
-        keys = [key for key, _ in changes]
-        for key in keys:
-            check_key(key)
-        salts = os.urandom(SALT_BYTES * len(keys))
-        return [self._row(key, change, kid % self.partitions, salts[at:at + SALT_BYTES], schema)
-                for (key, change), kid, at in zip(changes, key_ids(keys), range(0, len(salts), SALT_BYTES), strict=True)]
-
-    def _row(self, key: str, change: Any, part: int, salt: bytes, schema: int = 0, expect: int | None = None) -> NewRow:  # noqa: PLR0917
-        # The salt is a secret, so it does not come from the runtime's seedable randomness.
-        content = change if isinstance(change, bytes) else msgspec.json.encode(change)
-        current = effect.current.get()
-        return NewRow(key, part, content, content_digest(content), salt, commitment_of(salt, content), schema, expect,
-                      current.traceparent if current else "")
+    def prepare(self, changes: Sequence[tuple[str, Any]], *, schema: int = 0, expect: int | None = None) -> Changes:
+        """(key, change) pairs as they are stored."""
+        return prepare(changes, self.partitions, schema=schema, expect=expect)
 
     async def beat(self) -> None:
         """Write one heartbeat into each partition."""
         async with self.store.transaction() as tx:
-            await tx.append([self._row(beat_key(part), b"beat", part, os.urandom(SALT_BYTES)) for part in range(self.partitions)])
+            await tx.append(beats(self.partitions))
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -220,7 +190,7 @@ class Ledger:
         todo = list(range(self.partitions) if parts is None else parts)
         while todo:
             async with self.store.transaction() as tx:
-                fresh = [await self._seal_in(tx, part) for part in todo if await take_in(tx, f"seal/{part}", owner)]
+                fresh = await seal_mine(tx, todo, owner)
             self._tell(fresh)
             sealed += fresh
             todo = [epoch.part for epoch in fresh if epoch.rows == SEAL_ROWS]
@@ -233,16 +203,8 @@ class Ledger:
         """Seal one epoch. Raises `FencedError`, and seals nothing, if the lease is no longer ours."""
         async with self.store.transaction() as tx:
             await prove(tx, lease)
-            epoch = await self._seal_in(tx, part)
+            (epoch,) = await seal_in(tx, [part], await tx.now())
         self._tell([epoch])
-        return epoch
-
-    async def _seal_in(self, tx: Tx, part: int) -> Epoch:
-        last = await self._last_epoch(tx.fetch, part)
-        rows = await tx.ready(part, last.until if last else (0, 0), SEAL_ROWS)
-        epoch = seal(last, part, rows, await tx.now())
-        await tx.execute(INSERT_EPOCH, epoch.part, epoch.epoch, epoch.first_seq, epoch.rows, epoch.count, epoch.sum128,
-                         epoch.sketch, epoch.beat, *epoch.until, epoch.sealed_at, epoch.root, epoch.previous, epoch.hash)
         return epoch
 
     def _tell(self, epochs: Sequence[Epoch]) -> None:
@@ -250,23 +212,20 @@ class Ledger:
             for epoch in epochs:
                 events.emit(EpochSealed(ledger=self.name, part=epoch.part, epoch=epoch.epoch, rows=epoch.rows))
 
-    async def _last_epoch(self, fetch: Callable[..., Any], part: int) -> Epoch | None:
-        rows = await fetch(SELECT_EPOCH + "ORDER BY epoch DESC LIMIT 1", part)
-        return _epoch(rows[0]) if rows else None
-
     async def last_epoch(self, part: int) -> Epoch | None:
-        return await self._last_epoch(self.store.fetch, part)
+        rows = await self.store.fetch(NEWEST_EPOCH, part)
+        return epoch_of(rows[0]) if rows else None
 
     async def epochs(self, part: int, *, first: int = 0, limit: int = 1000) -> list[Epoch]:
         """Epochs of a partition, oldest first."""
         rows = await self.store.fetch(SELECT_EPOCH + "AND epoch >= ?2 ORDER BY epoch LIMIT ?3", part, first, limit)
-        return [_epoch(row) for row in rows]
+        return [epoch_of(row) for row in rows]
 
     async def epoch_at(self, part: int, seq: int) -> Epoch | None:
         """The epoch that holds row number `seq`, or None if it is not sealed yet."""
         rows = await self.store.fetch(
             SELECT_EPOCH + "AND first_seq <= ?2 AND first_seq + row_count > ?2 ORDER BY first_seq DESC LIMIT 1", part, seq)
-        return _epoch(rows[0]) if rows else None
+        return epoch_of(rows[0]) if rows else None
 
     async def rows(self, epoch: Epoch, *, content: bool = False) -> list[Row]:
         """The rows of an epoch, in order: row i has number `epoch.first_seq + i`."""
@@ -313,20 +272,6 @@ class Ledger:
         """Drop the sketches of epochs sealed before this time: 6 KiB each, needed only until their audit is over."""
         async with self.store.transaction() as tx:
             await tx.execute("UPDATE yaoki_ledger_epoch SET sketch = ?1 WHERE sealed_at < ?2", b"", before)
-
-
-def check_key(key: object) -> None:
-    """Raise `InputError` unless this can be a key."""
-    if not isinstance(key, str) or not key or "\0" in key:
-        raise InputError(f"a key is a text, not empty, without NUL; got {key!r}", do="give each thing a key of its own")
-    if is_beat(key):
-        raise InputError(f"keys that begin with {key[:6]!r} are heartbeats", do="choose another key")
-
-
-def _epoch(row: SqlRow) -> Epoch:
-    (part, number, first, rows, count, sum128, sketch, beat, xid, pos, at, root, previous, own) = row
-    return Epoch(part=part, epoch=number, first_seq=first, rows=rows, count=count, sum128=sum128, sketch=sketch, beat=beat,
-                 until=(xid, pos), sealed_at=at, root=root, previous=previous, hash=own)
 
 
 def _batch(rows: list[Row], sealed_at: float) -> Batch:

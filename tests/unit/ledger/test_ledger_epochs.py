@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yaoki.ledger.epochs import Epoch, Row, beat_key, commitment_of, partition_of, seal, verify_epoch
+from yaoki.ledger.changes import commitment_of
+from yaoki.ledger.epochs import Epoch, Row, Stretch, beat_key, partition_of, seal, verify_epoch
 
 
 def rows(start: int, count: int) -> list[Row]:
@@ -23,7 +24,7 @@ def chain(sizes: list[int]) -> list[tuple[Epoch, list[Row]]]:
     for size in sizes:
         last = sealed[-1][0] if sealed else None
         fresh = rows(position, size)
-        sealed.append((seal(last, 0, fresh, 100.0 + len(sealed)), fresh))
+        sealed.append((seal(last, 0, Stretch.of(fresh), 100.0 + len(sealed)), fresh))
         position += size
     return sealed
 
@@ -62,18 +63,18 @@ def test_a_changed_removed_or_added_row_shows() -> None:
 
 def test_beats_take_numbers_but_stay_out_of_the_sums() -> None:
     beat = Row((0, 9), beat_key(2), 41, b"b" * 16, b"b" * 32, 0.0)
-    sealed = seal(None, 2, [*rows(1, 2), beat], 1.0)
+    sealed = seal(None, 2, Stretch.of([*rows(1, 2), beat]), 1.0)
     assert (sealed.rows, sealed.count, sealed.beat) == (3, 2, 41)
-    assert seal(sealed, 2, [], 2.0).beat == 41
-    assert sealed.tally().agrees(seal(None, 2, rows(1, 2), 1.0).tally())
+    assert seal(sealed, 2, Stretch.of([]), 2.0).beat == 41
+    assert sealed.tally().agrees(seal(None, 2, Stretch.of(rows(1, 2)), 1.0).tally())
 
 
 def test_sealing_refuses_what_was_sealed_or_is_out_of_order() -> None:
-    first = seal(None, 0, rows(5, 2), 1.0)
+    first = seal(None, 0, Stretch.of(rows(5, 2)), 1.0)
     with pytest.raises(AssertionError, match="sealed already"):
-        seal(first, 0, rows(6, 1), 2.0)
+        seal(first, 0, Stretch.of(rows(6, 1)), 2.0)
     with pytest.raises(AssertionError, match="commit order"):
-        seal(None, 0, rows(5, 2)[::-1], 2.0)
+        Stretch.of(rows(5, 2)[::-1])
 
 
 def test_a_key_stays_in_its_partition_and_a_beat_names_its_own() -> None:

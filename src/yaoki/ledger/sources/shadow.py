@@ -55,9 +55,10 @@ class Shadow:
 
     async def open(self) -> None:
         """Make the tables. The store is open already."""
-        for statement in SCHEMA.split(";"):
-            if statement.strip():
-                await self.store.fetch(statement)
+        async with self.store.transaction() as tx:
+            for statement in SCHEMA.split(";"):
+                if statement.strip():
+                    await tx.execute(statement)
 
     async def note(self, seen: Sequence[Seen], *, shard: str = "", place: str = "", closed: bool = False) -> None:
         """Remember versions together with how far the shard was read: both or neither."""

@@ -6,29 +6,14 @@ its own: appending, reading what is ready to be sealed, saying who holds sealing
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
-import msgspec
-
-from yaoki.ledger.epochs import Position, Row
+from yaoki.ledger.changes import Changes
+from yaoki.ledger.epochs import Position, Row, Stretch
 
 SqlRow = Sequence[Any]
-
-
-class NewRow(msgspec.Struct, frozen=True, gc=False):
-    """One change on its way into the ledger. `expect`: the version it was made for; None: any."""
-
-    key: str
-    part: int
-    content: bytes
-    digest: bytes
-    salt: bytes
-    commitment: bytes
-    schema: int = 0
-    expect: int | None = None
-    traceparent: str = ""
 
 
 class Tx(Protocol):
@@ -38,12 +23,18 @@ class Tx(Protocol):
 
     async def execute(self, sql: str, *args: Any) -> None: ...
 
-    async def append(self, rows: Sequence[NewRow]) -> list[int]:
-        """Write `rows` and give their versions; raises `VersionConflictError` and writes nothing if an `expect` fails."""
+    async def fetch_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[SqlRow]:
+        """The same statement once for each of these arguments, in one round trip; all results in one list."""
         ...
 
-    async def ready(self, part: int, after: Position, limit: int) -> list[Row]:
-        """Rows after `after` that no open transaction can come before, in commit order, without their content."""
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None: ...
+
+    async def append(self, changes: Changes) -> list[int]:
+        """Write changes and give their versions; raises `VersionConflictError` and writes nothing if `expect` fails."""
+        ...
+
+    async def ready(self, after: Mapping[int, Position], limit: int) -> dict[int, Stretch]:
+        """For each partition, at most `limit` rows after its position that no open transaction can come before."""
         ...
 
     async def lock_lease(self, name: str, owner: str, fence: int) -> bool:

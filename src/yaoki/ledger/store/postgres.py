@@ -17,41 +17,58 @@ from __future__ import annotations
 import contextlib
 import re
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import asyncpg
 
 from yaoki.errors import LedgerError, UsageError
-from yaoki.ledger.epochs import Position, Row
-from yaoki.ledger.store.port import NewRow, SqlRow
+from yaoki.ledger.changes import Changes
+from yaoki.ledger.epochs import Position, Row, Stretch
+from yaoki.ledger.store.port import SqlRow
 from yaoki.ledger.store.schema import statements
 from yaoki.ledger.store.sqlite import conflict
 
 SETUP_LOCK = 0x79616F6B  # "yaok": two processes that set up at once take turns
 
-# The keys come sorted, always in the same order, so that two batches never wait for each other in a circle.
+# Keys are locked in their order, always the same, so that two batches never wait for each other in a circle. The position is
+# drawn when all of them are locked: for each key, a later version then has a higher one. A batch's fingerprints come as one
+# value of 64 bytes a row, because each element of an array costs as much as the row it is for.
 APPEND = """
 WITH head AS (
     INSERT INTO yaoki_ledger_head AS h (key, version, eff_xid)
-        SELECT key, n, pg_current_xact_id()::text::bigint FROM unnest($1::text[], $2::bigint[]) AS k (key, n)
-        WHERE $3::bigint IS NULL OR $3 = 0 OR EXISTS (SELECT 1 FROM yaoki_ledger_head o WHERE o.key = k.key)
+        SELECT key, count(*), (SELECT pg_current_xact_id()::text::bigint) FROM unnest($1::text[]) AS k (key)
+        {unless} GROUP BY key ORDER BY key COLLATE "C"
     ON CONFLICT (key) DO UPDATE SET version = h.version + excluded.version,
-        eff_xid = greatest(h.eff_xid, excluded.eff_xid) WHERE $3::bigint IS NULL OR h.version = $3
+        eff_xid = greatest(h.eff_xid, excluded.eff_xid) {if}
     RETURNING h.key, h.version, h.eff_xid
+), slot AS (SELECT nextval('yaoki_ledger_pos') AS pos FROM (SELECT count(*) FROM head) AS locked
+), written AS (
+    INSERT INTO yaoki_ledger_version (pos, eff_xid, part, key, version, digest, salt, commitment, content, schema, traceparent)
+        SELECT slot.pos + ord, eff_xid, part, key, version - coalesce(later, 0), substr($4::bytea, ord::int * 64 - 63, 16),
+            substr($4::bytea, ord::int * 64 - 47, 16), substr($4::bytea, ord::int * 64 - 31, 32), content, $6::int, $7::text
+        FROM slot, unnest($1::text[], $2::int[], $3::bytea[], $5::int[]) WITH ORDINALITY AS t (key, part, content, later, ord)
+        JOIN head USING (key) ORDER BY ord
+    RETURNING version
 )
-INSERT INTO yaoki_ledger_version (eff_xid, part, key, version, digest, salt, commitment, content, schema, traceparent)
-    SELECT head.eff_xid, part, key, head.version - later, digest, salt, commitment, content, schema, traceparent
-    FROM unnest($4::bigint[], $5::text[], $6::int[], $7::bytea[], $8::bytea[], $9::bytea[], $10::bytea[], $11::int[],
-                $12::text[]) WITH ORDINALITY
-        AS t (later, key, part, digest, salt, commitment, content, schema, traceparent, ord)
-    JOIN head USING (key) ORDER BY ord
-RETURNING version"""
+SELECT array_agg(version) FROM written"""
 
-READY = """SELECT eff_xid, pos, key, version, digest, commitment, extract(epoch FROM written_at)::float8, schema
-    FROM yaoki_ledger_version
-    WHERE part = $1 AND (eff_xid, pos) > ($2, $3) AND eff_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
-    ORDER BY eff_xid, pos LIMIT $4"""
+APPEND_ANY = APPEND.format(**{"unless": "", "if": ""})
+APPEND_EXPECTED = APPEND.format(**{
+    "unless": "WHERE $8::bigint = 0 OR EXISTS (SELECT 1 FROM yaoki_ledger_head o WHERE o.key = k.key)",
+    "if": "WHERE h.version = $8"})
+
+# One row with whole columns for each partition: a value of its own for each field of each row takes three times as long.
+READY = """SELECT part, keys, versions, digests, commitments, xids[1], places[1], xids[count], places[count]
+    FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS p (part, xid, pos) CROSS JOIN LATERAL (
+        SELECT array_agg(key) AS keys, array_agg(version) AS versions, array_agg(coalesce(digest, '')) AS digests,
+            array_agg(commitment) AS commitments, array_agg(eff_xid) AS xids, array_agg(pos) AS places, count(*)::int
+        FROM (SELECT key, version, digest, commitment, eff_xid, pos FROM yaoki_ledger_version v
+            WHERE v.part = p.part AND (eff_xid, v.pos) > (p.xid, p.pos)
+                AND eff_xid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint
+            ORDER BY eff_xid, pos LIMIT $4) AS one) AS ready
+    WHERE keys IS NOT NULL"""
 
 BETWEEN = """SELECT eff_xid, pos, key, version, digest, commitment, extract(epoch FROM written_at)::float8,
         CASE WHEN $6 THEN content END, schema
@@ -89,32 +106,33 @@ class AsyncpgTx:
     async def execute(self, sql: str, *args: Any) -> None:
         await self._connection.execute(numbered(sql), *args)
 
-    async def append(self, rows: Sequence[NewRow]) -> list[int]:
-        if any(row.expect is not None for row in rows) and len(rows) > 1:
-            async with self._connection.transaction():  # a savepoint: all of them or none
-                return [version for row in rows for version in await self._append([row])]
-        return await self._append(rows)
+    async def fetch_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[SqlRow]:
+        return list(await self._connection.fetchmany(numbered(sql), rows))
 
-    async def _append(self, rows: Sequence[NewRow]) -> list[int]:
-        counts = Counter(row.key for row in rows)
-        keys = sorted(counts)
-        left = dict(counts)
-        later = []  # how many versions of its key come after each row in this batch
-        for row in rows:
-            left[row.key] -= 1
-            later.append(left[row.key])
-        columns = [[getattr(row, name) for row in rows] for name in
-                   ("key", "part", "digest", "salt", "commitment", "content", "schema", "traceparent")]
-        written = await self.fetch(APPEND, keys, [counts[key] for key in keys], rows[0].expect, later, *columns)
-        if len(written) != len(rows):
-            actual = await self.fetch("SELECT version FROM yaoki_ledger_head WHERE key = $1", rows[0].key)
-            raise conflict(rows[0], actual[0][0] if actual else 0)
-        return [version for (version,) in written]
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        await self._connection.executemany(numbered(sql), rows)
 
-    async def ready(self, part: int, after: Position, limit: int) -> list[Row]:
-        return [Row((xid, pos), key, version, digest or b"", commitment, at, None, schema)
-                for xid, pos, key, version, digest, commitment, at, schema in
-                await self.fetch(READY, part, *after, limit)]
+    async def append(self, changes: Changes) -> list[int]:
+        fingerprints = b"".join(chain.from_iterable(zip(changes.digests, changes.salts, changes.commitments, strict=True)))
+        args = (changes.keys, changes.parts, changes.contents, fingerprints, _later(changes.keys), changes.schema,
+                changes.traceparent)
+        if changes.expect is None:
+            ((versions,),) = await self.fetch(APPEND_ANY, *args)
+        else:
+            ((versions,),) = await self.fetch(APPEND_EXPECTED, *args, changes.expect)
+        if versions is None:
+            assert changes.expect is not None
+            actual = await self.fetch("SELECT version FROM yaoki_ledger_head WHERE key = $1", changes.keys[0])
+            raise conflict(changes.keys[0], changes.expect, actual[0][0] if actual else 0)
+        written: list[int] = versions
+        return written
+
+    async def ready(self, after: Mapping[int, Position], limit: int) -> dict[int, Stretch]:
+        columns = list(after), [xid for xid, _ in after.values()], [pos for _, pos in after.values()]
+        found = {part: Stretch([], [], [], []) for part in after}
+        for part, keys, versions, digests, commitments, *ends in await self.fetch(READY, *columns, limit):
+            found[part] = Stretch(keys, versions, digests, commitments, (ends[0], ends[1]), (ends[2], ends[3]))
+        return found
 
     async def lock_lease(self, name: str, owner: str, fence: int) -> bool:
         # FOR SHARE conflicts with the UPDATE of whoever takes the lease over: it happens before or after, never beside.
@@ -136,6 +154,13 @@ class PsycopgTx(AsyncpgTx):
     async def execute(self, sql: str, *args: Any) -> None:
         text, values = for_psycopg(sql, args)
         await self._connection.execute(text, values)
+
+    async def fetch_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[SqlRow]:
+        return [found for args in rows for found in await self.fetch(sql, *args)]
+
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        for args in rows:
+            await self.execute(sql, *args)
 
 
 class PostgresStore:
@@ -229,12 +254,23 @@ async def _nothing_to_reset(_connection: Any) -> None:
     """Our transactions leave no session state behind, so the round trip that would clear it is saved."""
 
 
+def _later(keys: Sequence[str]) -> list[int] | None:
+    """How many rows of its key come after each row of a batch; None for none, anywhere: as a rule."""
+    if len(set(keys)) == len(keys):
+        return None
+    seen: Counter[str] = Counter()
+    later = []
+    for key in reversed(keys):
+        later.append(seen[key])
+        seen[key] += 1
+    return later[::-1]
+
+
 def numbered(sql: str) -> str:
     """`?1` as PostgreSQL writes it: `$1`."""
     return re.sub(r"\?(\d+)", r"$\1", sql) if "?" in sql else sql
 
 
-def for_psycopg(sql: str, args: Sequence[Any]) -> tuple[str, list[Any]]:
-    """The statement with psycopg's unnumbered parameters, and the arguments in the order in which they appear."""
-    order = [int(number) - 1 for number in re.findall(r"[?$](\d+)", sql)]
-    return re.sub(r"[?$]\d+", "%s", sql.replace("%", "%%")), [args[at] for at in order]
+def for_psycopg(sql: str, args: Sequence[Any]) -> tuple[str, dict[str, Any]]:
+    """The statement with psycopg's named parameters, which are sent once however often they appear."""
+    return re.sub(r"[?$](\d+)", r"%(p\1)s", sql.replace("%", "%%")), {f"p{at}": value for at, value in enumerate(args, 1)}

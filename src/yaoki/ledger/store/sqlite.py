@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sqlite3
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from yaoki import runtime
 from yaoki.errors import LedgerError, UsageError, VersionConflictError
-from yaoki.ledger.epochs import Position, Row
-from yaoki.ledger.store.port import NewRow, SqlRow
+from yaoki.ledger.changes import Changes
+from yaoki.ledger.epochs import Position, Row, Stretch
+from yaoki.ledger.store.port import SqlRow
 from yaoki.ledger.store.schema import statements
 
 BUSY_S = 10.0
@@ -26,14 +29,13 @@ BUSY_S = 10.0
 
 # One statement for a whole batch: each call into SQLite costs more than another row in it. `WHERE true` is there because
 # SQLite would else read ON CONFLICT as a join's ON (sqlite.org/lang_upsert.html, section 2.2).
-HEADS = """INSERT INTO yaoki_ledger_head (key, version)
-    SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?1) WHERE true
+HEADS = """INSERT INTO yaoki_ledger_head (key, version) SELECT key, value FROM json_each(?1) WHERE true
     ON CONFLICT (key) DO UPDATE SET version = version + excluded.version RETURNING key, version"""
 
 VERSION = """INSERT INTO yaoki_ledger_version
     (part, key, version, digest, salt, commitment, content, schema, written_at, traceparent) VALUES (?,?,?,?,?,?,?,?,?,?)"""
 
-READY = """SELECT pos, key, version, digest, commitment, written_at, schema FROM yaoki_ledger_version
+READY = """SELECT key, version, coalesce(digest, x''), commitment, pos FROM yaoki_ledger_version
     WHERE part = ?1 AND pos > ?2 ORDER BY pos LIMIT ?3"""
 
 BETWEEN = """SELECT pos, key, version, digest, commitment, written_at, CASE WHEN ?4 THEN content END, schema
@@ -55,42 +57,37 @@ class SqliteTx:
     async def execute(self, sql: str, *args: Any) -> None:
         self._connection.execute(sql, args)
 
-    async def append(self, rows: Sequence[NewRow]) -> list[int]:
-        checked = any(row.expect is not None for row in rows)
-        if checked:
-            self._connection.execute("SAVEPOINT yaoki_append")
-        try:
-            versions = self._append(rows)
-        except BaseException:
-            if checked:
-                self._connection.execute("ROLLBACK TO yaoki_append")
-            raise
-        finally:
-            if checked:
-                self._connection.execute("RELEASE yaoki_append")
+    async def fetch_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> list[SqlRow]:
+        return [found for args in rows for found in self._connection.execute(sql, args)]
+
+    async def execute_many(self, sql: str, rows: Sequence[Sequence[Any]]) -> None:
+        self._connection.executemany(sql, rows)
+
+    async def append(self, changes: Changes) -> list[int]:
+        if changes.expect is not None:
+            self._check(changes.keys[0], changes.expect)
+        counts = Counter(changes.keys)
+        heads: dict[str, int] = dict(self._connection.execute(HEADS, (msgspec.json.encode(counts).decode(),)).fetchall())
+        if len(counts) == len(changes):
+            versions = [heads[key] for key in changes.keys]
+        else:
+            following = {key: count(heads[key] - its + 1) for key, its in counts.items()}
+            versions = [next(following[key]) for key in changes.keys]
+        self._connection.executemany(VERSION, zip(
+            changes.parts, changes.keys, versions, changes.digests, changes.salts, changes.commitments, changes.contents,
+            repeat(changes.schema), repeat(runtime.unix_time()), repeat(changes.traceparent)))
         return versions
 
-    def _append(self, rows: Sequence[NewRow]) -> list[int]:
-        now = runtime.unix_time()
-        counts = Counter(row.key for row in rows)
-        heads = self._connection.execute(HEADS, (json.dumps(list(counts.items())),)).fetchall()
-        following = {key: version - counts[key] + 1 for key, version in heads}
-        versions: list[int] = []
-        for row in rows:
-            version = following[row.key]
-            if row.expect is not None and version != row.expect + 1:
-                raise conflict(row, version - 1)
-            following[row.key] = version + 1
-            versions.append(version)
-        self._connection.executemany(VERSION, [
-            (row.part, row.key, version, row.digest, row.salt, row.commitment, row.content, row.schema, now, row.traceparent)
-            for row, version in zip(rows, versions, strict=True)])
-        return versions
+    def _check(self, key: str, expect: int) -> None:
+        """Raise `VersionConflictError` unless the key is at this version. Nobody else can write before we do."""
+        head = self._connection.execute("SELECT version FROM yaoki_ledger_head WHERE key = ?", (key,)).fetchone()
+        actual = head[0] if head else 0
+        if actual != expect:
+            raise conflict(key, expect, actual)
 
-    async def ready(self, part: int, after: Position, limit: int) -> list[Row]:
-        found = self._connection.execute(READY, (part, after[1], limit)).fetchall()
-        return [Row((0, pos), key, version, digest or b"", commitment, at, None, schema)
-                for pos, key, version, digest, commitment, at, schema in found]
+    async def ready(self, after: Mapping[int, Position], limit: int) -> dict[int, Stretch]:
+        return {part: _stretch(self._connection.execute(READY, (part, pos, limit)).fetchall())
+                for part, (_, pos) in after.items()}
 
     async def lock_lease(self, name: str, owner: str, fence: int) -> bool:
         # The transaction holds the file's only write lock: nobody else can change the lease before it ends.
@@ -120,6 +117,7 @@ class SqliteStore:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.executescript(statements("sqlite"))
+            connection.execute("PRAGMA busy_timeout = 0")  # never wait on the loop's thread (see `_begin`)
         except sqlite3.DatabaseError as error:
             connection.close()
             raise LedgerError(f"{self.path} is not a ledger: {error}", do="name a SQLite file, or one not there yet") from error
@@ -153,8 +151,7 @@ class SqliteStore:
         # A caller's connection may be bound to the caller's thread, and has settings of its own.
         worker = self._worker if connection is self._connection else None
         try:
-            if worker is None or not _began_at_once(connection):
-                await _execute(worker, connection, "BEGIN IMMEDIATE")
+            await _begin(worker, connection)
             yield SqliteTx(connection)
             await _execute(worker, connection, "COMMIT")
         finally:
@@ -192,18 +189,25 @@ class SqliteStore:
         return self._connection
 
 
-def _began_at_once(connection: sqlite3.Connection) -> bool:
-    """Begin without waiting for another writer; False if there is one. Saves two switches of threads, nearly always."""
-    connection.execute("PRAGMA busy_timeout = 0")
+def _stretch(rows: list[SqlRow]) -> Stretch:
+    if not rows:
+        return Stretch([], [], [], [])
+    keys, versions, digests, commitments, places = map(list, zip(*rows, strict=True))
+    return Stretch(keys, versions, digests, commitments, (0, places[0]), (0, places[-1]))
+
+
+async def _begin(worker: runtime.Worker | None, connection: sqlite3.Connection) -> None:
+    """Begin at once where nobody else is writing, which is nearly always; else wait, on a thread of its own."""
     try:
         connection.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte is the primary code
+        if worker is None or error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:  # the low byte is the primary code
             raise
-        return False
-    finally:
         connection.execute(f"PRAGMA busy_timeout = {int(BUSY_S * 1000)}")
-    return True
+        try:
+            await _execute(worker, connection, "BEGIN IMMEDIATE")
+        finally:
+            connection.execute("PRAGMA busy_timeout = 0")
 
 
 async def _execute(worker: runtime.Worker | None, connection: sqlite3.Connection, sql: str) -> None:
@@ -227,8 +231,7 @@ async def _execute(worker: runtime.Worker | None, connection: sqlite3.Connection
         raise cancelled
 
 
-def conflict(row: NewRow, actual: int) -> VersionConflictError:
+def conflict(key: str, expected: int, actual: int) -> VersionConflictError:
     """The error for a change whose `expect` does not hold."""
-    return VersionConflictError(
-        f"{row.key} is at version {actual}, not {row.expect}", do="read its newest version, and decide again",
-        key=row.key, expected=row.expect, actual=actual)
+    return VersionConflictError(f"{key} is at version {actual}, not {expected}", do="read its newest version, and decide again",
+                                key=key, expected=expected, actual=actual)
