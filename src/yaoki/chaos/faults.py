@@ -194,7 +194,7 @@ _DEPENDENCIES = (
           ("call.reject", Effect.NONE, "refused", "every connection was refused"),
           ("call.timeout:none", Effect.NONE, "in_doubt", "every request was lost"),
           ("call.lost_ack", Effect.DONE, "in_doubt", "every reply was lost, though the work was done"))),
-    _fault("dep.flap", _CALLS | _WRITES, Effect.NONE, "refused", "every other call to the service was refused, for a while", lasts=True),
+    _fault("dep.flap", _CALLS, Effect.NONE, "in_doubt", "every other call to the service failed, for a while", lasts=True),
 )
 
 _RESOURCES = (

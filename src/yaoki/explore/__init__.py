@@ -15,20 +15,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from yaoki.explore.disk import FakeFile
     from yaoki.explore.exploring import audit_reduction, explore, replay
     from yaoki.explore.fake import Booking, FakeService
     from yaoki.explore.loop import DeadlockError, EscapeError, LivelockError
     from yaoki.explore.network import Reply, Request
+    from yaoki.explore.queues import FakeQueue
     from yaoki.explore.report import Report
     from yaoki.explore.scenarios import Scenario, scenario
     from yaoki.explore.search import Explorer
-    from yaoki.explore.store import ConflictError, FakeQueue, FakeStore
+    from yaoki.explore.store import ConflictError, FakeStore
+    from yaoki.explore.streams import FakeStream
+    from yaoki.explore.topology import Network
     from yaoki.explore.world import World
 
 # Loaded when first asked for: pytest imports this package for its plugin, in every program that has Yaoki installed.
 _HOMES = {
     "Booking": "fake", "ConflictError": "store", "DeadlockError": "loop", "EscapeError": "loop", "Explorer": "search",
-    "FakeQueue": "store", "FakeService": "fake", "FakeStore": "store", "LivelockError": "loop", "Reply": "network", "Report": "report", "Request": "network",
+    "FakeFile": "disk", "FakeQueue": "queues", "FakeService": "fake", "FakeStore": "store", "FakeStream": "streams",
+    "LivelockError": "loop", "Network": "topology", "Reply": "network", "Report": "report", "Request": "network",
     "Scenario": "scenarios", "World": "world", "audit_reduction": "exploring", "explore": "exploring", "replay": "exploring", "scenario": "scenarios",
 }
 
@@ -45,6 +50,6 @@ def __getattr__(name: str) -> Any:
 
 
 __all__ = [
-    "Booking", "ConflictError", "DeadlockError", "EscapeError", "Explorer", "FakeQueue", "FakeService", "FakeStore",
-    "LivelockError", "Reply", "Report", "Request", "Scenario", "World", "audit_reduction", "explore", "replay", "scenario",
+    "Booking", "ConflictError", "DeadlockError", "EscapeError", "Explorer", "FakeFile", "FakeQueue", "FakeService", "FakeStore", "FakeStream",
+    "LivelockError", "Network", "Reply", "Report", "Request", "Scenario", "World", "audit_reduction", "explore", "replay", "scenario",
 ]

@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 # Calls that an outage lasts where neither plan nor scenario says.
 OUTAGE_CALLS = 5
 REQUEST_LOST = "call.timeout:none"
-REFUSED = "call.reject"
 # What an outage does to each call; by default what its id says after `dep.outage:`.
-_INSTEAD = {"dep.flap": REFUSED, "res.disk_quota": "disk.full"}
+_INSTEAD = {"dep.flap": "call.error", "res.disk_quota": "disk.full"}
 
 
 class Outage:

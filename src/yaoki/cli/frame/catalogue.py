@@ -63,6 +63,9 @@ ENTRIES: dict[str, Entry] = {
                      ("Repeat it with the same idempotency key, or undo it.",
                       "If the service is usually that slow, give an attempt more time.")),
     # ── it arrived, and the answer was no ────────────────────────────────────────────────────────────────────────────
+    "YK-1202": Entry(("The step is stuck, or does not call `heartbeat()` often enough.",),
+                     ("Call `heartbeat()` more often than every `heartbeat=` seconds, or allow more of them.",
+                      "A plain function that is given up goes on in its thread until it calls `heartbeat()` the next time.")),
     "YK-1300": Entry(("Sold out, card declined, not allowed.",), ("Ask for something else. Asking again changes nothing.",)),
     "YK-1301": Entry(("The service failed for longer than the retries last.",),
                      ("Read the cause and the notes: they have every attempt.",
@@ -124,8 +127,8 @@ ENTRIES: dict[str, Entry] = {
                      ("`yk runs list --db URL` lists what is there.",)),
     "YK-4010": Entry(("The step's time was over, or somebody cancelled the run, before the answer came.",
                       "The same token, or answer, was meant for another run."),
-                     ("If something was done outside for this step, and the error says `undone`, take it back now: the run's own undo may "
-                      "have come before it.", "Give the step more time (`timeout=`) if answers often come late.")),
+                     ("If something was done outside for this step, and the error does not say `taken_back`, take it back now.",
+                      "Give the step more time (`timeout=`) if answers often come late.")),
     "YK-4011": Entry(("Two people, or two attempts of one service, answered differently.",),
                      ("Look at which answer counts: `yk runs show RUN`.", "If yours is right, cancel the run, or put it right by hand.")),
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -152,6 +155,7 @@ ENTRIES: dict[str, Entry] = {
     "YK-1391": Entry(("A simulated service was told to insist on a do before its undo.",), ("Nothing: it is the experiment.",)),
     "YK-1392": Entry(("Two simulated processes wrote one row.",), ("Nothing: it is the experiment.",)),
     "YK-1393": Entry(("A simulated service was told to answer that somebody was there first.",), ("Nothing: it is the experiment.",)),
+    "YK-1394": Entry(("A simulated stream was told to forget a position.",), ("Nothing: it is the experiment.",)),
 }
 
 
