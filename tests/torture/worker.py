@@ -29,7 +29,7 @@ class WrongClock(RealRuntime):
 
 def break_fence() -> None:
     """Let the dead write: the condition that refuses them is taken out, everywhere."""
-    for name in ("APPEND", "CREATE", "CLAIM", "CLAIM_ONE", "RELEASE"):
+    for name in ("BATCH_FENCE", "CLAIM", "CLAIM_ONE", "RELEASE"):
         sql: str = getattr(statements, name)
         broken = sql.replace("AND state IN ('alive', 'draining') RETURNING no", "RETURNING no", 1)
         assert broken != sql

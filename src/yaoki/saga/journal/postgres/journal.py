@@ -15,8 +15,8 @@ from yaoki.saga.journal.locks.postgres import PostgresLocks
 from yaoki.saga.journal.operations.postgres import PostgresOperations
 from yaoki.saga.journal.port import Ask, Request
 from yaoki.saga.journal.postgres import statements as sql
+from yaoki.saga.journal.postgres.batch import Lane
 from yaoki.saga.journal.postgres.claiming import Claiming
-from yaoki.saga.journal.postgres.columns import Lane
 from yaoki.saga.journal.postgres.lease import Lease
 from yaoki.saga.journal.postgres.link import Connection, Link, Target
 from yaoki.saga.journal.postgres.past import archive, drop_days

@@ -26,66 +26,8 @@ WITH fence AS (
     WHERE no = $1 AND {{counter}} = $2 - 1 AND state IN ('alive', 'draining') RETURNING no
 )"""
 
-_WRITTEN = """, written AS (
-    INSERT INTO yaoki.record (run, seq, kind, step, data, at)
-    SELECT r.* FROM fence, unnest($3::bigint[], $4::int[], $5::text[], $6::text[], $7::bytea[], $8::float8[]) AS r
-)"""
-
-# `owner` is left alone when a run ends (see migrations.py); it is given up when the run is parked ($19 says until when).
-# A request that came meanwhile makes it due at once. A blocked run that is still owned, for its other steps go on, is not due
-# either should its owner die: a person decides.
-_CHANGED = f"""
-, changed AS (
-    UPDATE yaoki.run SET state = c.state, result = c.result, reason = c.reason, updated_at = c.at, finished_at = c.ended,
-        due_at = CASE WHEN c.state = 'blocked' THEN 'infinity' WHEN run.due_at = 'infinity' THEN {NOW} ELSE run.due_at END
-    FROM fence, unnest($9::bigint[], $10::text[], $11::bytea[], $12::text[], $13::float8[], $14::float8[])
-        AS c(no, state, result, reason, at, ended)
-    WHERE run.no = c.no
-), parked AS (
-    UPDATE yaoki.run SET owner = NULL, state = coalesce(nullif(p.state, ''), run.state),
-        reason = CASE WHEN p.state = '' THEN run.reason ELSE p.reason END, updated_at = p.at, due_at = CASE
-        WHEN EXISTS (SELECT FROM yaoki.request q WHERE q.run = run.id) THEN {NOW} ELSE p.due_at END
-    FROM fence, unnest($15::bigint[], $16::text[], $17::text[], $18::float8[], $19::float8[])
-        AS p(no, state, reason, at, due_at)
-    WHERE run.no = p.no
-)"""
-
-# An id of the past is not started again: its run is looked up afterwards. One that becomes so while this is written is found by
-# `refuse_past` (functions.py), which a batch of made-up ids needs not ask. Sorted by id, so that two workers that start the same runs at once wait for each other in one order.
-_CREATED = f"""
-, created AS (
-    INSERT INTO yaoki.run (id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at, lane, owner, fence,
-        due_at)
-    SELECT n.id, n.saga, n.graph, 'running', n.input, n.traceparent, n.at, n.at, n.deadline_at, n.lane,
-        CASE WHEN n.mine THEN fence.no END, n.mine::int, coalesce(nullif(n.due_at, 0), {NOW})
-    FROM fence, unnest($20::text[], $21::text[], $22::text[], $23::bytea[], $24::text[], $25::float8[], $26::float8[],
-        $27::int[], $28::bool[], $29::float8[], $30::bool[])
-        AS n(id, saga, graph, input, traceparent, at, deadline_at, lane, mine, due_at, fresh)
-    WHERE n.fresh OR NOT EXISTS (SELECT FROM yaoki.past WHERE past.id = n.id)
-    ORDER BY n.id
-    ON CONFLICT (id) DO NOTHING RETURNING no, id
-)"""
-
-_APPEND_FENCE = _FENCE.format(counter="batch")
+BATCH_FENCE = _FENCE.format(counter="batch")  # and the parts in `batch.py`
 CLAIM_FENCE = _FENCE.format(counter="claim")
-APPEND = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED} SELECT no, {NOW} AS now FROM fence"
-CREATE = (f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED} "
-          f"SELECT fence.no, {NOW} AS now, created.no, created.id FROM fence LEFT JOIN created ON true")
-# With attributes ($31 to $33) and first records ($34 to $39) of the runs, by id.
-_MORE = """
-, attributed AS (
-    INSERT INTO yaoki.attribute (run, name, value) SELECT created.no, a.name, a.value
-    FROM created JOIN unnest($31::text[], $32::text[], $33::text[]) AS a(id, name, value) ON a.id = created.id
-), begun AS (
-    INSERT INTO yaoki.record (run, seq, kind, step, data, at) SELECT created.no, b.seq, b.kind, b.step, b.data, b.at
-    FROM created JOIN unnest($34::text[], $35::int[], $36::text[], $37::text[], $38::bytea[], $39::float8[])
-        AS b(id, seq, kind, step, data, at) ON b.id = created.id
-)"""
-_SETTLED = f"""
-SELECT fence.no, {NOW} AS now, created.no, created.id, settled.past FROM fence LEFT JOIN created ON true CROSS JOIN (
-    SELECT yaoki.refuse_past((SELECT times FROM yaoki.moved), array_agg(id)) AS past FROM created) AS settled"""
-CREATE_NAMED = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED}{_SETTLED}"
-CREATE_MORE = f"{_APPEND_FENCE}{_WRITTEN}{_CHANGED}{_CREATED}{_MORE}{_SETTLED}"
 # The same for one run inside a step's own transaction, at its end. The run's row is always touched: whoever reads back after a
 # broken connection waits for it, and so for the end of the transaction.
 ALIVE = "SELECT no FROM yaoki.worker WHERE no = $1 AND state IN ('alive', 'draining') FOR SHARE"

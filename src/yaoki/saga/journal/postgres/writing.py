@@ -14,7 +14,7 @@ from yaoki import events, runtime
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.port import Append, Created, NewRun, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
-from yaoki.saga.journal.postgres.columns import BatchColumns, Lane, lane_of
+from yaoki.saga.journal.postgres.batch import Batch, Lane, lane_of
 from yaoki.saga.journal.postgres.kin import asks_of, send_asking
 from yaoki.saga.journal.postgres.link import BACKOFF, Connection, Link, is_lost
 from yaoki.saga.journal.postgres.rows import header_made, header_of
@@ -40,17 +40,16 @@ class Writing(Standing):
     def append(self, entry: Append) -> Awaitable[None]:
         return self._group.submit(entry)
 
-    async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
+    async def _commit(self, operations: list[NewRun | Append]) -> list[Created | None]:
         """Write a batch once, however often it has to be sent."""
         if self._lost is not None:
             raise self._lost
-        columns = BatchColumns(batch)
-        if columns.created:
-            await self._know_lanes(columns.created)
+        batch = Batch(operations)
+        if batch.created:
+            await self._know_lanes(batch.created)
         incarnation, number = self.incarnation, self._batch + 1
-        statement = _statement(columns)
-        asks = asks_of(columns.asking)
-        values = columns.values(self._lanes)
+        statement, values = batch.prepared(self._lanes)
+        asks = asks_of(batch.asking)
         sent_at = 0.0
 
         async def send(connection: Connection) -> list[Any]:
@@ -66,9 +65,9 @@ class Writing(Standing):
         self._batch = number
         if self._lease is not None:
             self._lease.renewed(sent_at)
-        answers = await self._answers(columns.created, rows) if columns.created else {}
-        self._held.difference_update(columns.let_go)
-        return [answers[id(each)] if isinstance(each, NewRun) else None for each in batch]
+        answers = await self._answers(batch.created, rows) if batch.created else {}
+        self._held.difference_update(batch.let_go)
+        return [answers[id(each)] if isinstance(each, NewRun) else None for each in operations]
 
     async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
         incarnation = self.incarnation
@@ -147,10 +146,3 @@ class Writing(Standing):
     async def _learn_lanes(self) -> None:
         self._lanes = {(row[1], row[2], row[3], row[4], row[5]): row[0] for row in await self._side.fetch(sql.LANES)}
         self._queue_of = {no: lane[2] for lane, no in self._lanes.items()}
-
-
-def _statement(columns: BatchColumns) -> str:
-    """Each batch pays only for what it carries."""
-    if not columns.created:
-        return sql.APPEND
-    return sql.CREATE_MORE if columns.has_more else sql.CREATE_NAMED if columns.is_named else sql.CREATE
