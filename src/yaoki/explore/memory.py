@@ -16,11 +16,12 @@ from typing import Any
 
 import msgspec
 
-from yaoki import service as services
 from yaoki.policies.budget import _of_service
 from yaoki.service import FaultPoints
+from yaoki.service.meter import Tally
+from yaoki.service.service import _services
 
-_REGISTRIES: tuple[Any, ...] = (_of_service, services._services)
+_REGISTRIES: tuple[Any, ...] = (_of_service, _services)
 _OURS = ("yaoki.policies.", "yaoki.service")
 _CONTAINERS = (list, dict, deque, set)
 # Deep enough for a table of windows of counters.
@@ -32,7 +33,7 @@ class Memory:
 
     def __init__(self, objects: list[Any]) -> None:
         self._kept = [(each, _attributes(each)) for each in objects]
-        self._tallies = [(each, int(repr(each._count)[6:-1]) - each._looked) for each in objects if isinstance(each, services.Tally)]
+        self._tallies = [(each, int(repr(each._count)[6:-1]) - each._looked) for each in objects if isinstance(each, Tally)]
         self.bulkheads = [each for each in objects if type(each).__name__ == "Bulkhead"]
         # What is found by name: a service or budget of an earlier life must not be found by the next one.
         self._registries = [(registry, dict(registry)) for registry in _REGISTRIES]
@@ -48,10 +49,10 @@ class Memory:
 
     def warmed(self, execute: Callable[[], object]) -> Memory:
         """The same, with every pipeline compiled that one execution needs: compiling one takes longer than a call."""
-        if not services._services:
+        if not _services:
             return self
         execute()
-        used: list[tuple[Any, list[Any]]] = [(service, list(service._callers)) for service in services._services.values()]
+        used: list[tuple[Any, list[Any]]] = [(service, list(service._callers)) for service in _services.values()]
         self.put_back()
 
         def compile_again() -> None:
