@@ -2,6 +2,9 @@
 
 Everything on one machine in one run, with fsync. The peers run in an environment of their own, made from
 requirements/bench-messages.lock. "One by one" is a transaction a message; ours is what the library does unasked.
+
+Ratios are of rates in the same round, so that what else the machine does meets both sides; beside each rate stands what a
+message costs: the processor time of this process and of the server, in microseconds.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import sys
 import tempfile
 import time
 import venv
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import asyncpg  # noqa: E402
 import msgspec  # noqa: E402
+from _cpu import Meter  # noqa: E402
 from _report import Report, arguments  # noqa: E402
 
 from servers import running_postgres  # noqa: E402
@@ -31,7 +36,7 @@ from yaoki.messages.store.opening import open_store  # noqa: E402
 
 HOME = ROOT / ".yaoki" / "bench-messages"
 LOCK = ROOT / "requirements" / "bench-messages.lock"
-BATCH = 500
+BATCH = 1_000  # what the store itself gathers at most
 
 
 class Order(msgspec.Struct):
@@ -59,7 +64,7 @@ async def produce_batched(url: str, count: int) -> float:
     for at in range(0, count, BATCH):
         numbers = range(at, at + BATCH)
         async with connection.transaction():
-            await connection.executemany("INSERT INTO orders VALUES ($1)", [(n,) for n in numbers])
+            await connection.execute("INSERT INTO orders SELECT * FROM unnest($1::integer[])", list(numbers))
             await outbox.publish(*(Order(n) for n in numbers), key=lambda order: f"o{order.n}", connection=connection)
     rate = count / (time.perf_counter() - began)
     await connection.close()
@@ -85,13 +90,17 @@ async def consume_skip_locked(url: str, count: int, batch: int) -> float:
     return rate
 
 
-async def consume_ours(url: str, count: int) -> float:
-    """A handler, started on a full log; from its first message to its last."""
+async def fill(url: str, count: int) -> None:
     store = await open_store(url)
     for at in range(0, count, 1000):
         await store.append([Message(id=f"{time.time_ns():020}{n:08}", source="bench", type="Order", key=f"o{n}", data=b'{"n":%d}' % n, time=time.time())
                             for n in range(at, at + 1000)])
-    app, seen, done = Messages("shop", store), [], asyncio.Event()
+    await store.close()
+
+
+async def consume_ours(url: str, count: int) -> float:
+    """A handler, started on a full log; from its first message to its last."""
+    app, seen, done = Messages("shop", url), [], asyncio.Event()
 
     @app.on(Order, in_flight=500)
     async def take(order: Order) -> None:
@@ -103,9 +112,7 @@ async def consume_ours(url: str, count: int) -> float:
 
     async with app:
         await done.wait()
-        rate = count / (time.perf_counter() - seen[0])
-    await store.close()
-    return rate
+        return count / (time.perf_counter() - seen[0])
 
 
 async def embedded(folder: str, count: int) -> dict[str, float]:
@@ -185,30 +192,50 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(values), 1), "least": round(min(values), 1), "most": round(max(values), 1), "rounds": len(values)}
 
 
-async def ours(server: Any, *, quick: bool) -> dict[str, Any]:
-    rounds, many = (1, 5_000) if quick else (3, 20_000)
-    raw: dict[str, list[float]] = {}
+class Rounds:
+    """Rates by round, and what a message costs of the processor."""
 
-    def keep(name: str, value: float) -> None:
-        raw.setdefault(name, []).append(value)
+    def __init__(self, server: Any) -> None:
+        self.rates: dict[str, list[float]] = {}
+        self.cpu_us: dict[str, list[float]] = {}
+        self._meter = Meter(server.folder / "postmaster.pid")
 
-    for _ in range(rounds):
+    async def measure(self, name: str, count: int, work: Awaitable[float]) -> None:
+        began = self._meter.seconds()
+        self.rates.setdefault(name, []).append(await work)
+        self.cpu_us.setdefault(name, []).append((self._meter.seconds() - began) / count * 1e6)
+
+    def ratio(self, of: str, to: str) -> float:
+        """The median of the ratios of the rates, round by round."""
+        return statistics.median(a / b for a, b in zip(self.rates[of], self.rates[to], strict=True))
+
+
+PUBLISH_ONE, PUBLISH_MANY = "publish with state, one by one", f"publish with state, {BATCH} a transaction"
+LOOP_ONE, LOOP_MANY, CONSUME = "SKIP LOCKED loop, one by one", "SKIP LOCKED loop, 100 at a time", "consume, a handler"
+
+
+async def ours(server: Any, rounds: Rounds, *, quick: bool) -> dict[str, Any]:
+    times, many, few = (3, 10_000, 300) if quick else (7, 20_000, 600)
+    for _ in range(times):
         url = server.new_database()
         await (await open_store(url)).close()
-        keep("publish with state, one by one", await produce_one_by_one(url, 300))
-        keep(f"publish with state, {BATCH} a transaction", await produce_batched(url, many))
-        keep("SKIP LOCKED loop, one by one", await consume_skip_locked(url, 300, 1))
-        keep("SKIP LOCKED loop, 100 at a time", await consume_skip_locked(url, 3_000, 100))
-        keep("consume, a handler", await consume_ours(server.new_database(), many))
+        await rounds.measure(PUBLISH_ONE, few, produce_one_by_one(url, few))
+        await rounds.measure(PUBLISH_MANY, many, produce_batched(url, many))
+        await rounds.measure(LOOP_ONE, few, consume_skip_locked(url, few, 1))
+        url = server.new_database()
+        await fill(url, many)
+        await rounds.measure(CONSUME, many, consume_ours(url, many))
+        await rounds.measure(LOOP_MANY, 3_000, consume_skip_locked(url, 3_000, 100))
         with tempfile.TemporaryDirectory() as folder:
             for name, value in (await embedded(folder, many)).items():
-                keep(f"embedded {name}", value)
+                rounds.rates.setdefault(f"embedded {name}", []).append(value)
     url = server.new_database()
     hold_s = 4.0 if quick else 12.0
     idle = await latency(url, 200)
     held = await latency(url, 200, hold_s=hold_s)
     third = len(held) // 3
-    return {"rates_per_s": {name: spread(values) for name, values in raw.items()},
+    return {"rates_per_s": {name: spread(values) for name, values in rounds.rates.items()},
+            "cpu_us_per_message": {name: spread(values) for name, values in rounds.cpu_us.items()},
             "latency_ms": {"p50 idle": statistics.median(idle), "p99 idle": statistics.quantiles(idle, n=100)[98],
                            "held for_s": hold_s, "p50 held, first third": statistics.median(held[:third]),
                            "p50 held, last third": statistics.median(held[-third:])}}
@@ -218,17 +245,19 @@ def main() -> int:
     options = arguments(__doc__)
     report = Report("messages", options)
     with running_postgres() as server:
-        raw = asyncio.run(ours(server, quick=options.quick))
+        rounds = Rounds(server)
+        raw = asyncio.run(ours(server, rounds, quick=options.quick))
     raw["peers"] = peers(300 if options.quick else 1_000)
-    rates = {name: cell["median"] for name, cell in raw["rates_per_s"].items()}
+    rates, cpu = ({name: cell["median"] for name, cell in raw[kind].items()} for kind in ("rates_per_s", "cpu_us_per_message"))
     for name, cell in raw["rates_per_s"].items():
-        report.line(f"{name:<44}{cell['median']:>10.0f}/s  ({cell['least']:.0f} .. {cell['most']:.0f})")
+        cost = f"  {cpu[name]:.0f} us of the processor" if name in cpu else ""
+        report.line(f"{name:<44}{cell['median']:>10.0f}/s  ({cell['least']:.0f} .. {cell['most']:.0f}){cost}")
     for name, cell in raw["peers"].items():
         report.line(f"{name:<44}{cell}")
     report.line(f"latency, ms: {raw['latency_ms']}")
-    report.claim("publish with state, batched, x one by one", rates[f"publish with state, {BATCH} a transaction"] / rates["publish with state, one by one"], at_least=50)
-    report.claim("consume, x SKIP LOCKED one by one", rates["consume, a handler"] / rates["SKIP LOCKED loop, one by one"], at_least=40)
-    report.claim("consume, x Dramatiq", rates["consume, a handler"] / raw["peers"]["dramatiq on Redis"]["consume_per_s"], at_least=20)
+    report.claim("publish with state, batched, x one by one", rounds.ratio(PUBLISH_MANY, PUBLISH_ONE), at_least=50)
+    report.claim("consume, x SKIP LOCKED one by one", rounds.ratio(CONSUME, LOOP_ONE), at_least=40)
+    report.claim("consume, x Dramatiq", rates[CONSUME] / raw["peers"]["dramatiq on Redis"]["consume_per_s"], at_least=20)
     report.claim("embedded, durable, 256 in flight, messages/s", rates["embedded publish_256_per_s"], at_least=10_000)
     report.claim("latency p50 on an idle PostgreSQL, ms", raw["latency_ms"]["p50 idle"], at_most=20)
     report.claim("latency p50 late in a held snapshot, x early", raw["latency_ms"]["p50 held, last third"] / raw["latency_ms"]["p50 held, first third"], at_most=1.5)

@@ -29,7 +29,7 @@ NOTIFY = f"SELECT pg_notify('{CHANNEL}', '')"
 LOCK = "SELECT pg_advisory_xact_lock(7230901, hashtext($1))"  # a number of ours, and the group
 
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS yaoki_key_locks (h bigint PRIMARY KEY);
+CREATE UNLOGGED TABLE IF NOT EXISTS yaoki_key_locks (h bigint PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS yaoki_messages (
     x bigint NOT NULL, pos bigint GENERATED ALWAYS AS IDENTITY, part smallint NOT NULL, id text COLLATE "C" NOT NULL,
     source text COLLATE "C" NOT NULL, type text NOT NULL, key text NOT NULL, version integer NOT NULL,
@@ -55,22 +55,17 @@ CREATE INDEX IF NOT EXISTS yaoki_inbox_at ON yaoki_inbox (reader, at);
 CREATE TABLE IF NOT EXISTS yaoki_messages_version (version integer NOT NULL);
 """
 
-# Two functions, because inside one each statement sees what has been committed up to then (READ COMMITTED): the x of a
+# Two of these are functions because inside one each statement sees what has been committed up to then (READ COMMITTED): the x of a
 # message must be drawn after the wait for its key. Keys are locked by a hash, in one order, so that two publishers of the
-# same keys cannot wait for each other; what is missing is inserted first, so that whoever locks finds all of it there.
+# same keys cannot wait for each other. ON CONFLICT locks also the row that it then does not update.
+# The third walks along the index whatever the statistics say: without fresh ones the planner would rather sort all that is
+# left of the log for each page (measured: 28 against 4 us of the server for each message). Its first row, without a pos,
+# says how far the log is complete.
 FUNCTIONS = """
 CREATE OR REPLACE FUNCTION yaoki_lock_keys(keys text[]) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE
-    wanted bigint[] := ARRAY(SELECT DISTINCT hashtextextended(k, 0) FROM unnest(keys) AS t (k) WHERE k <> '' ORDER BY 1);
-    made bigint[];
 BEGIN
-    WITH fresh AS (
-        INSERT INTO yaoki_key_locks (h) SELECT w FROM unnest(wanted) AS t (w)
-        WHERE NOT EXISTS (SELECT 1 FROM yaoki_key_locks l WHERE l.h = w) ORDER BY w ON CONFLICT DO NOTHING RETURNING h)
-    SELECT coalesce(array_agg(h), '{}') INTO made FROM fresh;
-    IF cardinality(made) < cardinality(wanted) THEN
-        PERFORM 1 FROM yaoki_key_locks WHERE h = ANY (wanted) AND NOT h = ANY (made) ORDER BY h FOR NO KEY UPDATE;
-    END IF;
+    INSERT INTO yaoki_key_locks AS l (h) SELECT DISTINCT hashtextextended(k, 0) FROM unnest(keys) AS t (k) WHERE k <> '' ORDER BY 1
+    ON CONFLICT (h) DO UPDATE SET h = excluded.h WHERE false;
     RETURN greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1);
 END $$;
 CREATE OR REPLACE FUNCTION yaoki_append(
@@ -82,6 +77,19 @@ BEGIN
     INSERT INTO yaoki_messages (x, part, id, source, type, key, version, time, due, data, meta)
     SELECT at, t.* FROM unnest(parts, ids, sources, types, keys, versions, times, dues, datas, metas) AS t
     ON CONFLICT (id, source) DO NOTHING;
+END $$;
+CREATE OR REPLACE FUNCTION yaoki_read(
+    after_x bigint, after_pos bigint, in_parts smallint[], of_types text[], most integer) RETURNS SETOF yaoki_messages
+LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
+DECLARE
+    w bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    complete yaoki_messages;
+BEGIN
+    complete.x := w;
+    RETURN NEXT complete;
+    RETURN QUERY SELECT * FROM yaoki_messages m
+        WHERE (m.x, m.pos) > (after_x, after_pos) AND m.x < w AND (in_parts IS NULL OR m.part = ANY (in_parts))
+        AND (of_types IS NULL OR m.type = ANY (of_types)) ORDER BY m.x, m.pos LIMIT most;
 END $$;
 """
 APPEND = """SELECT yaoki_append($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[],
@@ -95,15 +103,7 @@ COLUMNS = "m.x, m.pos, m.part, m.id, m.source, m.type, m.key, m.version, m.time,
 HELD = """h.part, h.x AS h_x, h.pos AS h_pos, h.key, h.state, h.attempts, h.due, h.error, h.first_at, h.history,
           h.replays, h.data"""
 
-# The first row says how far the log is complete, and has no pos.
-READ = f"""
-SELECT {W} AS x, NULL::bigint AS pos, NULL::smallint, NULL::text, NULL::text, NULL::text, NULL::text, NULL::integer,
-       NULL::double precision, NULL::double precision, NULL::bytea, NULL::bytea
-UNION ALL (
-    SELECT {COLUMNS} FROM yaoki_messages m
-    WHERE (m.x, m.pos) > ($1, $2) AND m.x < {W} AND ($3::smallint[] IS NULL OR m.part = ANY ($3))
-    AND ($4::text[] IS NULL OR m.type = ANY ($4)) ORDER BY m.x, m.pos LIMIT $5)
-"""  # noqa: S608 (only our own column lists)
+READ = "SELECT x, pos, part, id, source, type, key, version, time, due, data, meta FROM yaoki_read($1, $2, $3, $4, $5)"
 
 # One statement: all fences stand, and all cursors move; or no row comes back and nothing was written.
 SETTLE = """
@@ -255,9 +255,9 @@ def columns_of(messages: Sequence[Message]) -> tuple[list[Any], ...]:
         [meta_of(each) for each in messages])
 
 
-def append(*, notify: bool) -> str:
-    """The statement that writes `columns_of` messages, and wakes the readers at commit if asked to."""
-    return f"{APPEND}, pg_notify('{CHANNEL}', '')" if notify else APPEND
+def noting(statement: str, *, notify: bool) -> str:
+    """`APPEND` or `LOCK_KEYS`, which also wakes the readers at commit if asked to."""
+    return f"{statement}, pg_notify('{CHANNEL}', '')" if notify else statement
 
 
 def records_of(messages: Sequence[Message], x: int) -> list[tuple[Any, ...]]:
@@ -268,7 +268,7 @@ def records_of(messages: Sequence[Message], x: int) -> list[tuple[Any, ...]]:
 
 def append_for_psycopg(messages: Sequence[Message], *, notify: bool) -> tuple[str, tuple[Any, ...]]:
     """`append` with psycopg's placeholders, and its values."""
-    statement = append(notify=notify)
+    statement = noting(APPEND, notify=notify)
     for number in range(10, 0, -1):
         statement = statement.replace(f"${number}", "%s")
     return statement, columns_of(messages)

@@ -24,7 +24,7 @@ async def append(connection: Any, messages: Sequence[Message], *, notify: bool =
             pass  # one of them is known: let the statement find out which
         else:
             return
-    await connection.execute(sql.append(notify=notify), *sql.columns_of(messages))
+    await connection.execute(sql.noting(sql.APPEND, notify=notify), *sql.columns_of(messages))
 
 
 async def append_new(connection: Any, messages: Sequence[Message], *, notify: bool = False) -> None:
@@ -32,12 +32,10 @@ async def append_new(connection: Any, messages: Sequence[Message], *, notify: bo
     if len(messages) >= MANY:
         await _copy(connection, messages, notify=notify)
     else:
-        await connection.execute(sql.append(notify=notify), *sql.columns_of(messages))
+        await connection.execute(sql.noting(sql.APPEND, notify=notify), *sql.columns_of(messages))
 
 
 async def _copy(connection: Any, messages: Sequence[Message], *, notify: bool) -> None:
     """Lock the keys, then COPY. Needs a transaction, or the locks would be gone between the two."""
-    x = await connection.fetchval(sql.LOCK_KEYS, [each.key for each in messages])
+    x = await connection.fetchval(sql.noting(sql.LOCK_KEYS, notify=notify), [each.key for each in messages])
     await connection.copy_records_to_table("yaoki_messages", records=sql.records_of(messages, x), columns=sql.COPIED)
-    if notify:
-        await connection.execute(sql.NOTIFY)
