@@ -11,6 +11,7 @@ it undoes in `effect.key`.
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,7 @@ class Effect(msgspec.Struct):
         traceparent: W3C trace context of the run, or "".
         sent: how many requests of this attempt were given a key.
         token: of a step that the outside world completes: what to hand out for it; "" elsewhere.
+        detail: of a step with a heartbeat: what an earlier attempt reported last, or None.
     """
 
     run: str
@@ -37,6 +39,7 @@ class Effect(msgspec.Struct):
     traceparent: str = ""
     sent: int = 0
     token: str = ""
+    detail: Any = None
 
     @property
     def key(self) -> str:

@@ -5,7 +5,7 @@
     │   ├── BreakerOpenError · BulkheadFullError · DeadlineError · RateLimitedError · ThrottledError · SuspendedError · InProgressError
     │   ├── StaleDataError
     ├── InDoubtError         nobody knows: it was sent, and no answer came back
-    │   └── AttemptTimeoutError
+    │   └── AttemptTimeoutError · HeartbeatLostError
     ├── DeclinedError        yes, it arrived, and the answer was no: nothing was done
     ├── ExhaustedError       every attempt failed; the last failure is the cause
     ├── UsageError           a person's mistake, found before anything was sent or stored
@@ -175,6 +175,13 @@ class AttemptTimeoutError(InDoubtError, TimeoutError):
 
     code = "YK-1201"
     why = "No answer arrived in the time given to one attempt; the service may have done the work all the same."
+
+
+class HeartbeatLostError(AttemptTimeoutError):
+    """A step gave no sign of life for longer than its `heartbeat`, and this attempt of it was given up. `timeout` is seconds."""
+
+    code = "YK-1202"
+    why = "A step that says nothing may be stuck, so it is tried again, elsewhere if others work on the same journal."
 
 
 # ── did it happen? it arrived, and the answer was no ─────────────────────────────────────────────────────────────────

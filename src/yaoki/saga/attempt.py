@@ -13,9 +13,10 @@ import msgspec
 
 from yaoki import effect, events, runtime
 from yaoki.effect import Effect
-from yaoki.errors import AttemptTimeoutError, DeclinedError
+from yaoki.errors import AttemptTimeoutError, DeclinedError, HeartbeatLostError
 from yaoki.saga import codec
 from yaoki.saga.exact import TX, make_exactly_once
+from yaoki.saga.heartbeat import Pulse
 from yaoki.saga.once import make_once
 from yaoki.saga.outside.external import token_for
 from yaoki.saga.records import Attempted, FailedAttempt, Kind, Record
@@ -38,22 +39,25 @@ TOLD = 10
 class Attempts:
     """The attempts of one step of one run. Used once."""
 
-    __slots__ = ("_began", "_doubt", "_driver", "_earlier", "_retrying", "_step", "_undo", "_waited", "forward", "made")
+    __slots__ = ("_began", "_doubt", "_driver", "_earlier", "_retrying", "_silent", "_step", "_undo", "_waited", "forward", "made")
 
-    def __init__(self, driver: Driver, step: Step[..., Any], *, undo: bool) -> None:
+    def __init__(self, driver: Driver, step: Step[..., Any], *, undo: bool, doubt: bool | None = None, forward: bool | None = None) -> None:
         self._driver = driver
         self._step = step
         self._undo = undo
         # Only forward: after the pivot, and for a pivot that cannot be undone once it may have happened.
-        self.forward = not undo and driver.machine.past_pivot
+        self.forward = not undo and driver.machine.past_pivot if forward is None else forward
         self._retrying: Retrying = step.undo_retrying if undo else step.retrying
         if self.forward and self._retrying is DEFAULT:
             self._retrying = FORWARD
         self.made = 0
         # An earlier process may have begun this step, and nobody knows how far it came.
-        self._doubt = driver.machine.is_doubtful(step.name) if undo else step.name in driver.perhaps_started
+        if doubt is None:
+            doubt = driver.machine.is_doubtful(step.name) if undo else step.name in driver.perhaps_started
+        self._doubt = doubt
         self._began = self._waited = 0.0
         self._earlier: list[FailedAttempt] | None = None
+        self._silent = False  # did the last attempt end because nothing was heard of it?
 
     async def run(self) -> Record | None:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
@@ -81,6 +85,10 @@ class Attempts:
     async def _go_on(self, came_to: float | Record) -> Record | None:
         driver = self._driver
         while not isinstance(came_to, Record):
+            if self._silent and driver.journal.shared and not driver.is_under_way():
+                self._note()
+                await driver.hand_back(came_to)
+                return None
             await driver.pause(came_to)
             if driver.is_stopping():
                 return None
@@ -101,7 +109,11 @@ class Attempts:
             events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
         token = effect.current.set(under_way)
         try:
-            if self._step.wait is not None and self._step.wait.kind == "token" and not self._undo:
+            if self._undo:
+                return self.succeeded(await self.begin(under_way))
+            if self._step.heartbeat is not None:
+                return self.succeeded(await self._watched(under_way))
+            if self._step.wait is not None and self._step.wait.kind == "token":
                 under_way.token = await token_for(driver, self._step)
             return self.succeeded(await self.begin(under_way))
         except Exception as error:
@@ -109,7 +121,15 @@ class Attempts:
         finally:
             effect.current.reset(token)
 
+    async def _watched(self, under_way: Effect) -> Any:
+        """With signs of life; what an earlier attempt has said is in `effect.detail`, and those that fell silent count."""
+        pulse = await Pulse.begin(self._driver, self._step)
+        self.made = under_way.attempt = max(self.made, pulse.lapses + 1)
+        under_way.detail = pulse.detail
+        return await pulse.watch(self.begin(under_way))
+
     def _came_to(self, error: Exception, sent: int) -> float | Record:
+        self._silent = isinstance(error, HeartbeatLostError)
         delay_or_record = self.failed(error, sent)
         self._remember(error, delay_or_record)
         return delay_or_record
@@ -126,9 +146,14 @@ class Attempts:
     def _with_earlier(self, record: Record) -> Record:
         """The record that ends the step; what its earlier attempts came to is written with it."""
         if self._earlier:
-            told = Attempted(tuple(self._earlier), self._undo, max(0, self.made - 1 - len(self._earlier)))
-            self._driver.notes.append(Record(Kind.ATTEMPTS, record.step, _encode(told), runtime.unix_time()))
+            self._note(last=1)
         return record
+
+    def _note(self, *, last: int = 0) -> None:
+        """What the attempts came to; `last`: how many of them are not among those that are told."""
+        if self._earlier:
+            told = Attempted(tuple(self._earlier), self._undo, max(0, self.made - last - len(self._earlier)))
+            self._driver.notes.append(Record(Kind.ATTEMPTS, self._step.name, _encode(told), runtime.unix_time()))
 
     def _is_wanted(self) -> bool:
         """Does the step's condition hold?"""

@@ -28,10 +28,18 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from yaoki.effect import Effect
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
-from yaoki.saga.composing import Composing, why_not_undoable
+from yaoki.saga.composing import CONCURRENCY, Composing, add_each, why_not_undoable
 from yaoki.saga.exact import TX
 from yaoki.saga.graph import Graph, Node
+from yaoki.saga.heartbeat import add_heartbeat
+from yaoki.saga.locking import Keys
+from yaoki.saga.parts.each import ITEM
 from yaoki.saga.retrying import UNDO, Retrying
+from yaoki.saga.signatures import fits as _fits
+from yaoki.saga.signatures import hints as _hints
+from yaoki.saga.signatures import is_async as _is_async
+from yaoki.saga.signatures import shown as _shown
+from yaoki.saga.signatures import wrong as _wrong
 from yaoki.saga.waiting import UNSET, Wait
 
 P = ParamSpec("P")
@@ -52,7 +60,7 @@ class Step(Generic[P, R]):
     """
 
     def __init__(self, saga: Saga[Any], fn: Callable[P, R], *, name: str, pivot: bool, timeout: float | None,
-                 deadline: float | None, retrying: Retrying, undo: Callable[..., Any] | None) -> None:
+                 deadline: float | None, retrying: Retrying, undo: Callable[..., Any] | None, parts: str = "") -> None:
         self.saga = saga
         self.fn = fn
         self.name = name
@@ -71,15 +79,17 @@ class Step(Generic[P, R]):
         self.needs: list[str] = []
         self.sources: tuple[tuple[str, str], ...] = ()  # (parameter, what: a step's name, "" the input, "*" the effect)
         self.once = self.tx = self.special = False
+        self.heartbeat: float | None = None  # seconds within which it gives a sign of life
         self.way: Any = None  # what does and undoes it, where that is more than a call of its functions; see `composing.py`
         self.child = ""  # the saga of which it starts a run
+        self.parts = parts  # "each", "first_of", "flow", or "": what it is made of
         self.when: Callable[..., Any] | None = None
         self.when_sources: tuple[tuple[str, str], ...] = ()
         self.verify: Callable[..., Any] | None = None  # of a step made at most once: what became of it?
         self.verify_sources: tuple[tuple[str, str], ...] = ()
         self.verify_is_async = True
         self.wait: Wait | None = None  # what it waits for once its function has run; see `waiting.py`
-        returns = self.hints.get("return", Any)
+        self.part_gives = returns = self.hints.get("return", Any)
         self.result = codec.Decoder(type(None) if returns is None else returns)
         if undo is not None and undo is not _UNSET:
             self._set_undo(undo)
@@ -116,7 +126,7 @@ class Step(Generic[P, R]):
         if self.undo_fn is not None:
             raise _wrong(fn, f"step {self.name!r} has an undo already: {self.undo_fn.__name__}",
                          "keep one of the two; an undo of several things can call several functions")
-        self.undo_sources = self.saga.sources_of(fn, own=self.name)
+        self.undo_sources = self.saga.sources_of(fn, own=self.name, each=self.parts == "each")
         self.undo_is_async = _is_async(fn, self.saga.name)
         self.undo_fn = fn
         self.undo_decided = True
@@ -136,6 +146,7 @@ class Saga(Composing, Generic[I]):
         input: the type that each run starts with: a dataclass, a msgspec Struct, a pydantic model, or any JSON-able type.
         deadline: seconds for a whole run; when they are over and the pivot is not done, the run undoes itself.
         stuck_after: seconds without progress after which a `RunStuck` event is raised.
+        lock: a plain function of the input that gives a key, or several: the run begins when no other run holds one. See `locking.py`.
         brake: pause the saga when more than this share of its last 200 runs had to be undone; None: never.
 
     Raises:
@@ -143,7 +154,7 @@ class Saga(Composing, Generic[I]):
     """
 
     def __init__(self, name: str, *, input: type[I], deadline: float | None = None, stuck_after: float = 300.0,  # noqa: A002
-                 brake: float | None = 0.95) -> None:
+                 brake: float | None = 0.95, lock: Callable[[Any], Any] | None = None) -> None:
         if not name or not name.replace("-", "").replace("_", "").isalnum():
             raise DefinitionError(f"a saga's name is letters, digits, '-' and '_', not {name!r}",
                                   do="rename it; the name is stored with every run")
@@ -160,9 +171,18 @@ class Saga(Composing, Generic[I]):
         self.brake = brake
         self.steps: dict[str, Step[..., Any]] = {}
         self.has_tx = False
+        self.keys = Keys(self.name)
+        if lock is not None:
+            self.keys.add(lock)
         self._input_name = ""
         self.plain: frozenset[str] = frozenset()  # known once the graph is
         self._graph: Graph | None = None
+
+    @property
+    def leaves_traces(self) -> bool:
+        """May its runs hold keys, or give signs of life, that are to be swept up after them?"""
+        return bool(self.keys) or any(step.heartbeat is not None or (step.wait is not None and step.wait.kind == "token")
+                                      for step in self.steps.values())
 
     def __repr__(self) -> str:
         return f"<Saga {self.name}: {', '.join(self.steps)}>"
@@ -174,12 +194,16 @@ class Saga(Composing, Generic[I]):
     def step(self, *, name: str = ..., pivot: bool = ..., after: str | typing.Iterable[str] = ..., retry: Any = ...,
              timeout: float | None = ..., deadline: float | None = ..., undo: Callable[..., Any] | None = ...,
              once: bool = ..., verify: Callable[..., Any] | None = ..., tx: bool = ...,
-             when: Callable[..., Any] | None = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
+             when: Callable[..., Any] | None = ..., heartbeat: float | None = ..., lock: Callable[..., Any] | None = ...,
+             each: str | Callable[..., Any] | None = ..., key: Callable[[Any], Any] | None = ..., concurrency: int = ...,
+             tolerate: float = ...) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 
     def step(self, fn: Callable[..., Any] | None = None, *, name: str = "", pivot: bool = False,
              after: str | typing.Iterable[str] = (), retry: Any = None, timeout: float | None = None,
              deadline: float | None = None, undo: Callable[..., Any] | None = _UNSET, once: bool = False,
-             verify: Callable[..., Any] | None = None, tx: bool = False, when: Callable[..., Any] | None = None) -> Any:
+             verify: Callable[..., Any] | None = None, tx: bool = False, when: Callable[..., Any] | None = None,
+             heartbeat: float | None = None, lock: Callable[..., Any] | None = None, each: str | Callable[..., Any] | None = None,
+             key: Callable[[Any], Any] | None = None, concurrency: int = CONCURRENCY, tolerate: float = 0) -> Any:
         """Add a step: an `async def`, or a plain `def` that runs in a thread.
 
         Args:
@@ -198,13 +222,28 @@ class Saga(Composing, Generic[I]):
                 its result is None, and there is nothing to undo.
             tx: its parameter `tx` is the journal's own transaction: what it writes and its record are durable together, or not
                 at all, so it is done exactly once and never in doubt. It runs alone in its run.
+            heartbeat: seconds within which it calls `heartbeat()` again; if it does not, it is given up and tried again.
+            lock: a plain function of the input that gives a key, or several: the step waits until no other run holds one.
+            each: make it for every item of a list, which is its parameter `item`: the name of a step above that returns the
+                list, or a plain function of the input and of results above. The step's result is a list, in the order of the
+                items; its undo takes back one item.
+            key: with `each`: a plain function of an item that names it; its place in the list by default.
+            concurrency: with `each`: how many items at once.
+            tolerate: with `each`: how many items may fail, a number, or a share below 1; their result is None.
         """
         def add(fn: Callable[..., Any]) -> Step[..., Any]:
-            step = self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo, tx=tx)
+            step = self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo, tx=tx,
+                             each=each is not None)
+            if each is not None or key is not None:
+                add_each(self, step, each, key=key, concurrency=concurrency, tolerate=tolerate)
             if when is not None:
                 self._add_condition(step, when)
             if once or verify is not None:
                 self._make_once(step, verify, retry=retry, once=once)
+            if heartbeat is not None:
+                add_heartbeat(step, heartbeat)
+            if lock is not None:
+                self.keys.add(lock, step)
             return step
 
         return add if fn is None else add(fn)
@@ -307,7 +346,8 @@ class Saga(Composing, Generic[I]):
         return step
 
     def _add(self, fn: Callable[..., Any], *, name: str, pivot: bool, after: str | typing.Iterable[str], retry: Any,
-             timeout: float | None, deadline: float | None, undo: Callable[..., Any] | None, tx: bool = False) -> Step[..., Any]:
+             timeout: float | None, deadline: float | None, undo: Callable[..., Any] | None, tx: bool = False,
+             each: bool = False) -> Step[..., Any]:
         name = name or getattr(fn, "__name__", "")
         if not name.replace("-", "_").isidentifier():
             raise _wrong(fn, f"{name!r} cannot be the name of a step", "give one: @saga.step(name='...')")
@@ -320,13 +360,13 @@ class Saga(Composing, Generic[I]):
                 raise _wrong(fn, f"{what} is seconds above 0, not {value!r}", f"give {what} in seconds")
         if tx and "tx" not in inspect.signature(fn).parameters:
             raise _wrong(fn, f"step {name!r} is a transaction, and does not take it", "add a parameter called tx, and write by it")
-        sources = self.sources_of(fn, tx=tx)
+        sources = self.sources_of(fn, tx=tx, each=each)
         step: Step[..., Any] = Step(self, fn, name=name, pivot=pivot, timeout=timeout, deadline=deadline,
-                                    retrying=Retrying.of(retry), undo=undo)
+                                    retrying=Retrying.of(retry), undo=undo, parts="each" if each else "")
         step.sources = sources
         step.tx = step.special = tx
         self.has_tx = self.has_tx or tx
-        wanted = {source for _, source in sources if source not in {"", "*", TX}}
+        wanted = {source for _, source in sources if source not in {"", "*", TX, ITEM}}
         for other in (after,) if isinstance(after, str) else after:
             if other not in self.steps:
                 raise _wrong(fn, f"after={other!r} is not a step above it{self._hint(other)}", "name a step defined above")
@@ -336,7 +376,7 @@ class Saga(Composing, Generic[I]):
         self.changed()
         return step
 
-    def sources_of(self, fn: Callable[..., Any], own: str = "", *, tx: bool = False) -> tuple[tuple[str, str], ...]:
+    def sources_of(self, fn: Callable[..., Any], own: str = "", *, tx: bool = False, each: bool = False) -> tuple[tuple[str, str], ...]:
         """Where each parameter of `fn` comes from: a step's name, "" for the input, "*" for the effect under way."""
         hints = _hints(fn)
         found = []
@@ -348,6 +388,8 @@ class Saga(Composing, Generic[I]):
                 found.append((parameter.name, "*"))
             elif tx and parameter.name == "tx":
                 found.append((parameter.name, TX))
+            elif each and parameter.name == "item":
+                found.append((parameter.name, ITEM))
             elif parameter.name == own or parameter.name in self.steps:
                 self._check_type(fn, parameter.name, hint, optional=parameter.name == own)
                 found.append((parameter.name, parameter.name))
@@ -372,7 +414,7 @@ class Saga(Composing, Generic[I]):
         step = self.steps.get(name)
         if step is None:
             return
-        gives = step.hints.get("return", Any)
+        gives = step.part_gives if optional and step.parts else step.hints.get("return", Any)
         if not _fits(gives, hint):
             raise _wrong(fn, f"parameter {name!r} is {_shown(hint)}, but step {name!r} returns {_shown(gives)}",
                          f"annotate it as {_shown(gives)}{' | None' if optional else ''}")
@@ -413,59 +455,6 @@ class Saga(Composing, Generic[I]):
                              "or here (the child is left alone)")
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
                               _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot,
-                              step.wait.kind if step.wait else "", step.child))
+                              step.wait.kind if step.wait else "", step.child, step.parts))
             below = below or step.pivot
         return Graph(self.name, tuple(nodes))
-
-
-def _hints(fn: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(fn)
-    except (NameError, TypeError):  # a forward reference to what is defined later, or a callable without annotations
-        return {}
-
-
-def _is_async(fn: Callable[..., Any], saga: str) -> bool:
-    if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
-        raise _wrong(fn, f"a generator cannot be a step of {saga!r}: it has no single result", "return a list instead")
-    return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(getattr(fn, "__call__", None))  # noqa: B004
-
-
-def _wrong(fn: Callable[..., Any], what: str, do: str) -> DefinitionError:
-    code = getattr(fn, "__code__", None)
-    where = f"{getattr(fn, '__qualname__', fn)} ({code.co_filename}:{code.co_firstlineno})" if code else repr(fn)
-    return DefinitionError(f"{where}: {what}", do=do)
-
-
-def _shown(hint: Any) -> str:
-    if hint is None or hint is type(None):
-        return "None"
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
-
-
-def _fits(gives: Any, takes: Any) -> bool:
-    """May a value of type `gives` be passed where `takes` is annotated? Only a certain mismatch is False."""
-    if Any in (gives, takes) or takes is object or gives == takes:
-        return True
-    options = _options(takes)
-    return all(any(_fits_one(gave, option) for option in options) for gave in _options(gives))
-
-
-def _options(hint: Any) -> tuple[Any, ...]:
-    args = typing.get_args(hint)
-    return args if args and typing.get_origin(hint) is not None and _is_union(hint) else (hint,)
-
-
-def _is_union(hint: Any) -> bool:
-    origin = typing.get_origin(hint)
-    return origin is typing.Union or getattr(origin, "__name__", "") == "UnionType"
-
-
-def _fits_one(gave: Any, option: Any) -> bool:
-    if option is Any or gave == option:
-        return True
-    gave, option = typing.get_origin(gave) or gave, typing.get_origin(option) or option
-    gave, option = type(None) if gave is None else gave, type(None) if option is None else option
-    if isinstance(gave, type) and isinstance(option, type):
-        return issubclass(gave, option) or (gave is int and option is float)
-    return not (isinstance(gave, type) or isinstance(option, type))

@@ -21,6 +21,7 @@ from yaoki.saga.child import Kin, end_of_child, heard
 from yaoki.saga.define import Saga
 from yaoki.saga.family import tell_parent
 from yaoki.saga.journal.port import Append, Ask, Journal
+from yaoki.saga.locking import Holding
 from yaoki.saga.machine import Machine
 from yaoki.saga.outside.external import end_of_external, end_of_silence, take_in
 from yaoki.saga.records import Abort, Failure, Header, Kind, Late, Record, Resolution, RunState, Stored
@@ -80,11 +81,15 @@ class Driver:
         self._asked: list[tuple[str, Any, int]] = []  # what people, or the deadline, ask for
         self._wakes: list[asyncio.Future[None]] = []
         self._deadline: asyncio.TimerHandle | None = None
+        self.locks = Holding(self, saga.keys) if saga.keys else None
         for record in stored.records:
             self._take_in(record)
         # What is ready now may have been running when an earlier process died.
-        # One that is a transaction left nothing behind.
+        # One that is a transaction left nothing behind, and one whose key is held by another was not begun.
         self.perhaps_started = () if is_new else tuple(name for name in self.machine.start if not saga.steps[name].tx)
+        if self.locks is not None and self.perhaps_started:
+            waits = self.locks.certainly_waits(self.perhaps_started)
+            self.perhaps_started = tuple(name for name in self.perhaps_started if name not in waits)
 
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -109,6 +114,8 @@ class Driver:
                     work = [name for name in work if name not in running]
                 if self.saga.has_tx and not undoing and len(work) + len(running) > 1:
                     work = self._beside(work)
+                if self.locks is not None and work and not undoing:
+                    work = await self.locks.allowed(work)
                 if len(work) == 1 and not running:  # alone: no task of its own
                     self.waiting_for = work[0]
                     record = await self._attempts(work[0], undo=undoing)
@@ -120,7 +127,7 @@ class Driver:
                     await self._next_result()
                 elif (due_at := self._due_at()) is not None:
                     await self._give_back(due_at)
-                elif machine.waits and not self.is_stopping():
+                elif (machine.waits or self._held_up) and not self.is_stopping():
                     await self.pause(max(0.0, self._wakes_at() - self.now()))
                 else:
                     break
@@ -216,7 +223,7 @@ class Driver:
         self._seq += 1
 
     def _keep_result(self, name: str, data: bytes) -> None:
-        if name not in self.results:
+        if name not in self.results and name in self.saga.steps:
             self.results[name] = self.saga.steps[name].result.decode(data)
         if name == self.machine.graph.names[-1]:
             self.last_result = data
@@ -286,12 +293,18 @@ class Driver:
 
     # ── resting ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
+    @property
+    def _held_up(self) -> frozenset[str]:
+        """Steps that could run, but for a key that another run holds."""
+        return self.locks.held_up if self.locks is not None and self.machine.abort is None else frozenset()
+
     def _due_at(self) -> float | None:
         """When to take the run up again, if there is nothing to do until then (inf: when somebody asks); else None."""
         machine = self.machine
-        if self._running or self._asked or self.is_stopping() or (machine.undo if machine.abort else machine.start):
+        held_up = self._held_up
+        if self._running or self._asked or self.is_stopping() or (machine.undo if machine.abort else set(machine.start) - held_up):
             return None
-        if not (machine.waits or machine.state is RunState.BLOCKED) or machine.ripe(self.now()):
+        if not (machine.waits or held_up or machine.state is RunState.BLOCKED) or machine.ripe(self.now()):
             return None
         at = self._wakes_at()
         return at if at - self.now() > REST_S else None
@@ -300,6 +313,15 @@ class Driver:
         machine, deadline = self.machine, self.header.deadline_at
         at = machine.wakes_at or inf
         return min(at, deadline) if deadline and not machine.abort and not machine.past_pivot else at
+
+    async def hand_back(self, delay_s: float) -> None:
+        """Give the run to whoever takes it first, after a while: something is wrong with a step here. Nothing else runs."""
+        notes, self.notes = tuple(self.notes), []
+        for note in notes:
+            self._take_in(note)
+        seq = self._seq - len(notes)
+        await self.journal.append(Append(self.header.no, seq, notes, at=self.now(), due_at=self.now() + delay_s))
+        self._let_go = True
 
     async def _give_back(self, due_at: float) -> None:
         """Taken up for something that changed nothing: give it back as it was."""
@@ -377,6 +399,8 @@ class Driver:
                 await take_in(self, data)
             elif kind == "resolve":
                 await self._resolve(*data)
+            elif kind == "wake" and self.locks is not None:
+                self.locks.look_again()
             if no:
                 self._answered(no)
 

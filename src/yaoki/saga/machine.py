@@ -35,6 +35,7 @@ import msgspec
 
 from yaoki.saga.graph import Graph
 from yaoki.saga.outside.folded import NOTHING, Folded
+from yaoki.saga.parts.state import Parts
 from yaoki.saga.records import Abort, Failure, Late, Record, Resolution, RunState, Waiting
 
 
@@ -62,7 +63,7 @@ _FAILURE = msgspec.json.Decoder(Failure)
 _WAITING = msgspec.json.Decoder(Waiting)
 _RESOLUTION = msgspec.json.Decoder(Resolution)
 _LATE = msgspec.json.Decoder(Late)
-_LOCKED = msgspec.json.Decoder(int)
+_LOCKED = msgspec.json.Decoder(frozenset[str])
 
 
 class HistoryError(AssertionError):
@@ -82,11 +83,12 @@ class Machine:
         skipped: numbers of the steps whose condition did not hold; they count as done, and leave nothing.
         begun: numbers of the steps that are made at most once, and were begun.
         again: by number of a step, how often a person had it tried again.
+        parts: of each step that is made of parts, what has become of them.
         undo_asked: the abort that follows once the run is completed, for by then it could only go forward; or None.
     """
 
     __slots__ = ("_holding", "_left", "_missing", "_ready", "_undoable", "abort", "again", "begun", "blocked", "doubt", "graph",
-                 "outside", "signals", "skipped", "steps", "undo_asked", "waits")
+                 "outside", "parts", "signals", "skipped", "steps", "undo_asked", "waits")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -100,6 +102,7 @@ class Machine:
         self.abort: Abort | None = None
         self.undo_asked: Abort | None = None
         self.again: dict[int, int] = {}  # such a step may have left something when it was blocked
+        self.parts: dict[int, Parts] = {}
         self.blocked: list[int] = []
         self.waits: dict[int, float] = {}
         self.signals: dict[int, bytes] = {}
@@ -209,12 +212,16 @@ class Machine:
         """Take in one record. Raises HistoryError for one that cannot come here; then nothing has changed."""
         kind = record.kind
         if kind == "done":  # the commonest by far
-            number = self._number(record)
-            if self.steps[number] == _READY and self.abort is None:
+            number = self.graph.index.get(record.step, -1)
+            if number < 0:
+                self._part(record)
+            elif self.steps[number] == _READY and self.abort is None:
                 self._ready.remove(number)
                 self._advance(number)
             else:
                 self._done(number)
+        elif "/" in record.step:
+            self._part(record)
         elif kind == "undone":
             self._undone(self._number(record))
         elif kind == "failed":
@@ -244,6 +251,34 @@ class Machine:
             self._outside().locked = _LOCKED.decode(record.data)
         elif kind != "attempts":  # those are for people
             raise HistoryError(f"unknown kind of record: {kind}")
+
+    def parts_of(self, name: str) -> Parts:
+        """What has become of the parts of this step."""
+        return self.parts.setdefault(self.graph.index[name], Parts())
+
+    def _part(self, record: Record) -> None:
+        """Something happened to a part of a step: begun while its step is made, undone then or while its step is undone."""
+        name, _, part = record.step.partition("/")
+        number = self.graph.index.get(name, -1)
+        if number < 0 or not self.graph.nodes[number].parts:
+            raise HistoryError(f"{self.graph.saga} has no step {record.step!r}")
+        kind, parts, making = record.kind, self.parts_of(name), self.steps[number] == Step.READY
+        if kind == "started":
+            fits = making and self.abort is None and parts.begin(part, record.data)
+        elif kind == "done":
+            fits = making and parts.done(part, record.data)
+        elif kind == "failed":
+            fits = making and parts.failed(part, _FAILURE.decode(record.data))
+        elif kind == "undone":
+            fits = (making or self.steps[number] == Step.TO_UNDO) and parts.undone(part)
+        else:
+            fits = kind == "attempts"
+        if not fits:
+            raise HistoryError(f"{record.step} is {parts.states.get(part)}, its step {Step(self.steps[number]).name}, and now it is {kind}")
+
+    def _leaves(self, number: int) -> bool:
+        """May parts of this step have left something?"""
+        return number in self.parts and self.parts[number].left > 0
 
     def _number(self, record: Record) -> int:
         try:
@@ -329,7 +364,7 @@ class Machine:
         else:
             self._expect(number, Step.READY)
             self._ready.remove(number)
-        in_doubt = failure.in_doubt or number in self.again or number in self.outside.asks
+        in_doubt = failure.in_doubt or number in self.again or number in self.outside.asks or self._leaves(number)
         if not self.abort:
             self.steps[number] = Step.DOUBTFUL if in_doubt else Step.FAILED
         elif in_doubt:
@@ -371,7 +406,7 @@ class Machine:
         elif resolution.decision == "done":
             self._advance(number)
         else:
-            self.steps[number] = Step.FAILED
+            self.steps[number] = Step.DOUBTFUL if self._leaves(number) else Step.FAILED
 
     def _abort(self, abort: Abort) -> None:
         whole = abort.whole and self._left == 0
@@ -392,7 +427,8 @@ class Machine:
             if number in self.skipped:
                 self._clear(number)
                 continue
-            if step in {Step.DONE, Step.DOUBTFUL, Step.PARKED} or number in blocked or (step == Step.READY and number in self.again):
+            if step in {Step.DONE, Step.DOUBTFUL, Step.PARKED} or number in blocked or (
+                    step == Step.READY and (number in self.again or self._leaves(number))):
                 self._to_undo(number, in_doubt=step != Step.DONE)
             else:
                 self._clear(number)

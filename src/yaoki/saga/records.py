@@ -52,7 +52,7 @@ class Kind(StrEnum):
     UNDO_ASKED = "undo-asked"  # undo it as a whole once it is completed, for now it can only go forward: `Abort`
     AGAIN = "again"  # nothing was heard of a step that the outside completes, and it is asked again: `Failure`
     LATE = "late"  # its result came while the run undoes itself: `Late`
-    LOCKED = "locked"  # how many of the run's keys it holds now: a number
+    LOCKED = "locked"  # the keys that the run holds now: a list of texts
     ATTEMPTS = "attempts"  # what became of the earlier attempts of a step that has ended now: `Attempted`; changes nothing
 
 

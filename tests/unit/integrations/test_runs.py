@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
@@ -158,3 +159,35 @@ def test_a_token_that_can_be_guessed_is_refused():
         runs_endpoint(app, token=TOKEN, verify=lambda _: True)
     with pytest.raises(ConfigError):
         runs_endpoint(app, path="runs/")
+
+
+async def test_a_step_is_completed_by_its_token_alone_and_twice_is_once():
+    saga = Saga("print", input=int)
+    asked: list[str] = []
+
+    @saga.external(str, undo=None)
+    async def ticket(n: int, effect: yaoki.Effect) -> None:
+        asked.append(effect.token)
+
+    async with yaoki.open("memory:", sagas=[saga]) as app:
+        transport = httpx.ASGITransport(runs_endpoint(app, token=TOKEN, wait=1.0), client=("192.0.2.7", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://trips.example/runs") as http:
+            run = await app.start(saga, 1)
+            for _ in range(500):
+                if asked:
+                    break
+                await asyncio.sleep(0.01)
+            assert (await http.post("/tokens/heartbeat", json={"token": asked[0], "detail": {"page": 3}})).status_code == 200
+            wrong = await http.post("/tokens/complete", json={"token": asked[0], "result": 1})
+            assert (wrong.status_code, wrong.json()["code"]) == (422, "YK-2003")
+            for _ in range(2):
+                reply = await http.post("/tokens/complete", json={"token": asked[0], "result": "T-1"})
+                assert (reply.status_code, reply.json()) == (200, {"recorded": True})
+            assert await run.result() == "T-1"
+            for verb, body, status, code in (("complete", {"result": "T-2"}, 409, "YK-4011"), ("fail", {"error": "no"}, 409, "YK-4011"),
+                                             ("heartbeat", {}, 409, "YK-4010"), ("fail", {}, 422, "YK-2003")):
+                reply = await http.post(f"/tokens/{verb}", json={"token": asked[0], **body})
+                assert (reply.status_code, reply.json()["code"]) == (status, code)
+            assert (await http.post("/tokens/complete", json={"token": "yk1.x.y"})).status_code == 401
+            assert (await http.post("/tokens/eat", json={})).status_code == 404
+            assert (await http.get("/tokens/complete")).status_code == 405

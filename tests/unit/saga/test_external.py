@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-import yaoki
 from virtual_time import Clock, run
 from yaoki import Effect, Saga
 from yaoki.app import App
@@ -21,6 +20,14 @@ from yaoki.saga.journal.sqlite import SqliteJournal
 from yaoki.saga.machine import HistoryError, decide
 from yaoki.saga.outside.token import Token
 from yaoki.saga.records import Abort, Failure, Kind, Late, Record, RunState, Waiting
+
+
+async def until(true: Callable[[], bool], step_s: float = 0.01) -> None:
+    for _ in range(20_000):
+        if true():
+            return
+        await asyncio.sleep(step_s)
+    raise AssertionError("it never came")
 
 
 class Printer:
@@ -57,8 +64,7 @@ class Printer:
             return f"sent {ticket}"
 
     async def token(self, number: int = 1) -> str:
-        while len(self.asked) < number:
-            await asyncio.sleep(0.01)
+        await until(lambda: len(self.asked) >= number)
         return self.asked[number - 1]
 
 
@@ -94,7 +100,9 @@ async def test_a_completion_finds_its_run_after_a_restart(place: Any):
     async with opened(place, printer) as app:
         await app.start(printer.saga, 7, id="r")
         token = await printer.token()
-        while not [record for record in (await app.run(printer.saga, "r").stored()).records if record.kind is Kind.WAITING]:
+        for _ in range(1000):
+            if any(record.kind is Kind.WAITING for record in (await app.run(printer.saga, "r").stored()).records):
+                break
             await asyncio.sleep(0.01)
     async with opened(place, printer) as app:
         assert await app.complete(token, "T-1")
@@ -258,8 +266,7 @@ def test_after_the_pivot_it_is_asked_until_somebody_answers():
 
         async with App(MemoryJournal(), [saga], concurrency=10, grace=1.0) as app:
             handle = await app.start(saga, 1)
-            while len(asked) < 8:
-                await asyncio.sleep(1)
+            await until(lambda: len(asked) >= 8, 1.0)
             await app.complete(asked[-1], "P")
             assert await handle.result() == "P"
 

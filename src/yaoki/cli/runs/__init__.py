@@ -6,6 +6,7 @@ import click
 
 from yaoki.cli.runs.answering import signal
 from yaoki.cli.runs.asking import cancel, resolve, resume, retry
+from yaoki.cli.runs.ending import beat, complete, fail
 from yaoki.cli.runs.keeping import export, purge
 from yaoki.cli.runs.listing import list_
 from yaoki.cli.runs.showing import show
@@ -20,5 +21,5 @@ def command() -> None:
     """
 
 
-for verb in (list_, show, signal, retry, resolve, cancel, resume, export, purge):
+for verb in (list_, show, signal, complete, fail, beat, retry, resolve, cancel, resume, export, purge):
     command.add_command(verb)

@@ -17,8 +17,9 @@ from yaoki.cli.frame.durations import show_duration, show_instant
 from yaoki.saga.drawing import Look, look_of
 from yaoki.saga.drawing.look import STATES
 from yaoki.saga.graph import Graph
+from yaoki.saga.locking import shown as shown_key
 from yaoki.saga.machine import HistoryError, Machine, Step
-from yaoki.saga.records import Abort, Attempted, Failure, Kind, Record, Resolution, Stored, Waiting
+from yaoki.saga.records import Abort, Attempted, Failure, Kind, Late, Record, Resolution, Stored, Waiting
 from yaoki.text import grouped
 
 
@@ -182,6 +183,12 @@ def _told(record: Record) -> tuple[str, str, str, str]:
         return "waits", f"until {show_instant(until)}" if until else "for an answer", "idle", "◷"
     if record.kind is Kind.SIGNAL:
         return "answered", _shown(record.data), "plain", "☞"
+    if record.kind is Kind.AGAIN:
+        return "asked again", in_words(_failure(record)), "busy", "↻"
+    if record.kind is Kind.LATE:
+        return "too late", f"{_shown(bytes(msgspec.json.decode(record.data, type=Late).result))}: for its undo", "busy", "☞"
+    if record.kind is Kind.LOCKED:
+        return "locked", ", ".join(shown_key(key) for key in msgspec.json.decode(record.data)), "plain", "▪"
     if record.kind is Kind.SKIPPED:
         return "skipped", "its condition did not hold", "gone", "∅"
     if record.kind is Kind.STARTED:

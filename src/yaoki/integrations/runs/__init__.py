@@ -6,6 +6,7 @@
 
     guard.py      who may ask
     endpoint.py   what is answered, without a server
+    tokens.py     steps that the outside completes
 """
 
 from __future__ import annotations

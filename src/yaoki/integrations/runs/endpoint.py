@@ -4,6 +4,7 @@
     GET   path/ID                 where the run is, its result, and what it waits for; `Prefer: wait=5` waits for its end
     POST  path/ID/signals/NAME    the answer, as JSON                     200: it counts   202: stored, not recorded yet
     POST  path/ID/cancel          {"reason": "..."}                       202
+    POST  path/tokens/complete    and fail, heartbeat: see tokens.py; the token is all that is needed
 
 Everything may be sent twice. Refusals are problem details (RFC 9457) with Yaoki's `code` and what to do:
 
@@ -36,6 +37,7 @@ from yaoki.errors import (
     YaokiError,
 )
 from yaoki.integrations.runs.guard import Denied, Guard
+from yaoki.integrations.runs.tokens import VERBS
 from yaoki.messages.accepted.endpoint import JSON, PROBLEM, Request, Response
 from yaoki.saga.outside.answers import answer
 from yaoki.saga.outside.seen import Seen, see, settled
@@ -79,8 +81,9 @@ class RunsEndpoint:
     async def answer(self, request: Request) -> Response:
         """The response to one request. Never raises for what a caller can do wrong."""
         try:
-            who = await self.guard.who(request)
-            return await self._routed(request, who)
+            if request.path.startswith(f"{self.path}/tokens/"):
+                return await self._posted(request, lambda: self._by_token(request))
+            return await self._routed(request, await self.guard.who(request))
         except Denied as denied:
             return _problem(denied.status, denied.detail, denied.do)
         except YaokiError as error:
@@ -152,6 +155,16 @@ class RunsEndpoint:
             await self.app.engine.cancel(run, reason=asked.reason, who=who)
         return self._said(202, seen, request)
 
+    async def _by_token(self, request: Request) -> Response:
+        verb = VERBS.get(request.path.rpartition("/")[2])
+        if verb is None:
+            return _problem(404, f"nothing is at {request.path}", f"post to {self.path}/tokens/complete, fail or heartbeat")
+        try:
+            recorded = await verb(self.app, request.body, self.wait_s)
+        except msgspec.DecodeError as error:
+            raise _unreadable(error) from error
+        return _json(200 if recorded else 202, {"recorded": recorded})
+
     # ── saying it ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _said(self, status: int, seen: Seen, request: Request) -> Response:
@@ -177,10 +190,14 @@ class RunsEndpoint:
 def _read(body: bytes, kind: Any) -> Any:
     try:
         return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise InputError(f"the body is not what is taken here: {error}", do="see the description of this address") from error
     except msgspec.DecodeError as error:
-        raise UsageError(f"the body is not JSON: {error}", do="send JSON") from error
+        raise _unreadable(error) from error
+
+
+def _unreadable(error: msgspec.DecodeError) -> UsageError:
+    if isinstance(error, msgspec.ValidationError):
+        return InputError(f"the body is not what is taken here: {error}", do="see the description of this address")
+    return UsageError(f"the body is not JSON: {error}", do="send JSON")
 
 
 def _json(status: int, data: Any) -> Response:

@@ -84,6 +84,12 @@ class Engine:
         for saga in self.sagas.values():
             await self.journal.save_graph(saga.graph.hash, saga.name, definition_of(saga))
         await self.serve()
+        await self.settle_locks()
+
+    async def settle_locks(self) -> None:
+        """Sweep up after runs that ended when nobody was there to wake who waits for their keys."""
+        if any(saga.keys for saga in self.sagas.values()):
+            await self.journal.settle_locks()
 
     async def serve(self) -> None:
         """Say which runs this engine can go on with: those of its own graphs, and of others that differ harmlessly."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -86,11 +87,21 @@ class Floor:
             if state.is_end or state is RunState.BLOCKED:  # else it was handed over
                 engine.waiters.answer(driver.header)
                 engine.intake.ended(driver.saga.name, state)
+                if state.is_end and driver.saga.leaves_traces:
+                    await self._sweep_after(driver)
         finally:
             engine.requests.hand_out_again(driver.unanswered)  # they came too late for this driver
             del self.drivers[run_id], self.tasks[run_id]
             if engine.intake.backlog:
                 engine.intake.feed()
+
+    async def _sweep_after(self, driver: Driver) -> None:
+        """What only matters while a run lives: its last signs of life, and its places in the queues of keys."""
+        engine, run_id = self._engine, driver.header.id
+        with contextlib.suppress(JournalError):  # if it cannot be now, the watch does it
+            await engine.journal.drop_registers(run_id)
+            if driver.saga.keys and await engine.journal.settle_locks(run_id):
+                await engine.requests.carry_out()
 
     def _set_aside(self, header: Header, error: Exception, why: str) -> None:
         """Leave the run as it is, until the engine starts again: with other code, perhaps."""

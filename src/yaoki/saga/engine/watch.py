@@ -54,6 +54,7 @@ class Watch:
                     served_at = runtime.monotonic()
                     await engine.serve()
                     await self._tell_stranded()
+                    await engine.settle_locks()
                     if self.tidying is None:
                         self.tidying = runtime.spawn(self._tidy(), name="yaoki-tidy")
             if events.wanted():

@@ -12,7 +12,7 @@ class Folded:
         known: steps whose result came while the run undoes itself, so that their undo is not in doubt.
         once_more: steps whose undo had begun when that result came, and is made again.
         returned: steps that were undone when it came, and are to be undone again.
-        locked: how many of its keys the run holds.
+        locked: the keys that the run holds.
     """
 
     __slots__ = ("asks", "known", "limits", "locked", "once_more", "returned")
@@ -23,7 +23,7 @@ class Folded:
         self.known: set[int] = set()
         self.once_more: set[int] = set()
         self.returned: set[int] = set()
-        self.locked = 0
+        self.locked: frozenset[str] = frozenset()
 
 
 NOTHING = Folded()
