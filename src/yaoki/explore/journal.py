@@ -75,6 +75,7 @@ class SimJournal(MemoryJournal):
         self._headers, self._records, self._numbers = kept._headers, kept._records, kept._numbers
         self._requests, self._graphs, self._parked = kept._requests, kept._graphs, kept._parked
         self._registers, self._claims = kept._registers, kept._claims
+        self._desk = kept._desk
         self._next = max(kept._headers, default=0) + 1
         self._next_request = max(kept._requests, default=0) + 1
 

@@ -14,12 +14,15 @@ Source of GCRA: `policies/gcra.py`.
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from math import ceil, inf
 
 import msgspec
 
 from yaoki.errors import ConfigError
 from yaoki.policies.gcra import Gcra, Rate
+from yaoki.runtime import Random
 
 # A burst of this many seconds' worth unless the user says otherwise: takers look some ten times a second, not once a run.
 BURST_S = 0.1
@@ -115,6 +118,35 @@ def taken_up(queue: Queue, tat: float, now: float, count: int) -> float:
     """The queue's new `tat` once `count` runs were taken up."""
     rate = queue.gcra
     return tat if rate is None or not count else max(tat, now) + count * rate.interval_s
+
+
+class Due(msgspec.Struct, frozen=True):
+    """Runs of one lane that could begin now: those of one queue, priority and tenant. `count`: up to as many as are wanted."""
+
+    lane: int
+    queue: str
+    priority: int
+    count: int
+
+
+def deal(lanes: Sequence[Due], left: Mapping[str, float], wanted: int, rng: Random) -> dict[int, int]:
+    """How many to take from each lane: urgent ones first, equals in turn, no queue more than it has `left`."""
+    order = list(lanes)
+    rng.shuffle(order)
+    found: dict[int, int] = {}
+    free = dict(left)
+    for priority in sorted({each.priority for each in order}):
+        equals = [each for each in order if each.priority == priority]
+        while wanted > 0 and (equals := [each for each in equals if found.get(each.lane, 0) < each.count and free.get(each.queue, inf) >= 1]):
+            peers = Counter(each.queue for each in equals)
+            shares = {queue: max(1, min(wanted // len(equals), free.get(queue, inf) // count)) for queue, count in peers.items()}
+            for each in equals:
+                took = int(min(shares[each.queue], wanted, free.get(each.queue, inf), each.count - found.get(each.lane, 0)))
+                if took > 0:
+                    found[each.lane] = found.get(each.lane, 0) + took
+                    free[each.queue] = free.get(each.queue, inf) - took
+                    wanted -= took
+    return found
 
 
 def _left(limit: int | None, used: int) -> float:

@@ -10,13 +10,14 @@ from yaoki.errors import JournalError, JournalLockedError
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.locks import Claim
 from yaoki.saga.journal.locks.memory import MemoryLocks
-from yaoki.saga.journal.port import Append, Created, NewRun, OneOwner, Query, Request
+from yaoki.saga.journal.operations.memory import Desk, MemoryOperations
+from yaoki.saga.journal.port import Append, Ask, Created, NewRun, OneOwner, Query, Request
 from yaoki.saga.journal.registers import Register
 from yaoki.saga.journal.registers.memory import MemoryRegisters
 from yaoki.saga.records import Header, Record, RunState, Stored
 
 
-class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
+class MemoryJournal(MemoryRegisters, MemoryLocks, MemoryOperations, OneOwner):
     """Keeps what is written, as long as the object lives: closing and opening it again is how tests restart an engine."""
 
     def __init__(self) -> None:
@@ -29,6 +30,7 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
         self._graphs: dict[str, bytes] = {}
         self._registers: dict[tuple[str, str], Register] = {}
         self._claims: dict[str, list[Claim]] = {}
+        self._desk = Desk()
         self._next = 1
         self._next_request = 1
         self._owned = False
@@ -39,6 +41,7 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
             raise JournalLockedError("this journal in memory is owned by another engine", do="close that one first")
         self._owned = True
         self._taken.clear()
+        self._desk.turns.placed.clear()
 
     async def observe(self) -> None:
         """Nothing to open."""
@@ -77,6 +80,10 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
             self._taken.add(header.no)
         if run.due_at:
             self._parked[header.no] = run.due_at
+        self._place(header.no, run)
+        self._records[header.no] += run.records
+        if run.attributes:
+            self._desk.attributes[header.no] = run.attributes
         return Created(_copy(header), new=True)
 
     def _append(self, entry: Append) -> None:
@@ -88,12 +95,12 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
         header.updated_at = entry.at
         if entry.due_at is not None:
             self._parked[entry.run] = entry.due_at
-            self._taken.discard(entry.run)
+            self._let_go(entry.run)
         if entry.state is not None:
             header.state, header.reason = entry.state, entry.reason
             if entry.state.is_end:
                 header.result, header.finished_at = entry.result, entry.at
-                self._taken.discard(entry.run)
+                self._let_go(entry.run)
             else:
                 header.finished_at = 0.0
         for ask in entry.asks:
@@ -108,15 +115,23 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
         return entry
 
     async def take(self, limit: int) -> list[Stored]:
-        found: list[Stored] = []
+        lanes = self._desk.lanes
+        found = [self._taken_up(no) for no in self._take_from_queues(limit)] if lanes else []
         for no, header in self._headers.items():
             if len(found) == limit:
                 break
-            if no not in self._taken and self._parked.get(no, 0.0) <= self.now() and header.state in {RunState.RUNNING, RunState.UNDOING}:
-                self._taken.add(no)
-                self._parked.pop(no, None)
-                found.append(self._stored(no))
+            if no not in lanes and no not in self._taken and self._parked.get(no, 0.0) <= self.now() and header.state in {RunState.RUNNING, RunState.UNDOING}:
+                found.append(self._taken_up(no))
         return found
+
+    def _taken_up(self, no: int) -> Stored:
+        self._taken.add(no)
+        self._parked.pop(no, None)
+        return self._stored(no)
+
+    def _let_go(self, no: int) -> None:
+        self._taken.discard(no)
+        self._desk.turns.placed.pop(no, None)
 
     async def peek(self) -> tuple[bool, bool]:
         now = self.now()
@@ -138,17 +153,19 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
         return self._stored(no)
 
     def release(self, no: int) -> None:
-        self._taken.discard(no)
+        self._let_go(no)
 
     async def read(self, run_id: str) -> Stored | None:
         no = self._numbers.get(run_id)
         return None if no is None else self._stored(no)
 
     def _stored(self, no: int) -> Stored:
-        return Stored(_copy(self._headers[no]), list(self._records[no]))
+        lane = self._desk.lanes.get(no)
+        return Stored(_copy(self._headers[no]), list(self._records[no]), lane[1] if lane else "default")
 
     async def search(self, query: Query) -> list[Header]:
-        found = (_copy(header) for header in reversed(self._headers.values()) if _matches(header, query))
+        found = (_copy(header) for header in reversed(self._headers.values())
+                 if _matches(header, query) and set(query.where) <= set(self._desk.attributes.get(header.no, ())))
         return [header for header, _ in zip(found, range(query.limit), strict=False)]
 
     async def counts(self, saga: str = "") -> dict[RunState, int]:
@@ -162,10 +179,13 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, OneOwner):
         old = [h for h in self._headers.values() if h.state.is_end and h.finished_at < before][:limit]
         for header in old:
             del self._headers[header.no], self._records[header.no], self._numbers[header.id]
+            self._desk.lanes.pop(header.no, None)
+            self._desk.attributes.pop(header.no, None)
         return len(old)
 
     async def request(self, run_id: str, kind: str, data: bytes, at: float) -> None:
         self._ask(run_id, kind, data, at)
+        self._log_request(Ask(run_id, kind, data), at)
 
     def _ask(self, run_id: str, kind: str, data: bytes, at: float) -> None:
         self._requests[self._next_request] = Request(self._next_request, run_id, kind, data, at)
@@ -196,4 +216,5 @@ def _matches(header: Header, query: Query) -> bool:
             and header.id.startswith(query.id_prefix)
             and (not query.since or header.created_at >= query.since)
             and (not query.until or header.created_at < query.until)
-            and (not query.before_no or header.no < query.before_no))
+            and (not query.before_no or header.no < query.before_no)
+            and (not query.idle_since or header.updated_at < query.idle_since))

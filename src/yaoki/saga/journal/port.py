@@ -17,6 +17,8 @@ import msgspec
 from yaoki import runtime
 from yaoki.saga.attributes import Attributes
 from yaoki.saga.journal.locks import Locks
+from yaoki.saga.journal.operations import Operations
+from yaoki.saga.journal.queues import Queues
 from yaoki.saga.journal.registers import Registers
 from yaoki.saga.records import Header, Record, RunState, Stored
 
@@ -49,6 +51,11 @@ class NewRun(msgspec.Struct, frozen=True):
     fresh: bool = False
     attributes: Attributes = ()
     records: tuple[Record, ...] = ()
+
+    @property
+    def is_plain(self) -> bool:
+        """Is there nothing more to it than to most runs?"""
+        return self.keep and not (self.attributes or self.records or self.due_at)
 
 
 class Created(msgspec.Struct, frozen=True):
@@ -131,7 +138,7 @@ class TransactionLost(Exception):
     """The connection broke at the commit, and reading back showed that it had not gone through."""
 
 
-class Journal(Registers, Locks, Protocol):
+class Journal(Registers, Locks, Operations, Queues, Protocol):
     """The port. Raises JournalError, and the errors named under it, when it cannot keep its promise.
 
     Attributes:

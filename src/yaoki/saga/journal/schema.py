@@ -28,10 +28,14 @@ CREATE TABLE run (
     updated_at  REAL NOT NULL,
     finished_at REAL NOT NULL DEFAULT 0,
     deadline_at REAL NOT NULL DEFAULT 0,
-    wake_at     REAL NOT NULL DEFAULT 0  -- above 0: parked until then
+    wake_at     REAL NOT NULL DEFAULT 0, -- above 0: parked until then
+    lane        INTEGER NOT NULL DEFAULT 0 -- above 0: it waits in a queue for its turn
 );
 CREATE INDEX run_unfinished ON run (no) WHERE finished_at = 0;
-CREATE INDEX run_parked ON run (wake_at) WHERE wake_at > 0;
+CREATE INDEX run_parked ON run (wake_at) WHERE wake_at > 0 AND lane = 0;
+CREATE INDEX run_queued ON run (lane, wake_at, no) WHERE wake_at > 0 AND lane > 0;
+CREATE INDEX run_placed ON run (lane) WHERE lane > 0 AND wake_at = 0 AND finished_at = 0;
+CREATE INDEX run_blocked ON run (saga, updated_at) WHERE state = 'blocked';
 CREATE TABLE record (
     run  INTEGER NOT NULL,
     seq  INTEGER NOT NULL,
@@ -69,6 +73,50 @@ CREATE TABLE lock (
     UNIQUE (key, run)
 );
 CREATE INDEX lock_run ON lock (run);
+CREATE TABLE lane (
+    no       INTEGER PRIMARY KEY,
+    saga     TEXT NOT NULL,
+    queue    TEXT NOT NULL,
+    priority INTEGER NOT NULL,
+    tenant   TEXT NOT NULL,
+    UNIQUE (saga, queue, priority, tenant)
+);
+CREATE TABLE queue (
+    name        TEXT PRIMARY KEY,
+    concurrency INTEGER,
+    per_worker  INTEGER,
+    rate        REAL,
+    burst       INTEGER,
+    tat         REAL NOT NULL DEFAULT 0,
+    declared    TEXT NOT NULL DEFAULT '',
+    by_hand     INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE pause (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    at   REAL NOT NULL,
+    who  TEXT NOT NULL,
+    why  TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+);
+CREATE TABLE operation (
+    no     INTEGER PRIMARY KEY AUTOINCREMENT,
+    at     REAL NOT NULL,
+    action TEXT NOT NULL,
+    kind   TEXT NOT NULL,
+    name   TEXT NOT NULL,
+    who    TEXT NOT NULL,
+    why    TEXT NOT NULL,
+    data   BLOB NOT NULL
+);
+CREATE INDEX operation_name ON operation (name, no);
+CREATE TABLE attribute (
+    run   INTEGER NOT NULL,
+    name  TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (name, value, run)
+) WITHOUT ROWID;
+CREATE INDEX attribute_run ON attribute (run);
 """
 
 HEADER_COLUMNS = "no, id, saga, graph, state, input, result, reason, traceparent, created_at, updated_at, finished_at, deadline_at"

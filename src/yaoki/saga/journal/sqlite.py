@@ -22,7 +22,10 @@ from yaoki.errors import JournalError, JournalForeignError, UsageError, YaokiErr
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.lock import OwnerLock
 from yaoki.saga.journal.locks.sqlite import SqliteLocks
-from yaoki.saga.journal.port import Append, Created, NewRun, OneOwner, Query, Request, StepFailed
+from yaoki.saga.journal.operations.sqlite import SqliteOperations
+from yaoki.saga.journal.port import Append, Ask, Created, NewRun, OneOwner, Query, Request, StepFailed
+from yaoki.saga.journal.queues.one_owner import Lane, Turns
+from yaoki.saga.journal.queues.sqlite import SqliteQueues
 from yaoki.saga.journal.registers.sqlite import SqliteRegisters
 from yaoki.saga.journal.schema import HEADER_COLUMNS, prepare
 from yaoki.saga.records import Header, Kind, Record, RunState, Stored
@@ -42,7 +45,7 @@ KINDS = {kind.value: kind for kind in Kind}
 STATES = {state.value: state for state in RunState}
 
 
-class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
+class SqliteJournal(SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations, OneOwner):
     """Runs in one SQLite file.
 
     Args:
@@ -64,6 +67,8 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
         self._cursor = 0  # runs up to here were taken, or were created by this owner
         self._created: set[int] = set()  # numbers above the cursor that this owner holds already
         self._again: list[int] = []  # given back after the cursor had passed them
+        self._turns = Turns()
+        self._lanes: dict[Lane, int] = {}
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -73,6 +78,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
         try:
             await self._connect(writing=True)
             self._next = 1 + await self._call(lambda c: c.execute("SELECT ifnull(max(no), 0) FROM run").fetchone()[0])
+            await self._call(self._know_turns)
         except BaseException:
             await self.close()
             raise
@@ -126,8 +132,12 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
             if answer is not None and not each.keep:  # type: ignore[union-attr]
                 self._created.discard(answer.header.no)
             elif isinstance(each, Append) and (each.due_at is not None or (each.state is not None and each.state.is_end)):
-                self._created.discard(each.run)
+                self._let_go(each.run)
         return answers
+
+    def _let_go(self, no: int) -> None:
+        self._created.discard(no)
+        self._turns.placed.pop(no, None)
 
     def _write(self, connection: sqlite3.Connection, batch: list[NewRun | Append]) -> tuple[list[Created | None], list[int], int]:
         starts = [each for each in batch if isinstance(each, NewRun)]
@@ -156,8 +166,8 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
             sql = ("INSERT INTO run (no, id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at) VALUES "
                    f"{_places(count, 10)} ON CONFLICT DO NOTHING RETURNING no")
             fresh.update(no for (no,) in connection.execute(sql, chunk))
-        if delayed := [(run.due_at, no) for no, run in enumerate(runs, self._next) if run.due_at and no in fresh]:
-            connection.executemany("UPDATE run SET wake_at = ? WHERE no = ?", delayed)
+        if special := [(no, run) for no, run in enumerate(runs, self._next) if not run.is_plain and no in fresh]:
+            self._insert_special(connection, special)
         answers = []
         for no, run in enumerate(runs, self._next):
             if no in fresh:
@@ -168,6 +178,16 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
                 found = connection.execute(f"SELECT {HEADER_COLUMNS} FROM run WHERE id = ?", (run.id,)).fetchone()
                 answers.append(Created(_header(found), new=False))
         return answers, sorted(fresh)
+
+    def _insert_special(self, connection: sqlite3.Connection, runs: list[tuple[int, NewRun]]) -> None:
+        """What most runs do not have: a time or a queue to wait in, attributes, a history to begin with."""
+        lanes = [(no, run, self._lane_of(connection, run)) for no, run in runs]
+        connection.executemany("UPDATE run SET wake_at = ?, lane = ? WHERE no = ?",
+                               [(run.due_at or run.at or 1.0, lane, no) for no, run, lane in lanes if lane or run.due_at])
+        connection.executemany("INSERT INTO attribute (run, name, value) VALUES (?, ?, ?)",
+                               [(no, *pair) for no, run in runs for pair in run.attributes])
+        connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)",
+                               [(no, seq, each.kind.value, each.step, each.data, each.at) for no, run in runs for seq, each in enumerate(run.records)])
 
     # ── taking runs up ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -187,7 +207,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
 
         entry = await self._call(job)
         if entry.due_at is not None or (entry.state is not None and entry.state.is_end):
-            self._created.discard(run)
+            self._let_go(run)
         return entry
 
     async def take(self, limit: int) -> list[Stored]:
@@ -202,6 +222,10 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
             self._cursor = page[-1].header.no
             found += [stored for stored in page if stored.header.no not in self._created]
             self._created = {no for no in self._created if no > self._cursor}
+        if self._lanes and found:
+            queues = await self._call(lambda c: self._name_queues(c, [stored.header.no for stored in found]))
+            for stored in found:
+                stored.queue = queues.get(stored.header.no, stored.queue)
         return found
 
     async def take_one(self, run_id: str) -> Stored | None:
@@ -224,10 +248,15 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
         """Parked runs whose time has come."""
         if limit <= 0:
             return []
-        sql = ("UPDATE run SET wake_at = 0 WHERE no IN (SELECT no FROM run WHERE wake_at > 0 AND wake_at <= ? ORDER BY wake_at LIMIT ?)"
-               " RETURNING no")
+        sql = ("UPDATE run SET wake_at = 0 WHERE no IN (SELECT no FROM run WHERE wake_at > 0 AND lane = 0 AND wake_at <= ? "
+               "ORDER BY wake_at LIMIT ?) RETURNING no")
         now = self.now()
-        numbers = await self._call(lambda c: [no for (no,) in c.execute(sql, (now, limit)).fetchall()])
+
+        def work(connection: sqlite3.Connection) -> list[int]:
+            found = self._wake_lanes(connection, limit, now)
+            return found + [no for (no,) in connection.execute(sql, (now, limit - len(found))).fetchall()]
+
+        numbers = await self._call(work)
         for no in numbers:
             self._hold(no)
         return await self._call(lambda c: _unfinished_of(c, numbers)) if numbers else []
@@ -237,7 +266,8 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
             self._created.add(no)
 
     async def peek(self) -> tuple[bool, bool]:
-        sql = "SELECT EXISTS (SELECT 1 FROM run WHERE wake_at > 0 AND wake_at <= ?), EXISTS (SELECT 1 FROM request)"
+        sql = ("SELECT EXISTS (SELECT 1 FROM run WHERE wake_at > 0 AND lane = 0 AND wake_at <= ?1) OR EXISTS (SELECT 1 FROM lane l JOIN run r "
+               "ON r.lane = l.no AND r.lane > 0 AND r.wake_at > 0 AND r.wake_at <= ?1), EXISTS (SELECT 1 FROM request)")
         now = self.now()
         due, asked = await self._call(lambda c: c.execute(sql, (now,)).fetchone())
         return bool(due), bool(asked)
@@ -245,7 +275,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
     def release(self, no: int) -> None:
         if no <= self._cursor:
             self._again.append(no)
-        self._created.discard(no)
+        self._let_go(no)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -274,6 +304,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
                                      (before, limit)).fetchall()
             connection.executemany("DELETE FROM register WHERE scope = (SELECT id FROM run WHERE no = ?)", old)
             connection.executemany("DELETE FROM record WHERE run = ?", old)
+            connection.executemany("DELETE FROM attribute WHERE run = ?", old)
             connection.executemany("DELETE FROM run WHERE no = ?", old)
             connection.execute("COMMIT")
             return len(old)
@@ -281,7 +312,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, OneOwner):
         return await self._call(work)
 
     async def request(self, run_id: str, kind: str, data: bytes, at: float) -> None:
-        await self._call(lambda c: c.execute(REQUEST, (run_id, kind, data, at)))
+        await self.request_many([Ask(run_id, kind, data)], at)
 
     async def requests(self) -> list[Request]:
         sql = "SELECT no, run, kind, data, at FROM request ORDER BY no"
@@ -405,11 +436,16 @@ def _where(query: Query) -> tuple[str, tuple[Any, ...]]:
         tests.append(("created_at < ?", query.until))
     if query.before_no:
         tests.append(("no < ?", query.before_no))
+    if query.idle_since:
+        tests.append(("updated_at < ?", query.idle_since))
     words = [words for words, _ in tests]
     values = [value for _, value in tests]
     if query.states:
         words.append(f"state IN ({','.join('?' * len(query.states))})")
         values += [state.value for state in query.states]
+    for pair in query.where:
+        words.append("no IN (SELECT run FROM attribute WHERE name = ? AND value = ?)")
+        values += pair
     return (f"WHERE {' AND '.join(words)}" if words else ""), tuple(values)
 
 

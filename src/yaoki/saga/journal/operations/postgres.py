@@ -35,7 +35,7 @@ _ATTRIBUTES = "SELECT run, name, value FROM yaoki.attribute WHERE run = ANY($1) 
 _BLOCKED = f"""
 SELECT l.saga, sum(few.runs)::bigint, min(few.since) FROM yaoki.lane l CROSS JOIN LATERAL (
     SELECT count(*) AS runs, min(updated_at) AS since FROM (
-        SELECT r.updated_at FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no AND r.due_at = {BLOCKED_UNTIL!r} LIMIT 1000) AS some
+        SELECT r.updated_at FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no AND r.due_at = {BLOCKED_UNTIL!r} LIMIT 1000) AS few_of
 ) AS few WHERE few.runs > 0 GROUP BY 1 ORDER BY 1"""
 
 
