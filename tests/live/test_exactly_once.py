@@ -108,6 +108,45 @@ async def test_a_commit_whose_answer_is_lost_is_read_back(postgres: PostgresServ
     assert await booked(url) == [("credit", 7), ("debit", 7)]
 
 
+class OutOfStock(Exception):
+    """What a careless step makes of every error."""
+
+
+@pytest.mark.parametrize(("where", "wraps"), [("BEGIN", False), ("INSERT INTO ledger", False), ("SELECT 'checked'", True)])
+async def test_a_connection_lost_inside_the_step_is_not_the_steps_failure_and_the_worker_goes_on(
+    postgres: PostgresServer, url: str, *, where: str, wraps: bool,
+):
+    """Found by the torture: it took the worker down, alive enough to keep its lease, so that nobody got its runs."""
+    await with_table(url)
+    saga = Saga("till", input=int, brake=None)
+    made: list[int] = []
+
+    @saga.step(tx=True, undo=None)
+    async def debit(n: int, tx: Any) -> int:
+        made.append(n)
+        try:
+            await tx.execute("INSERT INTO ledger VALUES ('debit', $1)", n)
+            await tx.execute("SELECT 'checked'")
+        except Exception as error:
+            if wraps:
+                raise OutOfStock from error
+            raise
+        return n
+
+    async with (CutProxy(postgres.port) as proxy,
+                yaoki.open(url.replace(str(postgres.port), str(proxy.port)), sagas=[saga], grace=0.0) as app):
+        await app.journal.peek()  # until it has looked, a claim is a transaction too, and would be the one that is cut
+        proxy.cut_answer_to(where.encode())
+        run = await app.start(saga, 1)
+        assert await asyncio.wait_for(run.result(), 20) == 1
+        assert proxy.cuts == 1
+        assert [record.kind.value for record in (await run.stored()).records] == ["done"], "no failed attempt is told"
+        assert await (await app.start(saga, 2)).result() == 2, "the worker is well"
+        assert app.journal.incarnation == 1
+    assert await booked(url) == [("debit", 1), ("debit", 2)]
+    assert made == ([1, 2] if where == "BEGIN" else [1, 1, 2])
+
+
 def test_a_transaction_that_is_not_taken_is_refused_when_it_is_defined():
     saga = Saga("money", input=int)
     with pytest.raises(DefinitionError, match="does not take it"):

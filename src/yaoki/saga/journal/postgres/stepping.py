@@ -28,9 +28,8 @@ async def transacted(connection: Connection, worker: int, work: Callable[[Any], 
         await transaction.start()
         entry = await _worked(connection, work)
     except Exception as error:
-        cause = error.error if isinstance(error, StepFailed) else error
-        if is_lost(cause) and connection.is_closed():  # the connection's failure, not the step's
-            raise TransactionLost from error
+        if connection.is_closed() and _began_with_a_loss(error.error if isinstance(error, StepFailed) else error):
+            raise TransactionLost from error  # the connection's failure, not the step's
         raise
     try:
         if await connection.fetchval(sql.ALIVE, worker) is None or not await _write(connection, worker, entry):
@@ -43,6 +42,13 @@ async def transacted(connection: Connection, worker: int, work: Callable[[Any], 
             raise
         raise CommitLost(entry) from error
     raise refused_by
+
+
+def _began_with_a_loss(error: BaseException | None) -> bool:
+    """A step may have made an error of its own of what the connection told it."""
+    while error is not None and not is_lost(error):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 async def _worked(connection: Connection, work: Callable[[Any], Any]) -> Append:
