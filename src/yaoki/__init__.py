@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from yaoki.policies.retry import retry
     from yaoki.policies.scope import remaining
     from yaoki.policies.single_flight import single_flight
+    from yaoki.policies.standard import standard
     from yaoki.policies.throttle import throttle
     from yaoki.policies.timeout import timeout
     from yaoki.saga import Saga
+    from yaoki.saga.heartbeat import heartbeat
     from yaoki.service import Service
 
 __version__ = "0.1.0"
@@ -48,9 +50,11 @@ _HOMES = {
     "App": "yaoki.app", "Run": "yaoki.app", "open": "yaoki.app",
     "Effect": "yaoki.effect",
     "Saga": "yaoki.saga",
+    "heartbeat": "yaoki.saga.heartbeat",
     "Service": "yaoki.service",
     **dict.fromkeys(("Pushed", "adaptive_limit", "backoff", "breaker", "budget", "bulkhead", "cache", "classify", "deadline", "failover",
-                     "fallback", "hedge", "pipeline", "rate_limit", "remaining", "retry", "single_flight", "throttle", "timeout"),
+                     "fallback", "hedge", "pipeline", "rate_limit", "remaining", "retry", "single_flight", "standard", "throttle",
+                     "timeout"),
                     "yaoki.policies"),
     **dict.fromkeys(("DeclinedError", "ExhaustedError", "InDoubtError", "RefusedError", "RunBlockedError", "RunUndoneError",
                      "YaokiError"), "yaoki.errors"),
@@ -59,8 +63,8 @@ _HOMES = {
 __all__ = [
     "App", "DeclinedError", "Effect", "ExhaustedError", "InDoubtError", "Pushed", "RefusedError", "Run", "RunBlockedError",
     "RunUndoneError", "Saga", "Service", "YaokiError", "adaptive_limit", "backoff", "breaker", "budget", "bulkhead", "cache",
-    "classify", "deadline", "failover", "fallback", "hedge", "open", "pipeline", "rate_limit", "remaining", "retry",
-    "single_flight", "throttle", "timeout",
+    "classify", "deadline", "failover", "fallback", "heartbeat", "hedge", "open", "pipeline", "rate_limit", "remaining", "retry",
+    "single_flight", "standard", "throttle", "timeout",
 ]
 
 
