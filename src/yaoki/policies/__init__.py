@@ -23,6 +23,7 @@ from yaoki.policies.pushed import Pushed
 from yaoki.policies.retry import Retry, retry
 from yaoki.policies.scope import detached, remaining
 from yaoki.policies.single_flight import SingleFlight, single_flight
+from yaoki.policies.standard import standard
 from yaoki.policies.throttle import ThrottlePolicy, throttle
 from yaoki.policies.timeout import Timeout, timeout
 from yaoki.policies.vegas import Vegas
@@ -32,5 +33,5 @@ __all__ = [
     "Gradient2", "Hedge", "Pipeline", "Policy", "Pushed", "RateLimit", "Retry", "SingleFlight", "Site", "ThrottlePolicy", "Timeout",
     "Vegas", "adaptive_limit", "attempts_made", "backoff", "breaker", "budget", "bulkhead", "cache", "classify", "deadline",
     "detached", "endpoint", "failover", "fallback", "hedge", "nothing_happened", "pipeline", "rate_limit", "remaining", "retry",
-    "single_flight", "throttle", "timeout",
+    "single_flight", "standard", "throttle", "timeout",
 ]

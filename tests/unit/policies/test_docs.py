@@ -9,7 +9,7 @@ import pytest
 
 REFERENCE = Path(__file__).parents[3] / "docs" / "reference"
 PAGES = [REFERENCE / "service.md",
-         *(REFERENCE / "policies" / f"{name}.md" for name in ("backoff", "breaker", "bulkhead", "classify", "deadline", "pipeline", "retry", "timeout"))]
+         *(REFERENCE / "policies" / f"{name}.md" for name in ("backoff", "breaker", "bulkhead", "classify", "deadline", "pipeline", "retry", "standard", "timeout"))]
 HOW_TO = [REFERENCE.parent / "how-to" / "test-what-happens-on-failure.md"]
 HEADINGS = ["When", "Use", "Defaults", "Events", "Diagram", "When it hurts", "Source"]
 
@@ -22,7 +22,7 @@ def test_the_code_of_a_page_runs_from_top_to_bottom(page: Path, capsys: pytest.C
     namespace: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, str(page), "exec"), namespace)
-    if page.stem in ("pipeline", "test-what-happens-on-failure"):
+    if page.stem in ("pipeline", "standard", "test-what-happens-on-failure"):
         shown = capsys.readouterr().out.strip()
         assert all(f"    {line}" in text for line in shown.splitlines() if line), shown
 

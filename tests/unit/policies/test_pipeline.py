@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from math import inf
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from yaoki.policies import Policy, Site, backoff, breaker, bulkhead, deadline, pipeline, retry, timeout
+from yaoki.errors import ConfigError
+from yaoki.policies import Policy, Site, backoff, breaker, bulkhead, deadline, pipeline, retry, standard, timeout
 from yaoki.service import Service
 
 GOOD = pipeline(deadline(10.0), retry(4, backoff.exponential(0.05), budget=0.1), breaker(), bulkhead(50, queue=100, max_wait=0.5), timeout(1.0))
@@ -76,3 +80,23 @@ def test_amplification_through_services_that_call_on_is_multiplied() -> None:
     assert kept
     loop = Service("loop", policy=retry(2), downstream=("loop",))
     assert loop.explain()
+
+
+@given(within=st.floats(0.01, 3600), attempts=st.integers(1, 20), at_once=st.integers(1, 1000))
+def test_the_standard_pipeline_fits_into_its_time_whatever_it_is(within, attempts, at_once) -> None:
+    made = standard(within, attempts=attempts, at_once=at_once)
+    assert made.findings() == []
+    assert made.findings(Site(service="x", idempotent=True)) == []
+    assert made.longest_s(inf) <= within * (1 + 1e-9)
+    assert made.calls_per_call() == attempts
+    assert [policy.kind for policy in made.sorted().policies] == [policy.kind for policy in made.policies]
+
+
+@pytest.mark.parametrize("settings", [{"within": 0}, {"attempts": 0}, {"within": 1.0, "attempt": 2.0}])
+def test_the_standard_pipeline_refuses_what_cannot_work(settings) -> None:
+    with pytest.raises(ConfigError):
+        standard(**settings)
+
+
+def test_an_attempt_of_the_standard_pipeline_may_be_given() -> None:
+    assert "timeout(2)" in standard(timedelta(seconds=5), attempt=timedelta(seconds=2), attempts=2).describe()
