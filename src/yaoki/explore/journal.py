@@ -6,7 +6,9 @@ nothing of its batch, which is what a transaction promises; the SQLite journal k
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from yaoki.chaos.faults import At
@@ -92,20 +94,20 @@ class SimJournal(MemoryJournal):
         if self._platter.held_by[0] is self:
             self._platter.held_by = (None, None)
 
-    async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
-        life = owner.get()
+    def _commit(self, batch: list[NewRun | Append]) -> asyncio.Future[list[Created | None]]:
         world = self._world
-        write_one = self._writer()
-
-        def write() -> list[Created | None]:
-            answers = [write_one(each) for each in batch]
-            if world is not None and world.states is not None and life is not None:
-                self._forget(batch, life.heard)
-            return answers
-
         if world is None:
-            return write()
-        return await world.call(self._platter.name, _what(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)  # type: ignore[no-any-return]
+            return super()._commit(batch)
+        write = partial(self._write_batch, batch, self._writer(), owner.get())
+        return world.call(self._platter.name, _what(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)
+
+    def _write_batch(self, batch: list[NewRun | Append], write_one: Callable[[NewRun | Append], Created | None],
+                     life: Life | None) -> list[Created | None]:
+        answers = [write_one(each) for each in batch]
+        world = self._world
+        if world is not None and world.states is not None and life is not None:
+            self._forget(batch, life.heard)
+        return answers
 
     async def _beside(self, what: str, write: Callable[[], T]) -> T:
         if self._world is None:
@@ -115,12 +117,6 @@ class SimJournal(MemoryJournal):
     def _writer(self) -> Callable[[NewRun | Append], Created | None]:
         """What writes the operations of the batch that is sent now."""
         return self._write_one
-
-    def _write_one(self, operation: NewRun | Append) -> Created | None:
-        if isinstance(operation, NewRun):
-            return self._create(operation)
-        self._append(operation)
-        return None
 
     def _forget(self, batch: list[NewRun | Append], heard: dict[str, bytes]) -> None:
         """A step whose end is recorded: the answers on the way there decide nothing any more."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -33,70 +34,99 @@ Answered = tuple[asyncio.Future[Any], Any]
 class GroupCommit:
     """Gathers operations and commits them in order, one commit at a time.
 
+        idle ──handed in──▶ a turn ──▶ commit under way ──answered──▶ a turn ──anything handed in?──▶ commit, tell the rest, or idle
+
     Args:
         commit: makes a batch durable; returns one answer for each operation, or raises for all of them.
         turns: so many writers at once take turns; None: they never do. Worth it where a commit leaves this process alone, as a
             server's does; one in a thread of this process competes with the program for the interpreter.
     """
 
-    def __init__(self, commit: Callable[[list[Any]], Awaitable[list[Any]]], *, turns: int | None = None) -> None:
+    def __init__(self, commit: Callable[[list[Any]], Awaitable[Sequence[Any]]], *, turns: int | None = None) -> None:
         self._commit = commit
         self._turns = inf if turns is None else turns
         self._waiting: list[Waiting] = []
         self._durable: list[Answered] = []  # and their writers have not been told yet
-        self._writer: asyncio.Task[None] | None = None
+        self._idle = True
+        self._drained: list[asyncio.Future[None]] = []
 
     def submit(self, operation: Any) -> asyncio.Future[Any]:
         """Hand in an operation. The future has its answer once it is durable."""
-        answer = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer = loop.create_future()
         self._waiting.append((operation, answer))
-        if self._writer is None:
-            self._writer = runtime.spawn(self._write(), name="yaoki-journal")
+        if self._idle:
+            self._idle = False
+            loop.call_soon(self._send)
         return answer
 
-    async def _write(self) -> None:
-        try:
-            while self._waiting:
-                await self._write_batch()
-                if len(self._durable) + len(self._waiting) < self._turns:
-                    self._tell(len(self._durable))
-                    await _turn()
-                elif not self._waiting:
-                    self._tell(len(self._durable) // 2)
-                    await _turn()
-                if not self._waiting:
-                    self._tell(len(self._durable))
-                    await _turn()
-        finally:
-            self._tell(len(self._durable))
-            self._writer = None
-
-    async def _write_batch(self) -> None:
+    def _send(self) -> None:
+        """Commit what has gathered; those whose last commit is done, and who have not been told, go to work meanwhile."""
         batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
         began = runtime.monotonic()
+        commit = self._commit([operation for operation, _ in batch])
+        if isinstance(commit, asyncio.Future):
+            commit.add_done_callback(partial(self._sent, batch, began))
+        else:
+            runtime.spawn(self._awaited(commit, batch, began), name="yaoki-journal")
+        if self._durable:
+            self._tell(len(self._durable))  # the loop wakes them after the task that has just been made, so the batch is sent first
+
+    async def _awaited(self, commit: Awaitable[Sequence[Any]], batch: list[Waiting], began: float) -> None:
         try:
-            answers = await self._under_way([operation for operation, _ in batch])
-        except BaseException as error:
-            _fail(batch, error if isinstance(error, Exception) else asyncio.CancelledError())
-            if not isinstance(error, Exception):
-                raise
-            return
+            answers = await commit
+        except Exception as error:
+            self._failed(batch, error)
+        except BaseException:  # the loop is being closed
+            self._failed(batch, asyncio.CancelledError())
+            raise
+        else:
+            self._answered(batch, answers, began)
+
+    def _sent(self, batch: list[Waiting], began: float, commit: asyncio.Future[Sequence[Any]]) -> None:
+        if commit.cancelled():
+            self._failed(batch, asyncio.CancelledError())
+        elif (error := commit.exception()) is not None:
+            self._failed(batch, error)
+        else:
+            self._answered(batch, commit.result(), began)
+
+    def _failed(self, batch: list[Waiting], error: BaseException) -> None:
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(error)
+        self._go_on()
+
+    def _answered(self, batch: list[Waiting], answers: Sequence[Any], began: float) -> None:
         self._durable += [(future, answer) for (_, future), answer in zip(batch, answers, strict=True)]
         if events.wanted():
             events.emit(events.JournalCommitted(records=len(batch), runs=len(batch), duration_s=runtime.monotonic() - began))
+        self._go_on()
 
-    async def _under_way(self, operations: list[Any]) -> Sequence[Any]:
-        """Commit; meanwhile those whose last commit is done, and who have not been told, go to work."""
-        if not self._durable:
-            return await self._commit(operations)
-        commit = runtime.spawn(_awaited(self._commit(operations)), name="yaoki-commit")
-        self._tell(len(self._durable))  # the loop wakes them after the task that has just been made, so the batch is sent first
-        try:
-            return await commit
-        except asyncio.CancelledError:
-            commit.cancel()
-            await asyncio.wait([commit])
-            raise
+    def _go_on(self) -> None:
+        """A commit is over: who is told now?"""
+        if len(self._durable) + len(self._waiting) < self._turns:
+            self._tell(len(self._durable))
+        elif self._waiting:
+            self._send()
+            return
+        else:
+            self._tell(len(self._durable) // 2)
+        asyncio.get_running_loop().call_soon(self._after_a_turn)
+
+    def _after_a_turn(self) -> None:
+        """Those who were told have handed in what comes next."""
+        if self._waiting:
+            self._send()
+        elif self._durable:
+            self._tell(len(self._durable))
+            asyncio.get_running_loop().call_soon(self._after_a_turn)
+        else:
+            self._idle = True
+            drained, self._drained = self._drained, []
+            for future in drained:
+                if not future.done():
+                    future.set_result(None)
 
     def _tell(self, count: int) -> None:
         """Tell the first `count` of those whose operations are durable."""
@@ -107,20 +137,7 @@ class GroupCommit:
 
     async def drain(self) -> None:
         """Wait until all that was handed in is durable, or has failed."""
-        while self._writer is not None:
-            await asyncio.wait([self._writer])
-
-
-async def _awaited(work: Awaitable[list[Any]]) -> list[Any]:
-    return await work
-
-
-async def _turn() -> None:
-    """Leave a turn of the loop to those who were just told, in which they hand in what comes next."""
-    await asyncio.sleep(0)  # noqa: TID251  not a wait: it gives up the turn
-
-
-def _fail(batch: list[Waiting], error: BaseException) -> None:
-    for _, future in batch:
-        if not future.done():
-            future.set_exception(error)
+        while not self._idle:
+            drained: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._drained.append(drained)
+            await drained

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
+
+import msgspec
 
 from yaoki.errors import JournalError, JournalLockedError
 from yaoki.saga.journal.group import GroupCommit
@@ -56,15 +59,19 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, MemoryOperations, OneOwner):
     def append(self, entry: Append) -> Awaitable[None]:
         return self._group.submit(entry)
 
-    async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
-        answers: list[Created | None] = []
-        for each in batch:
-            if isinstance(each, NewRun):
-                answers.append(self._create(each))
-            else:
-                self._append(each)
-                answers.append(None)
-        return answers
+    def _commit(self, batch: list[NewRun | Append]) -> asyncio.Future[list[Created | None]]:
+        done: asyncio.Future[list[Created | None]] = asyncio.get_running_loop().create_future()
+        try:
+            done.set_result([self._write_one(each) for each in batch])
+        except Exception as error:
+            done.set_exception(error)
+        return done
+
+    def _write_one(self, operation: NewRun | Append) -> Created | None:
+        if isinstance(operation, NewRun):
+            return self._create(operation)
+        self._append(operation)
+        return None
 
     def _create(self, run: NewRun) -> Created:
         known = self._numbers.get(run.id)
@@ -207,7 +214,7 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, MemoryOperations, OneOwner):
 
 
 def _copy(header: Header) -> Header:
-    return Header(**{name: getattr(header, name) for name in Header.__struct_fields__})
+    return msgspec.structs.replace(header)
 
 
 def _matches(header: Header, query: Query) -> bool:
