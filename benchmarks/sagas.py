@@ -137,7 +137,7 @@ def raw(folder: Path, runs: int) -> dict[str, float]:
 # ── DBOS ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 DBOS_PROGRAM = """
-import asyncio, json, sys, time
+import asyncio, gc, json, sys, time
 from dbos import DBOS
 folder, in_flight, runs, fails = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "1"
 DBOS(config={"name": "bench", "system_database_url": f"sqlite:///{folder}/dbos-{in_flight}-{fails}.sqlite",
@@ -170,6 +170,8 @@ async def main():
     await asyncio.gather(*(client() for _ in range(in_flight)))
 
 DBOS.launch()
+gc.collect()
+gc.freeze()
 began, cpu = time.perf_counter(), time.process_time()
 asyncio.run(main())
 wall, cpu = time.perf_counter() - began, time.process_time() - cpu
