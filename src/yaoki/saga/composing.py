@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+import typing
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
 from yaoki.saga.child import AWAITED, Child, undone_as_a_whole
+from yaoki.saga.parts.each import Each
+from yaoki.saga.signatures import fits, is_async, shown, wrong
 
 if TYPE_CHECKING:
     from yaoki.saga.define import Saga, Step
 
 R = TypeVar("R")
 _UNSET: Any = object()
+
+# Items at once: enough to hide a service's latency, few enough for a service that was not asked.
+CONCURRENCY = 8
 
 
 class Composing:
@@ -60,6 +67,51 @@ class Composing:
             return step
 
         return add
+
+
+def add_each(saga: Saga[Any], step: Step[..., Any], each: Any, *, key: Any, concurrency: int, tolerate: float) -> None:
+    """Have the step made for every item of a list. Raises DefinitionError."""
+    fn, what = step.fn, f"step {step.name!r}"
+    if each is None:
+        raise wrong(fn, f"{what} has key=, and no list", "give each= as well")
+    if "item" not in inspect.signature(fn).parameters:
+        raise wrong(fn, f"{what} is made for each item of a list, and does not take it", "add a parameter called item")
+    if step.pivot or step.tx:
+        raise wrong(fn, f"{what} is made for each item of a list, and is {'the point of no return' if step.pivot else 'a transaction'}",
+                    "make that a step of its own: it happens once, or not at all")
+    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+        raise wrong(fn, f"concurrency is how many items at once, not {concurrency!r}", f"{CONCURRENCY} is the default")
+    if isinstance(tolerate, bool) or not tolerate >= 0 or (tolerate > 1 and tolerate != int(tolerate)):
+        raise wrong(fn, f"tolerate is a number of items or a share below 1, not {tolerate!r}", "tolerate=0.01, or tolerate=3")
+    items, sources = _items_of(saga, step, each)
+    gives = step.hints.get("return", Any)
+    if tolerate:
+        gives = gives if gives is Any else gives | None
+    step.way, step.special = Each(items, sources, key=key, concurrency=concurrency, tolerate=tolerate, gives=step.part_gives), True
+    step.hints["return"] = list if gives is Any else list.__class_getitem__(gives)
+    step.result = codec.Decoder(step.hints["return"])
+    wanted = {*step.needs, *(source for _, source in sources if source)}
+    step.needs = [each for each in saga.steps if each in wanted]
+    saga.changed()
+
+
+def _items_of(saga: Saga[Any], step: Step[..., Any], each: Any) -> tuple[Callable[..., Any], tuple[tuple[str, str], ...]]:
+    """The function that gives the list, and where its parameters come from."""
+    if isinstance(each, str):
+        if each not in saga.steps or each == step.name:
+            raise wrong(step.fn, f"each={each!r} is not a step above it",
+                        "name a step that returns a list, or give a function: each=lambda album: album.photos")
+        gives = saga.steps[each].hints.get("return", Any)
+        if not fits(typing.get_origin(gives) or gives, list | tuple):
+            raise wrong(step.fn, f"each={each!r}: that step returns {shown(gives)}, which is no list", "let it return a list")
+        return (lambda items: items), (("items", each),)
+    if not callable(each) or is_async(each, saga.name):
+        raise wrong(step.fn, "each= is the name of a step that returns a list, or a plain function of the input and results",
+                    "each=lambda album: album.photos, say")
+    del saga.steps[step.name]  # it cannot be about itself
+    sources = saga.sources_of(each)
+    saga.steps[step.name] = step
+    return each, sources
 
 
 def _result_of(saga: Saga[Any]) -> Any:

@@ -22,6 +22,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
         pivot: is it the point of no return?
         waits: "" (it does something), "sleep" (then a time passes), "signal" (then somebody answers), "child" (another run).
         child: the saga of which it starts a run, or "".
+        parts: what its parts are: "" (it has none), "each" (items), "first_of" (alternatives), "flow" (decided as it goes).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     pivot: bool = False
     waits: str = ""
     child: str = ""
+    parts: str = ""
 
 
 class Graph:
