@@ -22,4 +22,6 @@ def test_every_trip_ends_booked_whole_or_undone_whole(capsys, tmp_path, trips, k
                limit=500) == OK
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert told["completed"] + told["undone"] == trips
-    assert told["faults_injected"] > 0
+    assert told["faults_injected"] > told["message_faults"] > 0
+    assert told["participant_kills"] + told["broker_kills"] == kills
+    assert "orchestrator_kills" not in told

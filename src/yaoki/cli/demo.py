@@ -14,7 +14,7 @@ from yaoki.cli.frame.options import DURATION
 @click.pass_context
 @click.option("--trips", type=click.IntRange(min=1), default=1000, show_default=True, help="How many to book.")
 @click.option("--faults", type=click.FloatRange(0.0, 1.0), default=0.2, show_default=True, help="The share of requests that fail.")
-@click.option("--kills", type=click.IntRange(min=0), default=3, show_default=True, help="How often the orchestrator is killed with -9.")
+@click.option("--kills", type=click.IntRange(min=0), default=3, show_default=True, help="How often the orchestrator (or a participant) is killed with -9.")
 @click.option("--seed", type=click.IntRange(min=0), help="Of everything that is drawn; a new one by default.")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="Keep the databases in this folder.")
 @click.option("--port", type=click.IntRange(0, 65530), default=0, help="First of six ports for the services; free ones by default.")

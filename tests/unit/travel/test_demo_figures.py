@@ -19,7 +19,7 @@ from yaoki.examples.travel.demo.show import Show
 
 def outcome(folder: Path, **figures: Any) -> Outcome:
     plan = Plan(trips=10, faults=0.2, kills=1, seed=3, folder=folder)
-    progress = Progress(phase="booking", ended=Counter(completed=7, undone=3), under_way=0, orchestrator_kills=1,
+    progress = Progress(phase="booking", ended=Counter(completed=7, undone=3), under_way=0, kills=Counter(orchestrator=1),
                         service_kills=Counter(hotel=2, flight=1), faults=Counter({"killed": 3, "reply lost": 2}), seconds=1.234, cpu_s=2.0)
     report = Report(trips=10, completed=7, undone=3)
     for name, value in figures.items():
@@ -92,3 +92,15 @@ def test_kills_are_drawn_from_the_seed_some_of_them_soon_after_a_start(tmp_path:
 
     assert drawn(1) == drawn(1) != drawn(2)
     assert {at for at, _ in drawn(1)} == {0, 500}
+
+
+def test_where_nobody_is_in_charge_the_figures_speak_of_participants_and_messages(tmp_path):
+    progress = Progress(phase="done", kills=Counter(hotel=1, front=1, broker=2), service_kills=Counter(hotel=3),
+                        faults=Counter({"slow": 2, "delivered twice": 4, "out of order": 1}))
+    plan = Plan(trips=10, faults=0.2, kills=4, seed=1, folder=tmp_path, choreographed=True)
+    outcome = Outcome(plan, Report(trips=10, completed=10), progress)
+    found, text = to_dict(outcome), table(outcome)
+    assert (found["participant_kills"], found["broker_kills"], found["message_faults"], found["faults_injected"]) == (2, 2, 5, 7)
+    assert "orchestrator" not in text
+    assert "5 faults of messages 4 delivered twice, 1 out of order" in text
+    assert "2 participants (front 1, hotel 1), and their broker 2 times, killed" in text

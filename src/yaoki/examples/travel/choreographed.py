@@ -4,7 +4,8 @@
     python -m yaoki.examples.travel.choreographed --dir /tmp/agency --role front --trips 1000
 
 The same saga, the same services and the same faults as orchestrated. Each role is a process with a store of its own; they
-share nothing but a broker (`--broker`: a file in the folder, or nats://...). Kill any of them at any instant and start it again.
+share nothing but a broker (`--broker`: a file in the folder, or nats://...), which fails as well while the demo's switch says so:
+it delivers twice, mixes the trips' words, loses confirmations, cuts readers off. Kill any process at any instant and start it again.
 Told on standard output, one JSON object a line, as the orchestrator does; the front desk ends with `{"claims": {...}}`.
 """
 
@@ -23,26 +24,47 @@ from yaoki.errors import BrokerError, YaokiError
 from yaoki.examples.travel import desks
 from yaoki.examples.travel.book import book_trip
 from yaoki.examples.travel.catalogue import Trip, trips
+from yaoki.examples.travel.faults import MESSAGE_FAULTS, Switch
 from yaoki.messages import Broker, Messages, Pace, open_broker
+from yaoki.messages.brokers.chaotic import ChaoticBroker
 from yaoki.messages.choreography import Monitor, participate, start
 
 ROLES = {"hotel": ["hotel"], "flight": ["flight", "ticket"], "points": ["points"], "payment": ["payment"]}
 FRONT = "front"
 AT_ONCE = 64
 TELL_EVERY_S = 0.2
+BROKEN_SHARE = 0.25  # of the switch's share: each kind of a broker's faults strikes that often
 LEASE_S = 2.0  # short, so that a killed desk's work goes on while somebody watches
 
 
-async def _broker(folder: Path, url: str) -> Broker:
-    """The broker; one that is being started again is waited for."""
+async def _broker(role: str, folder: Path, url: str) -> Broker:
+    """The broker, as unreliable as the switch says; one that is being started again is waited for."""
     for _ in range(100):
         try:
-            if url.startswith("sqlite") or not url:
-                return await open_broker(url or f"sqlite:///{folder / 'broker.db'}", lease_s=LEASE_S)
-            return await open_broker(url)
+            return _unreliable(role, folder, await _open(folder, url))
         except BrokerError:
             await asyncio.sleep(0.2)
+    return await _open(folder, url)
+
+
+async def _open(folder: Path, url: str) -> Broker:
+    if url.startswith("sqlite") or not url:
+        return await open_broker(url or f"sqlite:///{folder / 'broker.db'}", lease_s=LEASE_S)
     return await open_broker(url)
+
+
+def _unreliable(role: str, folder: Path, broker: Broker) -> Broker:
+    """Without a switch in the folder it is left as it is. What is made to fail is written down, as the services do it."""
+    path = folder / "faults.switch"
+    if not path.exists():
+        return broker
+    switch, log = Switch(path), os.open(folder / f"desk-{role}.faults", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def note(kind: str) -> None:
+        if kind in MESSAGE_FAULTS:
+            os.write(log, f"{MESSAGE_FAULTS[kind]}\t{role}\n".encode())
+
+    return ChaoticBroker(broker, share=lambda: switch.share * BROKEN_SHARE, seed=f"{role}/{os.getpid()}", struck=note)
 
 
 def _messages(role: str, folder: Path, broker: Broker) -> Messages:
@@ -53,7 +75,7 @@ def _messages(role: str, folder: Path, broker: Broker) -> Messages:
 
 async def take_part(role: str, folder: Path, broker_url: str) -> None:
     """Do the role's steps of every trip, until the process ends."""
-    broker = await _broker(folder, broker_url)
+    broker = await _broker(role, folder, broker_url)
     app = _messages(role, folder, broker)
     participate(book_trip, steps=ROLES[role], app=app)
     try:
@@ -77,7 +99,7 @@ class Front:
         self._under_way = 0
 
     async def work(self) -> None:
-        broker = await _broker(self._folder, self._broker_url)
+        broker = await _broker(FRONT, self._folder, self._broker_url)
         app = _messages(FRONT, self._folder, broker)
         monitor = Monitor(book_trip, app, overdue=10.0)
         try:

@@ -29,6 +29,11 @@ from typing import Any, NoReturn
 from yaoki.examples.travel.store import Store
 
 KINDS = ("refused", "error", "reply lost", "slow", "duplicate", "killed")
+MESSAGE_FAULTS = {
+    "refused": "publish refused", "sent in part": "sent in part", "confirmation lost": "confirmation lost", "twice": "delivered twice",
+    "keys mixed": "out of order", "acknowledgement lost": "acknowledgement lost", "not let in": "reader not let in",
+    "cut off": "reader cut off", "cut off after": "cut off with messages on their way"}
+"""What a broker does to the choreographed agency, by the words of `ChaoticBroker`."""
 LATE_S = 2.0  # the longest delay of a duplicate
 
 Message = MutableMapping[str, Any]

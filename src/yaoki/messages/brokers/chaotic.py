@@ -8,7 +8,7 @@ off, and forgets acknowledgements.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from random import Random  # noqa: TID251 (seeded by the caller: that is what it is for)
 
 from yaoki.errors import BrokerError, ConfigError
@@ -20,25 +20,33 @@ class ChaoticBroker:
     """Wraps another broker.
 
     Args:
-        inner: the one that does the work. share: of the operations that fail, in [0, 1). seed: draws which and how.
+        inner: the one that does the work.
+        share: of the operations that fail, in [0, 1), for each kind of fault; or a function that is asked every time.
+        seed: draws which and how. struck: told the kind of each fault before it is made.
 
     Attributes:
         faults: how often each fault was made; look at it, so that a test cannot pass because nothing happened.
     """
 
-    def __init__(self, inner: Broker, *, share: float, seed: int) -> None:
-        if not 0 <= share < 1:
+    def __init__(self, inner: Broker, *, share: float | Callable[[], float], seed: int | str,
+                 struck: Callable[[str], None] | None = None) -> None:
+        if not callable(share) and not 0 <= share < 1:
             raise ConfigError(f"share={share} cannot be", do="give a share of the operations, from 0 to below 1")
         self.inner = inner
         self.name = f"chaotic {inner.name}"
         self.durability = inner.durability
-        self.share = share
+        self._share = share
+        self._struck = struck
         self.rng = Random(seed)
         self.faults: Counter[str] = Counter()
 
     def strikes(self, fault: str) -> bool:
-        struck = self.rng.random() < self.share
-        self.faults[fault] += struck
+        share = self._share() if callable(self._share) else self._share
+        struck = self.rng.random() < share
+        if struck:
+            self.faults[fault] += 1
+            if self._struck is not None:
+                self._struck(fault)
         return struck
 
     async def publish(self, messages: Sequence[Message]) -> None:

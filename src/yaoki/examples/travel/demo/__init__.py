@@ -35,15 +35,16 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
 
     Args:
         trips: how many to book. faults: share of requests to fail, in [0, 1].
-        kills: how often the orchestrator is killed with -9.
+        kills: how often the orchestrator is killed with -9; or one of the participants, or their broker.
         seed: of everything that is drawn; a new one if left out. Timing is not seeded: a seed draws the same kinds of trouble,
             not the same run.
         json: print one JSON object, and nothing else, on standard output.
         folder: where the databases go, and stay; a temporary folder if left out, kept only when the audit finds something.
         port: the first of six ports for the services; free ones if left out.
         limit: seconds after which it gives up.
-        choreographed: nobody is in charge: the services' desks take part over a broker, and they are killed instead.
-        broker: of these: "" for a file, `nats` for a server of its own, or an address.
+        choreographed: nobody is in charge: the services' desks take part over a broker that delivers twice, mixes the trips'
+            words and loses confirmations; the desks are killed instead of an orchestrator.
+        broker: of these: "" for a file, `nats` or `nats://` for a server of its own, which is killed as well, or an address.
 
     Returns:
         0: every trip ended, and the audit found nothing. 1: it found something. 2: it could not start. 130: interrupted.
@@ -54,7 +55,8 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
     keep = folder is not None
     try:
         where = _prepared(folder)
-        plan = Plan(trips=trips, faults=faults, kills=kills, seed=chosen, folder=where, port=port, limit_s=limit)
+        plan = Plan(trips=trips, faults=faults, kills=kills, seed=chosen, folder=where, port=port, limit_s=limit,
+                    choreographed=choreographed)
         outcome = asyncio.run(_played(plan, notes, broker if choreographed else None))
         keep = keep or not outcome.report.clean
     except YaokiError as error:

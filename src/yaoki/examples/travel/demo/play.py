@@ -49,6 +49,7 @@ class Plan:
     folder: Path
     port: int = 0
     limit_s: float = 900.0
+    choreographed: bool = False  # nobody is in charge: the participants are killed
 
     def __post_init__(self) -> None:
         for name, value, least in (("trips", self.trips, 1), ("kills", self.kills, 0), ("limit", self.limit_s, 1)):
@@ -67,7 +68,7 @@ class Progress:
     phase: str = "starting"
     ended: Counter[str] = field(default_factory=Counter)
     under_way: int = 0
-    orchestrator_kills: int = 0
+    kills: Counter[str] = field(default_factory=Counter)  # of the orchestrator; or of participants and their broker
     service_kills: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     front_page: Counter[str] = field(default_factory=Counter)  # whole, degraded (without recommendations), failed
@@ -192,7 +193,7 @@ class Play:
                 return
             self._orchestrator.kill()
             await self._orchestrator.wait()
-            self.progress.orchestrator_kills += 1
+            self.progress.kills["orchestrator"] += 1
 
     def _kill_at(self, share: float | None) -> tuple[int | None, float]:
         """After how many ended trips to kill the orchestrator, and within how many seconds from then."""

@@ -37,7 +37,8 @@ class Show:
             self._live = Live(console=Console(file=self._out), refresh_per_second=8)
             self._live.__enter__()
         else:
-            print(f"{plan.trips} trips, {plan.faults:.0%} of all requests fail, the orchestrator is killed {plan.kills} times, seed {plan.seed}",
+            victims = "participants are" if plan.choreographed else "the orchestrator is"
+            print(f"{plan.trips} trips, {plan.faults:.0%} of all requests fail, {victims} killed {plan.kills} times, seed {plan.seed}",
                   file=self._out, flush=True)
         return self
 
@@ -57,8 +58,9 @@ class Show:
 
     def _line(self, progress: Progress) -> str:
         ended = ", ".join(f"{progress.ended[name]} {name}" for name, _ in STYLES if progress.ended[name] or name != "blocked")
+        victims = "participants" if self._plan.choreographed else "orchestrators"
         return (f"{progress.seconds:6.1f} s  {progress.phase}: {ended}, {progress.under_way} under way; killed: "
-                f"{progress.orchestrator_kills} orchestrators, {progress.service_kills.total()} services")
+                f"{progress.kills.total()} {victims}, {progress.service_kills.total()} services")
 
     def _panel(self, progress: Progress) -> Any:
         from rich.panel import Panel  # noqa: PLC0415
@@ -69,7 +71,7 @@ class Show:
         for name, style in STYLES:
             grid.add_row(f"[{style}]  {name}[/]", f"[{style}]{progress.ended[name]:>6}[/]")
         grid.add_row("faults", _counted(progress.faults))
-        grid.add_row("kill -9", _counted(progress.service_kills + Counter(orchestrator=progress.orchestrator_kills)))
+        grid.add_row("kill -9", _counted(progress.service_kills + progress.kills))
         return Panel(grid, title="Yaoki: fall seven times, rise eight", subtitle=f"{progress.phase} · {progress.seconds:.0f} s · seed {self._plan.seed}")
 
     def _bar(self, progress: Progress) -> Any:

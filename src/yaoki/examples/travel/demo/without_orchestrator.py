@@ -9,13 +9,13 @@ import asyncio
 import json
 import shutil
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 from yaoki.errors import ConfigError
 from yaoki.examples.travel.choreographed import FRONT, ROLES
 from yaoki.examples.travel.demo.play import FAULTS_UNTIL, KILL_WITHIN_S, KILLS_BETWEEN, Plan, Play, Progress, _spawn
+from yaoki.examples.travel.demo.report import BROKER
 from yaoki.examples.travel.host import _reserve
 
 BROKER_BACK_S = 1.0
@@ -25,7 +25,7 @@ class LeaderlessPlay(Play):
     """One demo without an orchestrator.
 
     Args:
-        broker: "" for a file, a nats:// address, or `nats` for a server of its own, which is then killed as well.
+        broker: "" for a file, a nats:// address, or `nats` (or `nats://`) for a server of its own, which is then killed as well.
     """
 
     def __init__(self, plan: Plan, watch: Callable[[Progress], None], *, broker: str = "") -> None:
@@ -33,10 +33,10 @@ class LeaderlessPlay(Play):
         self._desks: dict[str, asyncio.subprocess.Process] = {}
         self._front: asyncio.subprocess.Process | None = None
         self._own_broker: asyncio.subprocess.Process | None = None
-        self._owns_broker = broker == "nats"
+        self._owns_broker = broker in {"nats", "nats://"}
         self._broker = broker
         self._claims: dict[str, str] = {}
-        self.killed: Counter[str] = Counter()
+        self._next_to_die: list[str] = []
 
     async def _book(self) -> None:
         """Run the front desk to its end, killing desks, the front desk and the broker on the way."""
@@ -88,15 +88,17 @@ class LeaderlessPlay(Play):
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, start_new_session=True)
 
     async def _kill_somebody(self) -> None:
-        """A kill -9 of whoever is drawn, who is started again."""
-        who = self._rng.choice([*ROLES, FRONT, *(["broker"] if self._owns_broker else [])])
-        self.killed[who] += 1
-        self.progress.orchestrator_kills += 1
-        process = self._own_broker if who == "broker" else self._front if who == FRONT else self._desks[who]
+        """A kill -9 of whoever is drawn, who is started again. Nobody twice before everybody once."""
+        if not self._next_to_die:
+            self._next_to_die = [*ROLES, FRONT, *([BROKER] if self._owns_broker else [])]
+            self._rng.shuffle(self._next_to_die)
+        who = self._next_to_die.pop()
+        self.progress.kills[who] += 1
+        process = self._own_broker if who == BROKER else self._front if who == FRONT else self._desks[who]
         assert process is not None
         process.kill()
         await process.wait()
-        if who == "broker":
+        if who == BROKER:
             await asyncio.sleep(BROKER_BACK_S)
             await self._start_broker()
         else:
