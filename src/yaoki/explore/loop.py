@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import traceback
 from asyncio import events
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from heapq import heapify, heappush
 from random import Random
+from types import CoroutineType
 from typing import Any, TypeVar, TypeVarTuple
 
 from yaoki.explore.clockwork import IDLE_LIMIT, SPIN_LIMIT, START_S, Clockwork, Handle
@@ -136,13 +138,20 @@ class VirtualLoop(Clockwork):
         events._set_running_loop(self)
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(firstiter=self._keep_generator, finalizer=self._asyncgen_finalizer_hook)
+        # Frameworks format a traceback of the end of their lifespan, which takes as long as three requests; nobody reads it.
+        formatted, traceback.format_exc = traceback.format_exc, _nothing
         try:
-            for task in tasks:
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
-                _close(task.get_coro())
+            known = len(self._tasks)
+            while tasks:
+                for task in tasks:
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    _close(task.get_coro())
+                # What a clean-up has begun must not begin either.
+                tasks, known = [task for task, _ in self._tasks[known:]], len(self._tasks)
             for generator in list(self._asyncgens or ()):
                 _close(generator.aclose())
         finally:
+            traceback.format_exc = formatted
             sys.set_asyncgen_hooks(*hooks)
             events._set_running_loop(outer)
 
@@ -162,16 +171,27 @@ class VirtualLoop(Clockwork):
 shut(VirtualLoop)
 
 
+def _nothing(*_args: object, **_kwargs: object) -> str:
+    return ""
+
+
 def _close(coro: Any) -> None:
-    # A `finally` that awaits answers the first GeneratorExit with "ignored"; the next one reaches what is outside it.
+    """Close a coroutine and what it awaits, innermost first.
+
+    From outside, a `finally` that awaits answers with "ignored GeneratorExit", and whoever awaits it is ended by that error, without
+    it. So each is closed for itself, and again while there are such.
+    """
     for _ in range(20):
-        try:
-            coro.close()
-        except RuntimeError:
-            continue
-        except BaseException:  # noqa: S110  the process is dead: what its clean-up raises concerns nobody
-            pass
-        return
+        chain = [coro]
+        while isinstance(inner := getattr(chain[-1], "cr_await", None), CoroutineType):
+            chain.append(inner)
+        for each in reversed(chain):
+            try:
+                each.close()
+            except BaseException:  # noqa: S110  the process is dead: what its clean-up raises concerns nobody
+                pass
+        if getattr(coro, "cr_frame", None) is None:
+            return
 
 
 __all__ = ["IDLE_LIMIT", "SPIN_LIMIT", "START_S", "DeadlockError", "EscapeError", "LivelockError", "VirtualLoop"]

@@ -10,7 +10,8 @@ class Bell:
 
     def __init__(self) -> None:
         self.rings = 0
-        self._waiting: set[asyncio.Future[None]] = set()
+        # A dict, for its order: who waited first is woken first, in every execution.
+        self._waiting: dict[asyncio.Future[None], None] = {}
 
     @property
     def is_awaited(self) -> bool:
@@ -21,7 +22,7 @@ class Bell:
         self.rings += 1
         if not self._waiting:
             return
-        waiting, self._waiting = self._waiting, set()
+        waiting, self._waiting = self._waiting, {}
         for each in waiting:
             if not each.done():
                 each.set_result(None)
@@ -33,12 +34,12 @@ class Bell:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         timer = loop.call_later(timeout_s, _end, future)
-        self._waiting.add(future)
+        self._waiting[future] = None
         try:
             await future
         finally:
             timer.cancel()
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
 
 
 def _end(future: asyncio.Future[None]) -> None:
