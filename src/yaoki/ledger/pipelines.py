@@ -4,7 +4,7 @@
                                    key="hashid", version="_version", via="lambda:to-s3")) as watch:
         await watch.look()
 
-    sources   dynamodb://TABLE · sqlite:///FILE and postgresql://... (a ledger of ours)
+    sources   dynamodb://TABLE · sqlite:///FILE, postgresql://... and dynamodb-ledger://NAME (ledgers of ours)
               postgresql://...#TABLE · sqlite:///FILE#TABLE (anybody's table, or outbox) · sqs://QUEUE · nats://HOST/STREAM
     sinks     s3://BUCKET/TEMPLATE · a folder with a TEMPLATE · postgresql://...#TABLE · https://HOST/TEMPLATE · nats://HOST/STREAM
 """
@@ -73,6 +73,8 @@ async def open_audit(pipeline: Pipeline) -> AsyncIterator[Watch]:
         scheme = pipeline.source.split("://", 1)[0]
         if scheme == "dynamodb":
             watch = await _dynamo(pipeline, sink, stack)
+        elif scheme == "dynamodb-ledger":
+            watch = await _dynamo_ledger(pipeline, sink, stack)
         elif scheme in {"sqlite", "postgresql", "postgres"} and "#" not in pipeline.source:
             ledger = await stack.enter_async_context(Ledger(pipeline.source))
             watch = Watch(ledger.store, LedgerSource(ledger), sink, pipeline.rules, list_every_s=pipeline.list_every_s)
@@ -80,7 +82,7 @@ async def open_audit(pipeline: Pipeline) -> AsyncIterator[Watch]:
             watch = await _feed(pipeline, sink, stack)
         else:
             raise ConfigError(f"nothing can be audited at {pipeline.source!r}",
-                              do="use dynamodb://TABLE, postgresql://...[#TABLE], sqlite:///FILE[#TABLE], sqs://QUEUE or "
+                              do="use dynamodb://TABLE, dynamodb-ledger://NAME, postgresql://...[#TABLE], sqlite:///FILE[#TABLE], sqs://QUEUE or "
                               "nats://HOST/STREAM")
         stack.push_async_callback(watch.close)
         yield watch
@@ -169,6 +171,16 @@ async def _dynamo(pipeline: Pipeline, sink: Sink, stack: contextlib.AsyncExitSta
     if pipeline.first is None:
         source.first = await first_version(sink)
     return Watch(shadow.store, source, sink, pipeline.rules, lint=source.dangers, list_every_s=pipeline.list_every_s)
+
+
+async def _dynamo_ledger(pipeline: Pipeline, sink: Sink, stack: contextlib.AsyncExitStack) -> Watch:
+    from yaoki.ledger.dynamodb import DynamoLedger  # noqa: PLC0415
+    from yaoki.ledger.sources.dynamodb_ledger import DynamoLedgerSource  # noqa: PLC0415
+
+    name = pipeline.source.removeprefix("dynamodb-ledger://")
+    ledger = await stack.enter_async_context(DynamoLedger(aws(pipeline, "dynamodb"), name))
+    shadow = await _state(pipeline, stack)
+    return Watch(shadow.store, DynamoLedgerSource(ledger), sink, pipeline.rules, list_every_s=pipeline.list_every_s)
 
 
 async def first_version(sink: Sink) -> int:

@@ -16,8 +16,8 @@ from moto import mock_aws
 
 from yaoki.errors import AuditError, ExhaustedError, InputError, VersionConflictError
 from yaoki.ledger import Rules
-from yaoki.ledger import dynamodb as module
 from yaoki.ledger.dynamodb import DynamoLedger
+from yaoki.ledger.dynamodb import ledger as module
 from yaoki.ledger.pipelines import Pipeline, open_audit
 from yaoki.ledger.sources.dynamodb import Clients, DynamoSource
 from yaoki.ledger.sources.shadow import Shadow

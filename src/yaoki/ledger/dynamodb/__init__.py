@@ -1,0 +1,6 @@
+"""A ledger in DynamoDB. `ledger.py` writes and reads it, `sealing.py` seals it, `tables.py` speaks to the service."""
+
+from yaoki.ledger.dynamodb.ledger import DynamoLedger
+from yaoki.ledger.dynamodb.tables import Tables
+
+__all__ = ["DynamoLedger", "Tables"]
