@@ -28,6 +28,10 @@ CLAIMS: tuple[tuple[str, int, float | None, float | None], ...] = (
     ("10 % budget, starts empty", 10, None, 50), ("10 % budget, starts empty", 1_000, None, 75),
     ("10 % budget, starts empty", 100_000, None, 45),
     ("10 % budget, starts nearly empty (ours)", 10, None, 50), ("10 % budget, starts nearly empty (ours)", 1_000, None, 75),
+    ("ours with fade=30, after a day without a failure", 10, None, 50),
+    ("ours with fade=30, after a day without a failure", 1_000, None, 75),
+    ("ours with fade=30, after a day without a failure", 10_000, None, 75),
+    ("ours with fade=30, after a day without a failure", 100_000, None, 75),
     ("10 % budget, bucket starts full", 100_000, NEVER_S, None),
     ("botocore's quota", 100_000, NEVER_S, None), ("a floor of 10 retries/s per client", 1_000, NEVER_S, None),
     ("breaker per client", 10, None, 45), ("breaker per client", 100_000, NEVER_S, None),
@@ -40,7 +44,7 @@ def main() -> int:
     options = arguments(__doc__)
     report = Report("brownout", options)
     load = 0.05 if options.quick else 0.25  # of calls, capacity and clients alike: the seconds stay what they are
-    report.line(f"{'seconds until the callers are served again':<48}" + "".join(f"{count:>9,}" for count in CLIENTS) + "  clients")
+    report.line(f"{'seconds until the callers are served again':<50}" + "".join(f"{count:>9,}" for count in CLIENTS) + "  clients")
     table: dict[str, list[float]] = {}
     detail: dict[str, Any] = {"load": load, "seed": 1, "horizon_s": HORIZON_S, "sent_per_call": {}}
     for name, plan in PLANS.items():
@@ -51,7 +55,7 @@ def main() -> int:
             row.append(NEVER_S if back is None else min(back, NEVER_S))
             sent.append(round(world.sent / (800 * load * HORIZON_S), 3))
         table[name], detail["sent_per_call"][name] = row, sent
-        report.line(f"{name:<48}" + "".join(f"{'never' if back >= NEVER_S else format(back, '.0f'):>9}" for back in row))
+        report.line(f"{name:<50}" + "".join(f"{'never' if back >= NEVER_S else format(back, '.0f'):>9}" for back in row))
     # A smaller load is fewer calls in each second, and its luck is larger: the bars are for the full run.
     slack = 1.7 if options.quick else 1.0
     for name, clients, least, most in CLAIMS:

@@ -21,7 +21,7 @@ from random import Random
 from yaoki.errors import AttemptTimeoutError, ThrottledError
 from yaoki.policies import backoff
 from yaoki.policies.breaker import breaker
-from yaoki.policies.budget import Budget
+from yaoki.policies.budget import Budget, FadingBudget
 from yaoki.policies.circuit import Circuit, Refusal
 from yaoki.policies.classify import THROTTLED, classify
 from yaoki.policies.retry import Attempts, RetryDecider
@@ -92,6 +92,21 @@ class Floor:
         self.bucket.deposit()
 
 
+class Fading(FadingBudget):
+    """Ours, by the simulation's clock."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        super().__init__(0.1, fade=30.0)
+
+    def _now(self) -> float:
+        return self.now
+
+    def earned_in_a_day(self, calls_per_s: float) -> None:
+        """What comes in is what fades."""
+        self.tokens = min(self.cap, self.ratio * calls_per_s * self.fade)
+
+
 # ── what is compared ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -117,6 +132,7 @@ PLANS = {plan.name: plan for plan in (
     Plan("3 retries, full jitter"),
     Plan("10 % budget, bucket starts full", budget=lambda: Budget(0.1, cap=10, start=10)),
     Plan("10 % budget, starts nearly empty (ours)", budget=lambda: Budget(0.1)),
+    Plan("ours with fade=30, after a day without a failure", budget=Fading),
     Plan("10 % budget, starts empty", budget=lambda: Budget(0.1, start=0)),
     Plan("botocore's quota", budget=BotocoreQuota),
     Plan("a floor of 10 retries/s per client", budget=Floor),
@@ -236,6 +252,8 @@ class World:
         if found is None:
             plan = self.plan
             found = self._clients[call.client] = Client(*(make() if make else None for make in (plan.budget, plan.circuit, plan.throttle)))
+            if isinstance(found.budget, Fading):
+                found.budget.earned_in_a_day(OFFERED_PER_S * self.load / self.clients)
         return found
 
     # ── a client ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -273,6 +291,8 @@ class World:
         if client.throttle is not None:
             client.throttle.accepted()
         if client.budget is not None:
+            if isinstance(client.budget, Fading):
+                client.budget.now = now
             client.budget.deposit()
         return True
 
@@ -288,7 +308,7 @@ class World:
             client.circuit.failed(call.permit, now, self._rng)
         if client.throttle is not None:
             client.throttle.refused()
-        if isinstance(client.budget, Floor):
+        if isinstance(client.budget, Floor | Fading):
             client.budget.now = now
         if call.past is None:
             call.past = Attempts(now)

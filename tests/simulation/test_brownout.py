@@ -34,6 +34,12 @@ def test_our_budget_costs_little_more_than_no_retry_at_all(clients):
     assert back("10 % budget, starts nearly empty (ours)", clients) <= 60
 
 
+@pytest.mark.parametrize("clients", [20, 1000, 10_000, 100_000])
+def test_with_tokens_that_fade_a_fleet_of_any_size_recovers_also_after_a_day_of_health(clients):
+    """Without fading that fleet is the one whose buckets are full, and never recovers."""
+    assert back("ours with fade=30, after a day without a failure", clients) <= 60
+
+
 def test_many_sparse_clients_need_empty_buckets():
     assert back("10 % budget, starts empty", 100_000) <= 45
     assert back("10 % budget, bucket starts full", 100_000) == NEVER

@@ -17,8 +17,10 @@ different here, and why, stands in `docs/reference/policies/retry.md`.
 from __future__ import annotations
 
 import threading
+from math import exp
 from weakref import WeakValueDictionary
 
+from yaoki import runtime
 from yaoki.errors import ConfigError
 
 DEFAULT_RATIO = 0.1   # at most one call in ten is a repetition, in the long run
@@ -69,9 +71,65 @@ class Budget:
         return f"budget({self.ratio:g})"
 
 
-def budget(ratio: float = DEFAULT_RATIO, *, cap: float = DEFAULT_CAP, start: float = DEFAULT_START) -> Budget:
-    """A budget to share: give the same one to the retries and hedges of all functions that call one destination."""
-    return Budget(ratio, cap=cap, start=start)
+class FadingBudget(Budget):
+    """A bucket whose tokens fade: what was earned an hour ago does not pay for a storm now.
+
+    A bucket that only fills is full after an hour of health, in every client. When the service goes down then, each spends its
+    ten tokens, and ten thousand clients are a hundred thousand calls. Here each holds what its last `fade` seconds earned, so
+    that a whole fleet, however many clients it has, holds `ratio * fade` seconds of its own load and no more.
+
+    A client so sparse that it never holds a whole token sets aside what it has at each failure, until that is enough for one
+    retry: of a client that calls every ten seconds about each third failed call is repeated (fade=30).
+
+    Args:
+        fade: seconds in which what is not spent loses about two thirds (1 - 1/e).
+    """
+
+    __slots__ = ("_earned", "_looked_at", "_set_aside", "fade")
+
+    def __init__(self, ratio: float = DEFAULT_RATIO, *, cap: float = DEFAULT_CAP, start: float = DEFAULT_START, fade: float) -> None:
+        super().__init__(ratio, cap=cap, start=start)
+        if not fade > 0:
+            raise ConfigError(f"A budget's fade is {fade!r}; it takes seconds above 0.", do="30.0 is a good one; None lets nothing fade.")
+        self.fade = fade
+        self._earned = 0
+        self._set_aside = 0.0
+        self._looked_at = self._now()
+
+    def _now(self) -> float:
+        return runtime.monotonic()
+
+    def deposit(self) -> None:
+        self._earned += 1  # without the lock: a count lost between two threads is on the safe side
+
+    def withdraw(self) -> bool:
+        with self._lock:
+            now, earned = self._now(), self._earned
+            passed, self._looked_at, self._earned = (now - self._looked_at) / self.fade, now, 0
+            left = exp(-passed)
+            # Since the last look they came in evenly, as far as we know, and the first of them have faded as well.
+            faded = (1 - left) / passed if passed > 1e-6 else 1.0
+            self.tokens = min(self.cap, self.tokens * left + earned * self.ratio * faded)
+            if self.tokens > 1 - 1e-9:
+                self.tokens -= 1
+                return True
+            self._set_aside += self.tokens
+            self.tokens = 0.0
+            if self._set_aside > 1 - 1e-9:
+                self._set_aside -= 1
+                return True
+            return False
+
+    def __repr__(self) -> str:
+        return f"budget({self.ratio:g}, fade={self.fade:g})"
+
+
+def budget(ratio: float = DEFAULT_RATIO, *, cap: float = DEFAULT_CAP, start: float = DEFAULT_START, fade: float | None = None) -> Budget:
+    """A budget to share: give the same one to the retries and hedges of all functions that call one destination.
+
+    fade: seconds after which what was earned is worth a third; see `FadingBudget`. None: it is kept until it is spent.
+    """
+    return Budget(ratio, cap=cap, start=start) if fade is None else FadingBudget(ratio, cap=cap, start=start, fade=fade)
 
 
 _of_service: WeakValueDictionary[tuple[str, float], Budget] = WeakValueDictionary()
