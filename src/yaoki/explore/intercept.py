@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from yaoki.chaos.faults import At
+from yaoki.explore import remembering
 from yaoki.explore import world as worlds
 from yaoki.explore.network import READS, Host, Reply, Request, run_inline
 
@@ -27,6 +28,7 @@ def install(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None
     for name in ("httpx", "httpx2"):
         if name in sys.modules:
             _httpx(stack, world, sys.modules[name])
+            remembering.install(stack, sys.modules[name])
     if "urllib3" in sys.modules:
         _urllib3(stack, world)
 

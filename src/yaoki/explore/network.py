@@ -10,12 +10,14 @@ httpx and requests reach them by that name (see `intercept.py`), from any proces
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import inspect
 import io
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -158,6 +160,20 @@ def kind_of(app: Any) -> str:
     Raises:
         ConfigError: it cannot be called.
     """
+    try:
+        return _kinds[app]
+    except (KeyError, TypeError):
+        kind = _kind_of(app)
+    with contextlib.suppress(TypeError):  # an app that cannot be referred to weakly, or hashed
+        _kinds[app] = kind
+    return kind
+
+
+# An app that is made once is put into a universe a thousand times a second.
+_kinds: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+
+
+def _kind_of(app: Any) -> str:
     if not callable(app):
         raise ConfigError(f"{app!r} is no app", do="give an ASGI or WSGI app, or a function from Request to Reply")
     call = app if inspect.isroutine(app) else type(app).__call__
