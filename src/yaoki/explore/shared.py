@@ -1,10 +1,11 @@
 """A simulated journal that several workers share: leases on the database's clock, and the fence.
 
 It is a model of what `yaoki.saga.journal.postgres` does with the server, statement by statement: a worker registers, renews
-its lease, claims runs that nobody owns, and commits a batch only while it has not been declared dead. What the model leaves
-out is the connection: statements that are lost or sent twice are for that journal's own tests.
+its lease, claims runs that nobody owns, and commits a batch only while it has not been declared dead. That both decide alike
+is a contract (`tests/contracts/test_shared_journals.py`). What the model leaves out is the connection: statements that are lost
+or sent twice are for that journal's own tests.
 
-    alive ──no renewal for lease_s──▶ dead (by whoever looks first; its runs are free) ──▶ its batches are refused
+    alive ──no renewal for lease_s──▶ dead (by whichever other one looks first; its runs are free) ──▶ its batches are refused
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from itertools import islice
+from math import inf
 from typing import Any
 
 import msgspec
@@ -29,7 +32,6 @@ from yaoki.saga.records import RunState, Stored
 LEASE_S = 15.0
 # A worker that could not renew for this share of its lease begins nothing more.
 SURE = 0.8
-_UNFINISHED = frozenset({RunState.RUNNING, RunState.UNDOING})
 
 
 class Worker(msgspec.Struct):
@@ -56,8 +58,11 @@ class SharedPlatter(Platter):
         """Declare dead whose lease is over, and free what they own."""
         for worker in self.workers.values():
             if worker.alive and worker.lease_until < now:
-                worker.alive = False
-                self.free(worker.no)
+                self.end(worker)
+
+    def end(self, worker: Worker) -> None:
+        worker.alive = False
+        self.free(worker.no)
 
     def free(self, worker: int) -> None:
         for run in [run for run, owner in self.owners.items() if owner == worker]:
@@ -91,6 +96,8 @@ class SharedSimJournal(SimJournal):
         self._stop()
         # What was given to the last incarnation fails with it: nothing may be written in the new one's name.
         await self._group.drain()
+        if self._me is not None and self._me.alive:  # it leaves by its own will
+            self.table.end(self._me)
         no = len(self.table.workers) + 1
         self._me = self.table.workers[no] = Worker(no, self.name, self.now() + LEASE_S)
         self._renew()
@@ -99,24 +106,26 @@ class SharedSimJournal(SimJournal):
         await self._group.drain()
         self._stop()
         if self._me is not None:
-            self._me.alive = False
-            self.table.free(self._me.no)
+            self.table.end(self._me)
 
     def _stop(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _renew(self) -> None:
+        """Renew, and see who is dead. Never later than a third of the lease, and just after the next one that may end."""
         me = self._me
         assert me is not None
-        self.table.reap(self.now())
         if self.fencing and not me.alive:
             self.fenced()
             return
+        now = self.now()
         me.alive = True
-        me.lease_until = self.now() + LEASE_S
+        me.lease_until = now + LEASE_S
         self._renewed_at = runtime.monotonic()
-        self._timer = asyncio.get_running_loop().call_later(LEASE_S / 3, self._renew)
+        self.table.reap(now)
+        next_end = min((each.lease_until for each in self.table.workers.values() if each.alive and each is not me), default=inf)
+        self._timer = asyncio.get_running_loop().call_later(min(LEASE_S / 3, next_end - now + 0.05), self._renew)
 
     async def hold(self) -> None:
         """Nobody begins an effect in doubt about the lease."""
@@ -124,8 +133,8 @@ class SharedSimJournal(SimJournal):
             await runtime.sleep(0.05)
 
     def _pass_fence(self, me: Worker | None) -> int:
+        """A lease that has run out, and that nobody has seen run out, is renewed by this: nothing of its worker's was given away."""
         assert me is not None
-        self.table.reap(self.now())
         if self.fencing and not me.alive:
             if me is self._me:
                 self.fenced()
@@ -137,6 +146,9 @@ class SharedSimJournal(SimJournal):
 
     def _writer(self) -> Callable[[NewRun | Append], Created | None]:
         return partial(self._write_as, self._me)  # who sends it, not who we are by the time it arrives
+
+    def _write_one(self, operation: NewRun | Append) -> Created | None:
+        return self._write_as(self._me, operation)
 
     def _write_as(self, sender: Worker | None, operation: NewRun | Append) -> Created | None:
         me = self._pass_fence(sender)
@@ -153,16 +165,21 @@ class SharedSimJournal(SimJournal):
         self._append(operation)
         if operation.due_at is not None:
             self.table.owners.pop(operation.run, None)
+            if any(each.run == self._headers[operation.run].id for each in self._requests.values()):
+                self._parked[operation.run] = self.now()  # somebody asked for something meanwhile
+        elif operation.state is RunState.BLOCKED:  # should its owner die: a person decides, and nobody else
+            self._parked[operation.run] = inf
+        elif operation.state is not None and self._parked.get(operation.run) == inf:
+            del self._parked[operation.run]
         return None
+
+    def _is_free(self, no: int) -> bool:
+        return no not in self.table.owners and not self._headers[no].state.is_end and self._parked.get(no, 0.0) <= self.now()
 
     async def take(self, limit: int) -> list[Stored]:
         me = self._pass_fence(self._me)
-        found: list[Stored] = []
-        for no, header in self._headers.items():
-            free = no not in self.table.owners and self._parked.get(no, 0.0) <= self.now()
-            if free and header.state in _UNFINISHED and len(found) < limit:
-                found.append(self._claim(no, me))
-        return found
+        free = (no for no in self._headers if self._is_free(no))
+        return [self._claim(no, me) for no in list(islice(free, limit))]
 
     async def take_one(self, run_id: str) -> Stored | None:
         me, no = self._pass_fence(self._me), self._numbers.get(run_id)
@@ -177,14 +194,17 @@ class SharedSimJournal(SimJournal):
         return self._stored(no)
 
     def release(self, no: int) -> None:
-        self.table.owners.pop(no, None)
+        if self._me is not None and self.table.owners.get(no) == self._me.no:
+            del self.table.owners[no]
 
     async def peek(self) -> tuple[bool, bool]:
-        self.table.reap(self.now())
-        now = self.now()
-        due = any(no not in self.table.owners and header.state in _UNFINISHED and self._parked.get(no, 0.0) <= now
-                  for no, header in self._headers.items())
-        return due, bool(self._requests)
+        return any(self._is_free(no) for no in self._headers), bool(self._requests)
+
+    def _ask(self, run_id: str, kind: str, data: bytes, at: float) -> None:
+        super()._ask(run_id, kind, data, at)
+        no = self._numbers.get(run_id)
+        if no is not None and no not in self.table.owners and no in self._parked:
+            self._parked[no] = min(self._parked[no], self.now())
 
     async def requests(self) -> list[Request]:
         me = self._me.no if self._me is not None else 0
