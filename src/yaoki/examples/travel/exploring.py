@@ -46,7 +46,7 @@ class Agency:
         """Put the databases back, and the services on the network."""
         for name, app in self.apps.items():
             app.state.store.db.deserialize(self.opening[name])
-            world.host(name, app)
+            world.host(name, app, lifespan=False)  # as their server runs them
 
     def holds(self, _world: World) -> dict[tuple[str, str], int]:
         """What exists for the trip: `(service, TRIP/effect)` → how many."""

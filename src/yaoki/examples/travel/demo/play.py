@@ -89,6 +89,8 @@ class Outcome:
 class Play:
     """One demo. `watch` is called some times a second."""
 
+    stalled_s = STALLED_S
+
     def __init__(self, plan: Plan, watch: Callable[[Progress], None]) -> None:
         self.plan = plan
         self.progress = Progress()
@@ -235,7 +237,7 @@ class Play:
         ended, now = self.progress.ended.total(), time.monotonic()
         if ended != self._last_ended[0]:
             self._last_ended = (ended, now)
-        return now - self._last_ended[1] > STALLED_S
+        return now - self._last_ended[1] > self.stalled_s
 
     def _say(self, phase: str) -> None:
         self.progress.phase = phase

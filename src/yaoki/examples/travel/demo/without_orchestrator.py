@@ -19,6 +19,7 @@ from yaoki.examples.travel.demo.report import BROKER
 from yaoki.examples.travel.host import _reserve
 
 BROKER_BACK_S = 1.0
+STALLED_S = 60.0  # a word waits for leases, for a broker that comes back, and for readers that were cut off
 
 
 class LeaderlessPlay(Play):
@@ -27,6 +28,8 @@ class LeaderlessPlay(Play):
     Args:
         broker: "" for a file, a nats:// address, or `nats` (or `nats://`) for a server of its own, which is then killed as well.
     """
+
+    stalled_s = STALLED_S
 
     def __init__(self, plan: Plan, watch: Callable[[Progress], None], *, broker: str = "") -> None:
         super().__init__(plan, watch)
