@@ -10,6 +10,7 @@ from yaoki.errors import ConfigError, JournalError
 from yaoki.explore.journal import Platter, SimJournal
 from yaoki.explore.scenarios import Scenario
 from yaoki.explore.world import World
+from yaoki.saga.child import children_of
 from yaoki.saga.define import Saga
 from yaoki.saga.records import RunState
 
@@ -30,7 +31,7 @@ def open_app(world: World, *sagas: Saga[Any], journal: str = "journal", concurre
         platter = Platter(journal)
         world.journals.append(platter)
         world.circular.append(platter.kept)
-    platter.sagas.update({saga.name: saga for saga in sagas})
+    platter.sagas.update({saga.name: saga for saga in children_of(sagas)})
     app = App(SimJournal(world, platter), sagas, concurrency=concurrency, grace=grace)
     world.circular += (app.engine, app.journal)
     return app

@@ -9,6 +9,7 @@ The child is a run like any other: it may be driven by another worker, it has it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -20,6 +21,7 @@ from yaoki.saga.attempt import Attempts
 from yaoki.saga.family import OUTCOME, ask_undo, child_id
 from yaoki.saga.machine import Machine
 from yaoki.saga.records import Failure, Header, Kind, Record, RunState, Waiting
+from yaoki.saga.signatures import wrong
 from yaoki.saga.waiting import Wait
 
 if TYPE_CHECKING:
@@ -50,6 +52,13 @@ class Child:
         self.saga = saga
         self.detached = detached
         self.queue = queue
+
+    def check(self, step: Step[..., Any], *, below: bool) -> None:
+        """Raises DefinitionError when it could not be undone. What comes after the pivot is not."""
+        if step.undo_fn is not None and not below and (why := why_not_undoable(self.saga)):
+            raise wrong(step.fn, f"step {step.name!r} cannot be undone as a whole: {why} has no undo",
+                        f"define one with @{why.rpartition('.')[2]}.undo, or say undo=None there (it needs none) or here (the child is "
+                        "left alone)")
 
     async def do(self, attempts: Attempts, driver: Driver, step: Step[..., Any]) -> Record | None:
         del attempts
@@ -165,3 +174,25 @@ def _input_of(saga: Saga[Any], value: Any, step: Step[..., Any]) -> bytes:
 def tell_started(header: Header, *, new: bool) -> None:
     if new and events.wanted():
         events.emit(events.RunStarted(run=header.id, saga=header.saga))
+
+
+def children_of(sagas: Iterable[Saga[Any]]) -> list[Saga[Any]]:
+    """These sagas, and all that their runs may start."""
+    found: list[Saga[Any]] = []
+    queue = list(sagas)
+    while queue:
+        saga = queue.pop(0)
+        if all(saga is not other for other in found):
+            found.append(saga)
+            queue += [step.way.saga for step in saga.steps.values() if isinstance(step.way, Child)]
+    return found
+
+
+def why_not_undoable(saga: Saga[Any], seen: tuple[Saga[Any], ...] = ()) -> str:
+    """The step for which a completed run of this saga could not be undone as a whole, or ""."""
+    for step in saga.steps.values():
+        if not step.undo_decided:
+            return f"{saga.name}.{step.name}"
+        if isinstance(step.way, Child) and step.undo_fn and saga not in seen and (why := why_not_undoable(step.way.saga, (*seen, saga))):
+            return why
+    return ""

@@ -5,19 +5,19 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
 from yaoki.saga.child import AWAITED, Child, undone_as_a_whole
 from yaoki.saga.parts.each import Each
-from yaoki.saga.signatures import fits, is_async, shown, wrong
+from yaoki.saga.parts.first_of import FirstOf
+from yaoki.saga.signatures import UNDECIDED, fits, is_async, shown, wrong
 
 if TYPE_CHECKING:
     from yaoki.saga.define import Saga, Step
 
 R = TypeVar("R")
-_UNSET: Any = object()
 
 # Items at once: enough to hide a service's latency, few enough for a service that was not asked.
 CONCURRENCY = 8
@@ -36,8 +36,36 @@ class Composing:
 
         def _add_condition(self, step: Step[..., Any], when: Callable[..., Any]) -> None: ...
 
+    def first_of(self, name: str, *, after: str | Iterable[str] = (), race: bool = False,
+                 when: Callable[..., Any] | None = None) -> FirstOf:
+        """Add a step with alternatives: the first that succeeds counts, and the others leave nothing.
+
+            pay = orders.first_of("pay")
+
+            @pay.option
+            async def card(order: Order) -> Receipt: ...
+
+            @pay.option(undo=None)
+            async def invoice(order: Order) -> Receipt: ...        # when `card` has failed for good
+
+        An option that failed in doubt is undone before the step is done. When none succeeds the step has failed.
+
+        Args:
+            name: the step's; what an option returns is its result.
+            race: try all at once instead of one after the other; the slower ones are cancelled, and undone as in doubt.
+        """
+        async def one_of_its_options() -> None:
+            """Call the options themselves in unit tests."""
+
+        step = self._add(one_of_its_options, name=name, pivot=False, after=after, retry=None, timeout=None, deadline=None, undo=None)
+        step.parts, step.special = "first_of", True
+        options = step.way = FirstOf(cast("Saga[Any]", self), step, race=race)
+        if when is not None:
+            self._add_condition(step, when)
+        return options
+
     def child(self, saga: Saga[Any], *, name: str = "", after: str | Iterable[str] = (), detached: bool = False,
-              undo: None = _UNSET, when: Callable[..., Any] | None = None, retry: Any = None, timeout: float | None = None,
+              undo: None = UNDECIDED, when: Callable[..., Any] | None = None, retry: Any = None, timeout: float | None = None,
               queue: str = "default") -> Callable[[Callable[..., Any]], Step[..., Any]]:
         """Add a step that runs another saga. Its function takes the input and results above, and returns the other's input.
 
@@ -57,7 +85,7 @@ class Composing:
         """
         def add(fn: Callable[..., Any]) -> Step[..., Any]:
             step = self._add(fn, name=name, pivot=False, after=after, retry=retry, timeout=timeout, deadline=None,
-                             undo=undone_as_a_whole if undo is _UNSET else None)
+                             undo=undone_as_a_whole if undo is UNDECIDED else None)
             step.way, step.special, step.child = Child(saga, detached=detached, queue=queue), True, saga.name
             step.wait = None if detached else AWAITED
             step.hints["return"] = str if detached else _result_of(saga)
@@ -118,25 +146,3 @@ def _result_of(saga: Saga[Any]) -> Any:
     if not saga.steps:
         raise DefinitionError(f"saga {saga.name!r} has no steps yet, and is to be a step of another", do="define its steps first")
     return list(saga.steps.values())[-1].hints.get("return", Any)
-
-
-def children_of(sagas: Iterable[Saga[Any]]) -> list[Saga[Any]]:
-    """These sagas, and all that their runs may start."""
-    found: list[Saga[Any]] = []
-    queue = list(sagas)
-    while queue:
-        saga = queue.pop(0)
-        if all(saga is not other for other in found):
-            found.append(saga)
-            queue += [step.way.saga for step in saga.steps.values() if isinstance(step.way, Child)]
-    return found
-
-
-def why_not_undoable(saga: Saga[Any], seen: tuple[Saga[Any], ...] = ()) -> str:
-    """The step for which a completed run of this saga could not be undone as a whole, or ""."""
-    for step in saga.steps.values():
-        if not step.undo_decided:
-            return f"{saga.name}.{step.name}"
-        if isinstance(step.way, Child) and step.undo_fn and saga not in seen and (why := why_not_undoable(step.way.saga, (*seen, saga))):
-            return why
-    return ""

@@ -28,13 +28,14 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from yaoki.effect import Effect
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
-from yaoki.saga.composing import CONCURRENCY, Composing, add_each, why_not_undoable
+from yaoki.saga.composing import CONCURRENCY, Composing, add_each
 from yaoki.saga.exact import TX
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.heartbeat import add_heartbeat
 from yaoki.saga.locking import Keys
 from yaoki.saga.parts.each import ITEM
 from yaoki.saga.retrying import UNDO, Retrying
+from yaoki.saga.signatures import UNDECIDED as _UNSET
 from yaoki.saga.signatures import fits as _fits
 from yaoki.saga.signatures import hints as _hints
 from yaoki.saga.signatures import is_async as _is_async
@@ -45,7 +46,6 @@ from yaoki.saga.waiting import UNSET, Wait
 P = ParamSpec("P")
 R = TypeVar("R")
 I = TypeVar("I")  # noqa: E741  the saga's input
-_UNSET: Any = object()
 
 
 class Step(Generic[P, R]):
@@ -266,6 +266,8 @@ class Saga(Composing, Generic[I]):
     def _make_once(self, step: Step[..., Any], verify: Callable[..., Any] | None, *, retry: Any, once: bool) -> None:
         if not once:
             raise _wrong(step.fn, f"step {step.name!r} has verify= and is not made at most once", "say once=True as well")
+        if step.parts:
+            raise _wrong(step.fn, f"step {step.name!r} is made of parts, and is to be made at most once", "leave once= out: each part has a key")
         if retry not in (None, False, 1):
             raise _wrong(step.fn, f"step {step.name!r} is made at most once, and retry={retry!r} would repeat it", "leave retry= out")
         step.once = step.special = True
@@ -449,10 +451,8 @@ class Saga(Composing, Generic[I]):
             if below and not step.retrying.repeats and not step.once:
                 raise _wrong(step.fn, f"step {step.name!r} comes after the pivot and may not be retried",
                              "after the pivot a run can only go forward: allow retries, or move the step above the pivot")
-            if step.child and step.undo_fn and (why := why_not_undoable(step.way.saga)):
-                raise _wrong(step.fn, f"step {step.name!r} cannot be undone as a whole: {why} has no undo",
-                             f"define one with @{why.rpartition('.')[2]}.undo, or say undo=None there (it needs none) "
-                             "or here (the child is left alone)")
+            if step.way is not None:
+                step.way.check(step, below=below)
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
                               _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot,
                               step.wait.kind if step.wait else "", step.child, step.parts))

@@ -348,6 +348,9 @@ class Driver:
         return self.machine.abort.reason if self.machine.abort else ""
 
     def _abort_after(self, failed: str, records: tuple[Record, ...]) -> Record:
+        asked = next((data for kind, data, _ in self._asked if kind in {"cancel", "undo"}), None)
+        if asked is not None:  # it gave up for that
+            return self._abort(msgspec.structs.replace(asked, step=failed, started=self._started()))
         cause = next((record for record in records if record.step == failed and record.kind == "failed"), None)
         why = f"{failed}: {_FAILURE.decode(cause.data)}" if cause else f"{failed}: resolved as not done"
         return self._abort(Abort(why, failed, self._started()))

@@ -9,6 +9,9 @@ from typing import Any
 
 from yaoki.errors import DefinitionError
 
+UNDECIDED: Any = object()
+"""Nobody has said yet whether a step needs an undo."""
+
 
 def hints(fn: Callable[..., Any]) -> dict[str, Any]:
     try:

@@ -12,7 +12,7 @@ from unit.saga.places import place as place  # noqa: PLC0414  a fixture
 from virtual_time import run
 from yaoki import DeclinedError, Effect, Saga, runtime
 from yaoki.errors import DefinitionError, RunBlockedError, RunUndoneError
-from yaoki.saga.composing import children_of
+from yaoki.saga.child import children_of
 from yaoki.saga.family import child_id, parent_of
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.journal.memory import MemoryJournal

@@ -287,7 +287,6 @@ def test_a_person_who_says_that_a_blocked_step_did_not_happen_has_its_items_undo
 
 
 def test_after_the_pivot_items_are_driven_until_they_succeed():
-    world = World()
     tries: dict[int, int] = {}
     saga = Saga("album", input=list[int])
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from yaoki import events, runtime
 from yaoki.errors import DefinitionError, JournalError, RunNotFoundError, UsageError
-from yaoki.saga.composing import children_of
+from yaoki.saga.child import children_of
 from yaoki.saga.define import Saga
 from yaoki.saga.deploy import definition_of, differences
 from yaoki.saga.engine.floor import Floor, unfit

@@ -49,7 +49,7 @@ class Crew:
         first: one that is done is enough, and those under way are given up: cancelled, and in doubt.
 
     Attributes:
-        failures: how many have failed here.
+        failures, successes: how many have failed, or are done, here.
         blocked: what needs a person; not written here.
         handed_over: was something left as it is, because the program is stopping?
     """
@@ -64,7 +64,7 @@ class Crew:
         self._ended: list[asyncio.Task[Record | None]] = []
         self._records: list[Record] = []
         self._woken = asyncio.Event()
-        self.failures = 0
+        self.failures = self.successes = 0
         self.blocked: list[Record] = []
         self.handed_over = False
 
@@ -131,6 +131,7 @@ class Crew:
             else:
                 self._records.append(record)
                 self.failures += record.kind is Kind.FAILED
+                self.successes += record.kind is Kind.DONE
                 won = won or record.kind is Kind.DONE
         if won and self._first:
             for task in self._running:

@@ -53,6 +53,9 @@ class Each:
         self.tolerate = tolerate
         self.decoder = codec.Decoder(gives)
 
+    def check(self, step: Step[..., Any], *, below: bool) -> None:
+        """All was checked when it was defined."""
+
     async def do(self, attempts: Attempts, driver: Driver, step: Step[..., Any]) -> Record | None:
         return await _FanOut(self, attempts, driver, step).make()
 

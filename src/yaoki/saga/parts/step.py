@@ -81,16 +81,16 @@ class InParts:
     async def settle(self, undoing: Undoing, *, size: int) -> Record | bool | None:
         """Undo the parts that failed in doubt: a failed part leaves nothing. True, or what ends the step for now."""
         names = [name for name in self.parts.to_undo() if self.parts.states[name] is Part.DOUBTFUL]
-        return await self._undo(names, undoing, size)
+        return await self.undo_these(names, undoing, size=size)
 
     async def undo_all(self, undoing: Undoing, *, size: int) -> Record | None:
         """Undo all that is left. The record that ends the step's undo, or None: the program is stopping."""
-        undone = await self._undo(self.parts.to_undo(), undoing, size)
+        undone = await self.undo_these(self.parts.to_undo(), undoing, size=size)
         if isinstance(undone, bool):
             return Record(Kind.UNDONE, self.step.name, b"", runtime.unix_time())
         return undone
 
-    async def _undo(self, names: list[str], undoing: Undoing, size: int) -> Record | bool | None:
+    async def undo_these(self, names: list[str], undoing: Undoing, *, size: int) -> Record | bool | None:
         if not names:
             return True
         try:
