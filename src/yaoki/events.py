@@ -335,12 +335,41 @@ class RunsStranded(Event, frozen=True, kw_only=True):
     runs: int
 
 
+class RunsBlocked(Event, frozen=True, kw_only=True):
+    """Runs of a saga wait for a person; said once a minute for as long as they do. runs: up to a thousand.
+
+    oldest_s: seconds since the last progress of the one that waits longest.
+    """
+
+    saga: str
+    runs: int
+    oldest_s: float
+
+
 class SagaPaused(Event, frozen=True, kw_only=True):
     """The brake: so many runs of this saga abort lately that no new ones are begun until somebody resumes it."""
 
     saga: str
     aborted: int
     finished: int
+
+
+class ScheduleEvent(Event, frozen=True, kw_only=True):
+    """About one schedule, by its name."""
+
+    schedule: str
+
+
+class ScheduleFired(ScheduleEvent, frozen=True, kw_only=True):
+    """The run of an instant was started, or found started by another worker."""
+
+    run: str
+
+
+class ScheduleLeftOut(ScheduleEvent, frozen=True, kw_only=True):
+    """So many instants were left out: the last run had not ended, or nobody was there within the time to catch up."""
+
+    left_out: int
 
 
 class WorkerEvent(Event, frozen=True, kw_only=True):

@@ -133,10 +133,8 @@ async def test_without_a_transaction_of_the_caller_nothing_is_started(url: str):
             await app.start(saga, 7, connection=object())
 
 
-async def test_queues_need_a_shared_journal():
+async def test_a_delay_works_alone_too():
     saga = echo_saga([])
     async with yaoki.open("memory:", sagas=[saga]) as app:
-        with pytest.raises(UsageError):
-            await app.start(saga, 7, queue="slow")
         run = await app.start(saga, 7, delay=0.6)
         assert await run.result() == 7

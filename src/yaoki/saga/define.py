@@ -21,21 +21,21 @@ from __future__ import annotations
 import difflib
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from yaoki.effect import Effect
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
-from yaoki.saga.composing import CONCURRENCY, Composing, add_each
+from yaoki.saga.composing import CONCURRENCY, Composing, add_each, why_not_undoable
 from yaoki.saga.exact import TX
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.heartbeat import add_heartbeat
 from yaoki.saga.locking import Keys
 from yaoki.saga.parts.each import ITEM
+from yaoki.saga.queue import Queue
 from yaoki.saga.retrying import UNDO, Retrying
-from yaoki.saga.signatures import UNDECIDED as _UNSET
 from yaoki.saga.signatures import fits as _fits
 from yaoki.saga.signatures import hints as _hints
 from yaoki.saga.signatures import is_async as _is_async
@@ -46,6 +46,7 @@ from yaoki.saga.waiting import UNSET, Wait
 P = ParamSpec("P")
 R = TypeVar("R")
 I = TypeVar("I")  # noqa: E741  the saga's input
+_UNSET: Any = object()
 
 
 class Step(Generic[P, R]):
@@ -148,13 +149,16 @@ class Saga(Composing, Generic[I]):
         stuck_after: seconds without progress after which a `RunStuck` event is raised.
         lock: a plain function of the input that gives a key, or several: the run begins when no other run holds one. See `locking.py`.
         brake: pause the saga when more than this share of its last 200 runs had to be undone; None: never.
+        queue: where its runs wait for their turn unless `start(queue=...)` says otherwise; its limits go with it.
+        attributes: a function of the input: what its runs can be found by, `{"customer": trip.customer}`; text, numbers, true, false.
 
     Raises:
         DefinitionError: when something cannot work; names the function, the line and the remedy.
     """
 
     def __init__(self, name: str, *, input: type[I], deadline: float | None = None, stuck_after: float = 300.0,  # noqa: A002
-                 brake: float | None = 0.95, lock: Callable[[Any], Any] | None = None) -> None:
+                 brake: float | None = 0.95, lock: Callable[[Any], Any] | None = None, queue: Queue | None = None,
+                 attributes: Callable[[I], Mapping[str, Any]] | None = None) -> None:
         if not name or not name.replace("-", "").replace("_", "").isalnum():
             raise DefinitionError(f"a saga's name is letters, digits, '-' and '_', not {name!r}",
                                   do="rename it; the name is stored with every run")
@@ -169,6 +173,8 @@ class Saga(Composing, Generic[I]):
         self.deadline = deadline
         self.stuck_after = stuck_after
         self.brake = brake
+        self.queue = queue
+        self.attributes = attributes
         self.steps: dict[str, Step[..., Any]] = {}
         self.has_tx = False
         self.keys = Keys(self.name)
@@ -266,8 +272,6 @@ class Saga(Composing, Generic[I]):
     def _make_once(self, step: Step[..., Any], verify: Callable[..., Any] | None, *, retry: Any, once: bool) -> None:
         if not once:
             raise _wrong(step.fn, f"step {step.name!r} has verify= and is not made at most once", "say once=True as well")
-        if step.parts:
-            raise _wrong(step.fn, f"step {step.name!r} is made of parts, and is to be made at most once", "leave once= out: each part has a key")
         if retry not in (None, False, 1):
             raise _wrong(step.fn, f"step {step.name!r} is made at most once, and retry={retry!r} would repeat it", "leave retry= out")
         step.once = step.special = True
@@ -451,8 +455,10 @@ class Saga(Composing, Generic[I]):
             if below and not step.retrying.repeats and not step.once:
                 raise _wrong(step.fn, f"step {step.name!r} comes after the pivot and may not be retried",
                              "after the pivot a run can only go forward: allow retries, or move the step above the pivot")
-            if step.way is not None:
-                step.way.check(step, below=below)
+            if step.child and step.undo_fn and (why := why_not_undoable(step.way.saga)):
+                raise _wrong(step.fn, f"step {step.name!r} cannot be undone as a whole: {why} has no undo",
+                             f"define one with @{why.rpartition('.')[2]}.undo, or say undo=None there (it needs none) "
+                             "or here (the child is left alone)")
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
                               _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot,
                               step.wait.kind if step.wait else "", step.child, step.parts))

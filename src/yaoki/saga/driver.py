@@ -20,6 +20,7 @@ from yaoki.saga.attempt import Attempts, attempt_plainly
 from yaoki.saga.child import Kin, end_of_child, heard
 from yaoki.saga.define import Saga
 from yaoki.saga.family import tell_parent
+from yaoki.saga.journal.operations import BLOCKED_UNTIL, PAUSED_UNTIL
 from yaoki.saga.journal.port import Append, Ask, Journal
 from yaoki.saga.locking import Holding
 from yaoki.saga.machine import Machine
@@ -69,6 +70,7 @@ class Driver:
         self.progress_at = rt.monotonic()
         self.waiting_for = ""
         self.is_stopping = is_stopping
+        self.held = False  # by a pause: then `is_stopping` says so
         self.journal = journal
         self.hold = journal.hold if journal.shared else None  # awaited before each effect
         self.unix_time = rt.unix_time
@@ -133,6 +135,8 @@ class Driver:
                     break
             if machine.state.is_end and not self.header.state.is_end:  # taken up to be undone, and then it was not to be
                 await self.write()
+            elif self.held and not self._let_go and not machine.state.is_end:
+                await self._give_back(BLOCKED_UNTIL if machine.state is RunState.BLOCKED else PAUSED_UNTIL)
             return machine.state
         finally:
             if self._deadline is not None:
@@ -307,6 +311,8 @@ class Driver:
         if not (machine.waits or held_up or machine.state is RunState.BLOCKED) or machine.ripe(self.now()):
             return None
         at = self._wakes_at()
+        if at == inf and machine.state is RunState.BLOCKED:
+            at = BLOCKED_UNTIL
         return at if at - self.now() > REST_S else None
 
     def _wakes_at(self) -> float:

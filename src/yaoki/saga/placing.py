@@ -12,7 +12,7 @@ class Placing(msgspec.Struct, frozen=True):
     """How a run is to be taken up.
 
     Attributes:
-        queue: workers may be told to serve some queues only.
+        queue: it may have limits (`saga/queue.py`), and workers may be told to serve some queues only.
         priority: 0 (first) to 9 (last).
         tenant: whose it is; tenants take turns, so that one with a million runs does not delay another's ten.
         delay: seconds to wait before it begins.
@@ -23,14 +23,12 @@ class Placing(msgspec.Struct, frozen=True):
     tenant: str = ""
     delay: float = 0.0
 
-    def check(self, *, shared: bool) -> None:
+    def check(self) -> None:
         """Raises UsageError."""
         if not 0 <= self.priority <= 9:
             raise UsageError(f"priority is 0 (first) to 9 (last), not {self.priority}", do=f"{NORMAL} is the default")
         if not self.delay >= 0:
             raise UsageError(f"delay is seconds, not {self.delay}", do="0 is the default")
-        if not shared and (self.queue, self.priority, self.tenant) != ("default", NORMAL, ""):
-            raise UsageError("queue, priority and tenant are for a journal that workers share", do="open a postgresql:// journal")
 
     @property
     def is_plain(self) -> bool:

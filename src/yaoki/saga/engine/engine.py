@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 from yaoki import events, runtime
 from yaoki.errors import DefinitionError, JournalError, RunNotFoundError, UsageError
-from yaoki.saga.child import children_of
+from yaoki.saga.composing import children_of
 from yaoki.saga.define import Saga
 from yaoki.saga.deploy import definition_of, differences
 from yaoki.saga.engine.floor import Floor, unfit
+from yaoki.saga.engine.gates import Gates
 from yaoki.saga.engine.intake import Intake
 from yaoki.saga.engine.kin import Kin
 from yaoki.saga.engine.requests import Requests
@@ -27,6 +28,7 @@ from yaoki.saga.engine.watch import COALESCE_S, SHARED_POLL_S, Watch
 from yaoki.saga.graph import Graph
 from yaoki.saga.journal.port import Journal
 from yaoki.saga.placing import PLAIN, Placing
+from yaoki.saga.queue import Queue
 from yaoki.saga.records import Header, RunState
 
 I = TypeVar("I")  # noqa: E741  a saga's input
@@ -41,11 +43,13 @@ class Engine:
         journal: opened by `open`, closed by `close`.
         sagas: the definitions it can run; runs of others are left alone.
         concurrency: how many runs are in memory at once.
-        queues: on a shared journal, take only runs of these; None: of all.
+        queues: take only runs of these, on a shared journal; None: of all.
+        limits: queues whose limits are declared to the journal, besides those of the sagas.
+        works: does it take runs up? Else it only starts them, and asks.
     """
 
     def __init__(self, journal: Journal, sagas: Iterable[Saga[Any]], *, concurrency: int = 1000,
-                 queues: Iterable[str] | None = None) -> None:
+                 queues: Iterable[str] | None = None, limits: Iterable[Queue] = (), works: bool = True) -> None:
         if concurrency < 1:
             raise UsageError(f"concurrency is at least 1, not {concurrency}", do="1000 is the default")
         self.journal = journal
@@ -55,6 +59,7 @@ class Engine:
                 raise DefinitionError(f"two sagas are called {saga.name!r}", do="rename one of them")
             _ = saga.graph  # checked before anything runs
         self.queues = None if queues is None else list(queues)
+        self.works = works
         self.stopping = False
         self.broken: Exception | None = None
         self.lives = 0  # how often this worker started again: what was taken in one life is not begun in the next
@@ -65,6 +70,7 @@ class Engine:
         self.requests = Requests(self)
         self.starting = Starting(self)
         self.kin = Kin(self)
+        self.gates = Gates(self, [*limits, *(saga.queue for saga in self.sagas.values() if saga.queue is not None)])
         self.watch = Watch(self)
         self._watching: asyncio.Task[None] | None = None
 
@@ -83,6 +89,7 @@ class Engine:
         await self.journal.open()
         for saga in self.sagas.values():
             await self.journal.save_graph(saga.graph.hash, saga.name, definition_of(saga))
+        await self.gates.declare()
         await self.serve()
         await self.settle_locks()
 
@@ -98,7 +105,7 @@ class Engine:
             old = Graph.from_json(data)
             if old.saga in self.sagas and not differences(old, self.sagas[old.saga].graph):
                 can.add(graph_hash)
-        await self.journal.serve(sorted(can), self.queues)
+        await self.journal.serve(sorted(can) if self.works else [], self.queues)
 
     async def close(self, *, grace_s: float = 10.0) -> None:
         """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
@@ -131,7 +138,7 @@ class Engine:
     # ── starting and asking ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "",  # noqa: A002
-                    placing: Placing = PLAIN) -> Header:
+                    placing: Placing = PLAIN, attributes: Mapping[str, Any] | None = None) -> Header:
         """Start a run, or find the one that this id has. When it returns, the run is durable.
 
         Raises:
@@ -139,7 +146,7 @@ class Engine:
             RunConflictError: a run of this id exists, with another saga or input.
             JournalError: it could not be made durable; it was not started.
         """
-        return await self.starting.one(saga, input, id, traceparent=traceparent, placing=placing)
+        return await self.starting.one(saga, input, id, traceparent=traceparent, placing=placing, attributes=attributes)
 
     async def start_many(self, saga: Saga[I], inputs: Iterable[tuple[str, I]], *, placing: Placing = PLAIN) -> int:
         """Start a run for each (id, input); returns how many were new. None is kept here: whoever has room takes them.
@@ -149,9 +156,9 @@ class Engine:
         return await self.starting.many(saga, inputs, placing)
 
     async def start_with(self, connection: Any, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "",  # noqa: A002
-                         placing: Placing = PLAIN) -> str:
+                         placing: Placing = PLAIN, attributes: Mapping[str, Any] | None = None) -> str:
         """Start a run in the caller's own transaction; returns its id. Raises NoTransactionError."""
-        return await self.starting.within(connection, saga, input, id, traceparent=traceparent, placing=placing)
+        return await self.starting.within(connection, saga, input, id, traceparent=traceparent, placing=placing, attributes=attributes)
 
     async def wait(self, run_id: str) -> Header:
         """Wait until the run has ended or is blocked. Raises RunNotFoundError."""

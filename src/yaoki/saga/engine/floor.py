@@ -62,6 +62,7 @@ class Floor:
             return
         if not is_new and events.wanted():
             events.emit(events.RunRecovered(run=header.id, saga=header.saga, records=len(stored.records)))
+        engine.gates.came_in(stored, driver)
         self.drivers[header.id] = driver
         self.tasks[header.id] = runtime.spawn(self._drive(driver), name=f"yaoki-run-{header.id}")
 
@@ -89,9 +90,12 @@ class Floor:
                 engine.intake.ended(driver.saga.name, state)
                 if state.is_end and driver.saga.leaves_traces:
                     await self._sweep_after(driver)
+            elif driver.held:
+                await engine.gates.parked()
         finally:
             engine.requests.hand_out_again(driver.unanswered)  # they came too late for this driver
             del self.drivers[run_id], self.tasks[run_id]
+            engine.gates.went_out(run_id)
             if engine.intake.backlog:
                 engine.intake.feed()
 

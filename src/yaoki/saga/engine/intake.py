@@ -30,7 +30,7 @@ class Intake:
         self.feeding: asyncio.Task[None] | None = None
 
     def feed(self) -> None:
-        if self.feeding is None and not self._engine.is_stopping():
+        if self.feeding is None and self._engine.works and not self._engine.is_stopping():
             self.feeding = runtime.spawn(self._take_up(), name="yaoki-feed")
 
     async def _take_up(self) -> None:

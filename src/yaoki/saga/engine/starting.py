@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from yaoki import events, runtime
 from yaoki.errors import FencedError, InputError, JournalError, RunConflictError, UsageError
 from yaoki.saga import codec
+from yaoki.saga.attributes import attributes_of
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Created, NewRun
 from yaoki.saga.placing import PLAIN, Placing
@@ -33,15 +34,16 @@ class Starting:
         self._engine = engine
         self._coming = 0  # runs that will be kept, being made durable
 
-    async def one(self, saga: Saga[I], value: I, run_id: str, *, traceparent: str, placing: Placing) -> Header:
+    async def one(self, saga: Saga[I], value: I, run_id: str, *, traceparent: str, placing: Placing,
+                  attributes: Mapping[str, Any] | None = None) -> Header:
         engine = self._engine
         journal, intake = engine.journal, engine.intake
-        new, decoded = self._new(saga, value, run_id, traceparent)
+        new, decoded = self._new(saga, value, run_id, traceparent, attributes)
         braked = intake.is_braked(saga.name)
         # On a shared journal whoever has room takes what is not kept; alone, that is decided once the run is durable.
         keep = not journal.shared or (not braked and self._has_room(self._coming))
-        if placing is not PLAIN and not placing.is_plain:
-            placing.check(shared=journal.shared)
+        if (placing is not PLAIN and not placing.is_plain) or engine.gates.waits(saga.name, new.id, placing.queue):
+            placing.check()
             keep, new = False, placing.of(new, journal.now())
         elif not keep:
             new = PLAIN.of(new, 0.0)
@@ -69,7 +71,7 @@ class Starting:
 
     async def many(self, saga: Saga[I], inputs: Iterable[tuple[str, I]], placing: Placing) -> int:
         engine = self._engine
-        placing.check(shared=engine.journal.shared)
+        placing.check()
         fresh = 0
         for page in _pages((placing.of(self._new(saga, value, run_id, "")[0], engine.journal.now()) for run_id, value in inputs), BULK):
             fresh += sum(created.new for created in await self._create_all(page))
@@ -78,17 +80,19 @@ class Starting:
         await engine.journal.ring()
         return fresh
 
-    async def within(self, connection: Any, saga: Saga[I], value: I, run_id: str, *, traceparent: str, placing: Placing) -> str:
+    async def within(self, connection: Any, saga: Saga[I], value: I, run_id: str, *, traceparent: str, placing: Placing,
+                     attributes: Mapping[str, Any] | None = None) -> str:
         if not self._engine.journal.shared:
             raise UsageError("connection= is for a journal in the database that holds your data", do="open a postgresql:// journal")
         from yaoki.saga.journal.postgres.joining import start_with  # noqa: PLC0415  only where it is used
 
-        placing.check(shared=True)
-        new = placing.of(self._new(saga, value, run_id, traceparent)[0], self._engine.journal.now())
+        placing.check()
+        new = placing.of(self._new(saga, value, run_id, traceparent, attributes)[0], self._engine.journal.now())
         await start_with(connection, new)
         return new.id
 
-    def _new(self, saga: Saga[I], value: I, run_id: str, traceparent: str) -> tuple[NewRun, I]:
+    def _new(self, saga: Saga[I], value: I, run_id: str, traceparent: str,
+             attributes: Mapping[str, Any] | None = None) -> tuple[NewRun, I]:
         """The run to be made, and its input as its steps will see it."""
         engine = self._engine
         if engine.broken is not None or engine.stopping:
@@ -98,11 +102,11 @@ class Starting:
         now = engine.journal.now()
         data, decoded = _encoded(saga, value)
         return NewRun(run_id or runtime.new_id(), saga.name, saga.graph.hash, data, now + saga.deadline if saga.deadline else 0.0,
-                      traceparent, now, fresh=not run_id), decoded
+                      traceparent, now, fresh=not run_id, attributes=attributes_of(saga.attributes, decoded, attributes)), decoded
 
     def _has_room(self, coming: int = 0) -> bool:
         engine = self._engine
-        return engine.floor.room > coming and not engine.intake.backlog and engine.fencing is None
+        return engine.works and engine.floor.room > coming and not engine.intake.backlog and engine.fencing is None
 
     async def _create(self, new: NewRun) -> Created:
         engine = self._engine

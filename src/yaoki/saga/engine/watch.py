@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from math import inf
 from typing import TYPE_CHECKING
 
 from yaoki import events, runtime
@@ -29,6 +30,9 @@ SERVE_S = 15.0
 ARCHIVE_AFTER_S = 600.0
 ARCHIVE_PAGE = 500
 
+# How often it is said that runs wait for a person.
+ALARM_S = 60.0
+
 # Many bells at once are one.
 COALESCE_S = 0.01
 
@@ -43,7 +47,7 @@ class Watch:
         self.tidying: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        engine, served_at = self._engine, runtime.monotonic()
+        engine, served_at, alarmed_at = self._engine, runtime.monotonic(), -ALARM_S
         while True:
             await self._next_look()
             if engine.fencing is not None:
@@ -59,20 +63,29 @@ class Watch:
                         self.tidying = runtime.spawn(self._tidy(), name="yaoki-tidy")
             if events.wanted():
                 self._tell_stuck()
+                if runtime.monotonic() - alarmed_at > ALARM_S:
+                    alarmed_at = runtime.monotonic()
+                    with contextlib.suppress(JournalError):
+                        await engine.gates.tell_blocked()
 
     async def _next_look(self) -> None:
         """Wait for the bell, or for the time of the next look."""
         loop = asyncio.get_running_loop()
         if not self._engine.journal.shared:
-            await runtime.sleep(POLL_S)
+            await runtime.sleep(self._at_most(POLL_S))
             return
         self._rung = loop.create_future()
-        timer = loop.call_later(REMOTE_POLL_S if self._remote() else SHARED_POLL_S, _release, self._rung)
+        timer = loop.call_later(self._at_most(REMOTE_POLL_S if self._remote() else SHARED_POLL_S), _release, self._rung)
         try:
             await self._rung
         finally:
             timer.cancel()
         await runtime.sleep(COALESCE_S)
+
+    def _at_most(self, poll_s: float) -> float:
+        """Sooner where a queue's rate lets more go before that."""
+        journal = self._engine.journal
+        return poll_s if journal.look_at == inf else min(poll_s, max(COALESCE_S, journal.look_at - journal.now()))
 
     def ring(self) -> None:
         """The journal has something for us."""
@@ -87,6 +100,7 @@ class Watch:
     async def _look(self) -> None:
         engine = self._engine
         due, asked = await engine.journal.peek()
+        await engine.gates.look()
         if due and engine.floor.room > 0:
             engine.intake.backlog = True
             engine.intake.feed()

@@ -16,6 +16,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from yaoki.saga.journal.port import Ask
+    from yaoki.saga.queue import Queue
 
 # A run that is held back by a pause is parked until this time: never, but not the `inf` of a run that waits for somebody, so
 # that those of a pause are found by an index when it ends.
@@ -73,6 +74,10 @@ def told(asked: Ask, at: float) -> Operation | None:
     return Operation(asked.kind, "run", asked.run, words.who, words.why or words.reason, msgspec.Raw(asked.data), at)
 
 
+def set_by_hand(queue: Queue, who: str, why: str) -> Operation:
+    return Operation("set", "queue", queue.name, who, why, msgspec.Raw(msgspec.json.encode(queue.limits())))
+
+
 class Operations(Protocol):
     """The part of a journal's port that is about operators."""
 
@@ -98,6 +103,10 @@ class Operations(Protocol):
         ...
 
     async def pauses(self) -> list[Pause]: ...
+
+    async def free_paused(self) -> int:
+        """Make due what a pause has parked that has ended meanwhile: parking and resuming may miss each other. Returns how many."""
+        ...
 
     async def attributes(self, numbers: Sequence[int]) -> dict[int, dict[str, str]]:
         """The attributes of runs, by the journal's numbers of them; those without have no entry."""

@@ -9,7 +9,7 @@ import msgspec
 
 from yaoki import runtime
 from yaoki.saga.attributes import Attributes
-from yaoki.saga.journal.operations import PAUSED_UNTIL, Operation, Pause, told
+from yaoki.saga.journal.operations import PAUSED_UNTIL, Operation, Pause, set_by_hand, told
 from yaoki.saga.journal.queues import QueueState
 from yaoki.saga.journal.queues.one_owner import Kept, Lane, Turns, said
 from yaoki.saga.queue import Due, Queue
@@ -88,17 +88,22 @@ class MemoryOperations:
         if len(left) == len(turns.pauses):
             return False
         turns.pauses = left
-        paused = {each.name for each in left if each.kind == "run"}
-        for no, header in self._headers.items():
-            lane = self._desk.lanes.get(no, ("", "", 0, ""))
-            about = {"run": header.id, "saga": header.saga, "queue": lane[1]}[kind]
-            if about == name and self._parked.get(no) == PAUSED_UNTIL and header.id not in paused:
-                self._parked[no] = self.now()
+        await self.free_paused()
         self._log(Operation("resume", kind, name, who, why))
         return True
 
     async def pauses(self) -> list[Pause]:
         return sorted(self._desk.turns.pauses, key=lambda each: (each.kind, each.name))
+
+    async def free_paused(self) -> int:
+        paused = {(each.kind, each.name) for each in self._desk.turns.pauses}
+        freed = 0
+        for no in [no for no, until in self._parked.items() if until == PAUSED_UNTIL]:
+            header, lane = self._headers[no], self._desk.lanes.get(no, ("", "default", 0, ""))
+            if not paused & {("run", header.id), ("saga", header.saga), ("queue", lane[1])}:
+                self._parked[no] = self.now()
+                freed += 1
+        return freed
 
     async def attributes(self, numbers: Sequence[int]) -> dict[int, dict[str, str]]:
         return {no: dict(self._desk.attributes[no]) for no in numbers if no in self._desk.attributes}
@@ -145,9 +150,13 @@ class MemoryOperations:
             if queue.name not in known or known[queue.name].declared != said(queue):
                 known[queue.name] = Kept(queue, declared=said(queue))
 
-    async def set_queue(self, queue: Queue) -> None:
+    async def limited(self) -> set[str]:
+        return {name for name, kept in self._desk.turns.queues.items() if kept.queue.is_limited}
+
+    async def set_queue(self, queue: Queue, *, who: str = "", why: str = "") -> None:
         known = self._desk.turns.queues.get(queue.name)
         self._desk.turns.queues[queue.name] = Kept(queue, known.tat if known else 0.0, known.declared if known else "", by_hand=True)
+        self._log(set_by_hand(queue, who, why))
 
     async def queue_states(self) -> list[QueueState]:
         turns, desk = self._desk.turns, self._desk

@@ -15,7 +15,7 @@ from yaoki.saga.journal.postgres.statements import NOW, REQUEST
 if TYPE_CHECKING:
     from yaoki.saga.journal.port import Ask
 
-_LOG = f"INSERT INTO yaoki.operation (at, action, kind, name, who, why, data) VALUES ({NOW}, $1, $2, $3, $4, $5, $6)"
+LOG = f"INSERT INTO yaoki.operation (at, action, kind, name, who, why, data) VALUES ({NOW}, $1, $2, $3, $4, $5, $6)"
 _READ = """
 SELECT action, kind, name, who, why, data, at, no FROM yaoki.operation
 WHERE $1 IN ('', kind) AND ($2 = '' OR name = $2) AND ($3::bigint = 0 OR no < $3::bigint) ORDER BY no DESC LIMIT $4"""
@@ -25,10 +25,9 @@ _RESUME = "DELETE FROM yaoki.pause WHERE kind = $1 AND name = $2 RETURNING kind"
 
 # What waits for its turn or for a time is kept by this; what is in memory is given back by whoever drives it.
 _PARK_RUN = f"UPDATE yaoki.run SET due_at = {PAUSED_UNTIL!r} WHERE id = $1 AND owner IS NULL AND finished_at = 0 AND due_at < {PAUSED_UNTIL!r}"
-_FREE_RUN = f"UPDATE yaoki.run SET due_at = {NOW} WHERE id = $1 AND owner IS NULL AND due_at = {PAUSED_UNTIL!r}"
-_FREE_LANES = f"""
-UPDATE yaoki.run SET due_at = {NOW} FROM yaoki.lane l
-WHERE CASE $1::text WHEN 'saga' THEN l.saga = $2 ELSE l.queue = $2 END AND run.lane = l.no AND run.owner IS NULL
+# A lane's gate says that neither its saga nor its queue is paused.
+_FREE = f"""
+UPDATE yaoki.run SET due_at = {NOW} FROM yaoki.lane l WHERE l.gate <> 2 AND run.lane = l.no AND run.owner IS NULL
     AND run.due_at = {PAUSED_UNTIL!r} AND NOT EXISTS (SELECT FROM yaoki.pause p WHERE p.kind = 'run' AND p.name = run.id)"""
 
 _ATTRIBUTES = "SELECT run, name, value FROM yaoki.attribute WHERE run = ANY($1) ORDER BY run, name"
@@ -52,13 +51,13 @@ class PostgresOperations:
         async def work(connection: Connection) -> None:
             async with connection.transaction():
                 await connection.executemany(REQUEST, [(each.run, each.kind, each.data, at) for each in asked])
-                await connection.executemany(_LOG, [_row(line) for each in asked if (line := told(each, at)) is not None])
+                await connection.executemany(LOG, [row_of(line) for each in asked if (line := told(each, at)) is not None])
 
         await self._side.run(work)
         await self.ring()
 
     async def log_operation(self, operation: Operation) -> None:
-        await self._side.execute(_LOG, *_row(operation))
+        await self._side.execute(LOG, *row_of(operation))
         await self.ring()
 
     async def operations(self, *, kind: str = "", name: str = "", before_no: int = 0, limit: int = 50) -> list[Operation]:
@@ -76,7 +75,7 @@ class PostgresOperations:
                 if await connection.fetchval(_PAUSE, kind, name, who, why) is None:
                     return False
                 await connection.execute(_PARK_RUN if kind == "run" else GATE_AGAIN, *([name] if kind == "run" else []))
-                await connection.execute(_LOG, *_row(Operation("pause", kind, name, who, why)))
+                await connection.execute(LOG, *row_of(Operation("pause", kind, name, who, why)))
                 return True
 
         return await self._and_ring(await self._side.run(work))
@@ -87,15 +86,16 @@ class PostgresOperations:
                 await connection.execute(ALONE)
                 if await connection.fetchval(_RESUME, kind, name) is None:
                     return False
-                if kind == "run":
-                    await connection.execute(_FREE_RUN, name)
-                else:
+                if kind != "run":
                     await connection.execute(GATE_AGAIN)
-                    await connection.execute(_FREE_LANES, kind, name)
-                await connection.execute(_LOG, *_row(Operation("resume", kind, name, who, why)))
+                await connection.execute(_FREE)
+                await connection.execute(LOG, *row_of(Operation("resume", kind, name, who, why)))
                 return True
 
         return await self._and_ring(await self._side.run(work))
+
+    async def free_paused(self) -> int:
+        return int((await self._side.execute(_FREE)).rpartition(" ")[2])
 
     async def _and_ring(self, changed: bool) -> bool:  # noqa: FBT001
         if changed:
@@ -115,5 +115,5 @@ class PostgresOperations:
         return [(row[0], row[1], row[2]) for row in await self._side.fetch(_BLOCKED)]
 
 
-def _row(line: Operation) -> tuple[str, str, str, str, str, bytes]:
+def row_of(line: Operation) -> tuple[str, str, str, str, str, bytes]:
     return line.action, line.kind, line.name, line.who, line.why, bytes(line.data)

@@ -16,13 +16,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LOG = "INSERT INTO operation (at, action, kind, name, who, why, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_FREE = {
-    "run": "UPDATE run SET wake_at = ? WHERE id = ? AND wake_at = ?",
-    "saga": "UPDATE run SET wake_at = ? WHERE saga = ? AND wake_at = ? AND id NOT IN (SELECT name FROM pause WHERE kind = 'run')",
-    "queue": "UPDATE run SET wake_at = ? WHERE lane IN (SELECT no FROM lane WHERE queue = ?) AND wake_at = ? "
-             "AND id NOT IN (SELECT name FROM pause WHERE kind = 'run')",
-}
+LOG = "INSERT INTO operation (at, action, kind, name, who, why, data) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_HELD = "id IN (SELECT name FROM pause WHERE kind = 'run') OR saga IN (SELECT name FROM pause WHERE kind = 'saga')"
+# Two, so that each goes by an index: plain runs, and those that wait in queues.
+_FREE = (
+    f"UPDATE run SET wake_at = ?1 WHERE wake_at > 0 AND lane = 0 AND wake_at = ?2 AND NOT ({_HELD})",
+    ("UPDATE run SET wake_at = ?1 WHERE wake_at > 0 AND lane > 0 AND wake_at = ?2 AND lane IN (SELECT no FROM lane WHERE queue NOT IN "
+     f"(SELECT name FROM pause WHERE kind = 'queue')) AND NOT ({_HELD})"),
+)
 
 
 class SqliteOperations:
@@ -35,12 +36,12 @@ class SqliteOperations:
         def work(connection: sqlite3.Connection) -> None:
             connection.executemany("INSERT INTO request (run, kind, data, at) VALUES (?, ?, ?, ?)",
                                    [(each.run, each.kind, each.data, at) for each in asked])
-            connection.executemany(_LOG, [_row(line, at) for each in asked if (line := told(each, at)) is not None])
+            connection.executemany(LOG, [row_of(line, at) for each in asked if (line := told(each, at)) is not None])
 
         await self._in_one(work)
 
     async def log_operation(self, operation: Operation) -> None:
-        await self._call(lambda c: c.execute(_LOG, _row(operation, runtime.unix_time())))
+        await self._call(lambda c: c.execute(LOG, row_of(operation, runtime.unix_time())))
 
     async def operations(self, *, kind: str = "", name: str = "", before_no: int = 0, limit: int = 50) -> list[Operation]:
         sql = ("SELECT action, kind, name, who, why, data, at, no FROM operation WHERE ? IN ('', kind) AND ? IN ('', name) "
@@ -58,7 +59,7 @@ class SqliteOperations:
             done = connection.execute("INSERT INTO pause (kind, name, at, who, why) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                                       (kind, name, now, who, why)).rowcount > 0
             if done:
-                connection.execute(_LOG, _row(Operation("pause", kind, name, who, why), now))
+                connection.execute(LOG, row_of(Operation("pause", kind, name, who, why), now))
             return done
 
         return await self._in_one(work)
@@ -69,8 +70,8 @@ class SqliteOperations:
         def work(connection: sqlite3.Connection) -> bool:
             done = connection.execute("DELETE FROM pause WHERE kind = ? AND name = ?", (kind, name)).rowcount > 0
             if done:
-                connection.execute(_FREE[kind], (now, name, PAUSED_UNTIL))
-                connection.execute(_LOG, _row(Operation("resume", kind, name, who, why), now))
+                _free(connection, now)
+                connection.execute(LOG, row_of(Operation("resume", kind, name, who, why), now))
             return done
 
         return await self._in_one(work)
@@ -78,6 +79,10 @@ class SqliteOperations:
     async def pauses(self) -> list[Pause]:
         sql = "SELECT kind, name, at, who, why FROM pause ORDER BY kind, name"
         return await self._call(lambda c: [Pause(*row) for row in c.execute(sql)])
+
+    async def free_paused(self) -> int:
+        now = runtime.unix_time()
+        return await self._call(lambda c: _free(c, now))
 
     async def attributes(self, numbers: Sequence[int]) -> dict[int, dict[str, str]]:
         sql = f"SELECT run, name, value FROM attribute WHERE run IN ({','.join('?' * len(numbers))}) ORDER BY run, name"
@@ -105,5 +110,9 @@ class SqliteOperations:
         return await self._call(job)
 
 
-def _row(line: Operation, at: float) -> tuple[object, ...]:
+def _free(connection: sqlite3.Connection, now: float) -> int:
+    return sum(connection.execute(sql, (now, PAUSED_UNTIL)).rowcount for sql in _FREE)
+
+
+def row_of(line: Operation, at: float) -> tuple[object, ...]:
     return line.at or at, line.action, line.kind, line.name, line.who, line.why, bytes(line.data)

@@ -43,8 +43,12 @@ class Queues(Protocol):
     async def declare(self, queues: Sequence[Queue]) -> None:
         """Say what the code says about these queues. Limits that a person has set stay until the code says something new."""
 
-    async def set_queue(self, queue: Queue) -> None:
-        """Set a queue's limits by hand, until the code says something new."""
+    async def set_queue(self, queue: Queue, *, who: str = "", why: str = "") -> None:
+        """Set a queue's limits by hand, until the code says something new. It is logged."""
+
+    async def limited(self) -> set[str]:
+        """The names of queues with limits. An owner that asks knows of all pauses and limits from now on."""
+        ...
 
     async def queue_states(self) -> list[QueueState]:
         """Every queue that was declared, is paused, or has runs waiting; by name."""

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from yaoki.saga.journal.operations import PAUSED_UNTIL
+from yaoki.saga.journal.operations import PAUSED_UNTIL, set_by_hand
+from yaoki.saga.journal.operations.postgres import LOG, row_of
 from yaoki.saga.journal.postgres.gates import ALONE, GATE_AGAIN
 from yaoki.saga.journal.postgres.link import Connection, Link
 from yaoki.saga.journal.postgres.statements import HEADER, NOW
@@ -135,12 +136,16 @@ class PostgresQueues:
         if said:
             await self._side.run(work)
 
-    async def set_queue(self, queue: Queue) -> None:
+    async def limited(self) -> set[str]:
+        return {row[0] for row in await self._side.fetch("SELECT DISTINCT queue FROM yaoki.lane WHERE gate = 1 UNION SELECT name FROM yaoki.queue")}
+
+    async def set_queue(self, queue: Queue, *, who: str = "", why: str = "") -> None:
         async def work(connection: Connection) -> None:
             async with connection.transaction():
                 await connection.execute(ALONE)
                 await connection.execute(_SET, queue.name, *queue.limits().values())
                 await connection.execute(GATE_AGAIN)
+                await connection.execute(LOG, *row_of(set_by_hand(queue, who, why)))
 
         await self._side.run(work)
 

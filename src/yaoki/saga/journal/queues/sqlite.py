@@ -10,7 +10,8 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from yaoki.saga.journal.operations import PAUSED_UNTIL, Pause
+from yaoki.saga.journal.operations import PAUSED_UNTIL, Pause, set_by_hand
+from yaoki.saga.journal.operations.sqlite import LOG, row_of
 from yaoki.saga.journal.port import NORMAL, NewRun
 from yaoki.saga.journal.queues import QueueState
 from yaoki.saga.journal.queues.one_owner import Kept, Lane, Turns, said
@@ -109,10 +110,17 @@ class SqliteQueues:
 
         await self._call(work)
 
-    async def set_queue(self, queue: Queue) -> None:
+    async def limited(self) -> set[str]:
+        await self._call(self._know_queues)
+        return {name for name, kept in self._turns.queues.items() if kept.queue.is_limited}
+
+    async def set_queue(self, queue: Queue, *, who: str = "", why: str = "") -> None:
+        now = self.now()
+
         def work(connection: sqlite3.Connection) -> None:
             row = connection.execute("SELECT tat, declared FROM queue WHERE name = ?", (queue.name,)).fetchone() or (0.0, "")
             connection.execute(_SAVE, (*_values(queue), *row, 1))
+            connection.execute(LOG, row_of(set_by_hand(queue, who, why), now))
 
         await self._call(work)
 
