@@ -114,9 +114,11 @@ class Deliverer:
         return waiting
 
     async def _cursor(self, part: int) -> int:
+        """The number of the next row to deliver. What was pruned before a sink was added cannot reach it any more."""
         rows = await self.ledger.store.fetch(
-            "SELECT next_seq FROM yaoki_ledger_cursor WHERE sink = ?1 AND part = ?2", self.sink.name, part)
-        return rows[0][0] if rows else 0
+            "SELECT coalesce(max(n), 0) FROM (SELECT next_seq AS n FROM yaoki_ledger_cursor WHERE sink = ?1 AND part = ?2 "
+            "UNION ALL SELECT next_seq FROM yaoki_ledger_pruned WHERE part = ?2) AS either", self.sink.name, part)
+        return int(rows[0][0])
 
     async def _batch(self, part: int, lease: Lease, done: Delivered) -> bool:
         """Deliver the next rows of a partition. False: none are left, or the sink is down."""

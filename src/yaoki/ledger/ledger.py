@@ -23,6 +23,7 @@ from yaoki.ledger.changes import Changes, beats, prepare
 from yaoki.ledger.epochs import Epoch, Row, verify_epoch
 from yaoki.ledger.leases import Lease, prove
 from yaoki.ledger.records import MAX_VERSION, Batch, Naming, is_beat
+from yaoki.ledger.retention import marks
 from yaoki.ledger.sealing import NEWEST_EPOCH, SEAL_ROWS, SELECT_EPOCH, epoch_of, seal_in, seal_mine
 from yaoki.ledger.store.port import Store, Tx
 from yaoki.ledger.store.sqlite import SqliteStore
@@ -148,7 +149,11 @@ class Ledger:
                     at: float | None = None) -> S | None:
         """What the changes of `key`, up to a version or a time, add up to: `fold(state, change)` over each."""
         state: S | None = None
-        for each in await self.history(key, last=version):
+        versions = await self.history(key, last=version)
+        if versions and versions[0].version > 1:
+            raise LedgerError(f"{key} is kept from version {versions[0].version} on: earlier ones were pruned",
+                              do="keep a version that sums up those before it, and fold from there by `history`")
+        for each in versions:
             if at is None or each.written_at <= at:
                 state = fold(state, each.value())
         return state
@@ -237,8 +242,9 @@ class Ledger:
 
     async def sealed(self, *, parts: Sequence[int] | None = None) -> AsyncIterator[Batch]:
         """Every sealed version that is neither a beat nor erased, with the time at which it was sealed: what sinks should hold."""
+        pruned = await marks(self.store)
         for part in range(self.partitions) if parts is None else parts:
-            first, since = 0, (0, 0)
+            first, since = (pruned[part].epoch + 1, pruned[part].until) if part in pruned else (0, (0, 0))
             while found := await self.epochs(part, first=first, limit=100):
                 for epoch in found:
                     if epoch.rows:
@@ -256,14 +262,20 @@ class Ledger:
         return found
 
     async def verify(self) -> list[str]:
-        """What does not fit the sealed hashes, as sentences; empty: nothing sealed was changed, added or removed."""
+        """What does not fit the sealed hashes, as sentences; empty: nothing sealed was changed, added or removed.
+
+        Of what was pruned the epochs are checked; their rows are gone.
+        """
         faults = []
+        pruned = await marks(self.store)
         for part in range(self.partitions):
             previous: Epoch | None = None
+            gone = pruned[part].epoch if part in pruned else -1
             while found := await self.epochs(part, first=previous.epoch + 1 if previous else 0, limit=100):
                 for epoch in found:
                     since = previous.until if previous else (0, 0)
-                    fault = verify_epoch(epoch, previous, await self.store.between(part, since, epoch.until, content=False))
+                    rows = await self.store.between(part, since, epoch.until, content=False) if epoch.epoch > gone else None
+                    fault = verify_epoch(epoch, previous, rows)
                     faults += [f"partition {part}, epoch {epoch.epoch}: {fault}"] if fault else []
                     previous = epoch
         return faults

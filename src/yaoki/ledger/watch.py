@@ -249,7 +249,9 @@ class Watch:
 
     async def _found(self) -> AsyncIterator[Batch]:
         async for batch in self.sink.listing():
-            kept = batch.select([at for at, key in enumerate(batch.keys) if not is_beat(key)])
+            forgotten = await self.source.forgotten(list(zip(batch.keys, batch.versions, strict=True)))
+            kept = batch.select([at for at, key in enumerate(batch.keys)
+                                 if not is_beat(key) and not (forgotten and (key, batch.versions[at]) in forgotten)])
             yield kept.without_digests() if self.by_name_only else kept
 
     async def _read(self, read: Callable[[Sequence[Naming]], object], names: Sequence[Naming]) -> list[Record]:

@@ -79,19 +79,19 @@ async def test_tampering_and_removal_show_and_erasure_does_not(client: Any) -> N
 
 async def test_a_sealer_that_dies_at_any_call_leaves_nothing_twice_and_nothing_out(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async with DynamoLedger(client, "points", partitions=1) as ledger:
-        call, calls = ledger.tables.call, 0
+        call, calls, dies_at, before = ledger.tables.call, 0, 0, True
 
         async def fragile(operation: str, **arguments: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls == dies_at and not afterwards:
+            if calls == dies_at and before:
                 raise KeyboardInterrupt
             answer = await call(operation, **arguments)
             if calls == dies_at:
                 raise KeyboardInterrupt  # done, and nobody was told
             return answer
 
-        for dies_at, afterwards in itertools.product(range(1, 8), (False, True)):
+        for dies_at, before in itertools.product(range(1, 8), (True, False)):  # noqa: B007  the closure reads them
             await ledger.append("a", dies_at)
             await ledger.append("b", dies_at)
             calls = 0

@@ -263,6 +263,9 @@ class DynamoSource:
     async def known(self) -> Tally | None:
         return None
 
+    async def forgotten(self, names: Sequence[Naming]) -> set[Naming]:  # noqa: ARG002
+        return set()  # nothing is ever forgotten here
+
     async def read(self, names: Sequence[Naming]) -> list[Record]:
         return await self.shadow.read(names)
 

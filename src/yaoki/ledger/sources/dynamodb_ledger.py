@@ -81,6 +81,9 @@ class DynamoLedgerSource:
         """Erased items would have to be taken out of the sums: the rows say it."""
         return None
 
+    async def forgotten(self, names: Sequence[Naming]) -> set[Naming]:  # noqa: ARG002
+        return set()  # nothing is ever forgotten here
+
     async def read(self, names: Sequence[Naming]) -> list[Record]:
         return [Record(each.key, each.version, content_digest(each.content), each.written_at)
                 for each in await self._versions(names) if each.content is not None]

@@ -9,6 +9,7 @@ from yaoki.ledger.fingerprint import content_digest
 from yaoki.ledger.ledger import Ledger
 from yaoki.ledger.notes import load_note
 from yaoki.ledger.records import Batch, Naming, Record, is_beat
+from yaoki.ledger.retention import marks
 from yaoki.ledger.sinks.port import Sink
 from yaoki.ledger.sketch import Tally
 from yaoki.ledger.sources.port import Lane
@@ -84,8 +85,8 @@ class LedgerSource:
         return found
 
     async def known(self) -> Tally | None:
-        if await load_note(self.ledger.store, "erased"):
-            return None  # sealed sums still count what was erased
+        if await load_note(self.ledger.store, "erased") or await marks(self.ledger.store):
+            return None  # sealed sums still count what was erased or pruned
         total = Tally()
         for part in range(self.ledger.partitions):
             first = 0
@@ -97,6 +98,14 @@ class LedgerSource:
                         total += epoch.tally()
                 first = epochs[-1].epoch + 1
         return total
+
+    async def forgotten(self, names: Sequence[Naming]) -> set[Naming]:
+        if not await marks(self.ledger.store):
+            return set()
+        kept = await self.ledger.store.lowest([key for key, _ in names])
+        nothing = 1, 0  # a key that never was: all of it is extra
+        return {(key, version) for key, version in names
+                if version < kept.get(key, nothing)[0] and 1 <= version <= kept.get(key, nothing)[1]}
 
     async def read(self, names: Sequence[Naming]) -> list[Record]:
         found = []

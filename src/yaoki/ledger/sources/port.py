@@ -70,6 +70,10 @@ class Source(Protocol):
         """What `expected` adds up to, if that is known without reading it."""
         ...
 
+    async def forgotten(self, names: Sequence[Naming]) -> set[Naming]:
+        """Those that were written once and are not known here any more: a sink that still has them is right to."""
+        ...
+
     async def read(self, names: Sequence[Naming]) -> list[Record]:
         """What was written under these names, read just now."""
         ...

@@ -84,3 +84,14 @@ class Store(Protocol):
     async def prepare_days(self, days: int) -> None:
         """Make room for rows of the next `days` days, where the database is divided by time."""
         ...
+
+    async def remove(self, until: Mapping[int, Position]) -> list[str]:
+        """Remove the rows of each partition up to a position; they are marked in `yaoki_ledger_pruned`.
+
+        Returns what could not be removed yet, as sentences.
+        """
+        ...
+
+    async def lowest(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """(lowest version that is still there, newest version) of each of these keys that has any, or had."""
+        ...

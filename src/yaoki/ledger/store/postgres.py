@@ -26,6 +26,7 @@ import asyncpg
 from yaoki.errors import LedgerError, UsageError
 from yaoki.ledger.changes import Changes
 from yaoki.ledger.epochs import Position, Row, Stretch
+from yaoki.ledger.store.days import prepare_days, remove_days
 from yaoki.ledger.store.port import SqlRow
 from yaoki.ledger.store.schema import statements
 from yaoki.ledger.store.sqlite import conflict
@@ -84,6 +85,9 @@ HELD = """SELECT coalesce(extract(epoch FROM clock_timestamp() - min(first.writt
     CROSS JOIN LATERAL (SELECT written_at FROM yaoki_ledger_version v
         WHERE v.part = part.part AND eff_xid >= pg_snapshot_xmin(pg_current_snapshot())::text::bigint
         ORDER BY eff_xid, pos LIMIT 1) AS first"""
+
+LOWEST = """SELECT key, coalesce((SELECT min(version) FROM yaoki_ledger_version v WHERE v.key = h.key), version + 1), version
+    FROM yaoki_ledger_head h WHERE key = ANY($1::text[])"""
 
 HOLDER = """SELECT format('process %s (%s), open for %s s: %s', pid, datname,
         round(extract(epoch FROM clock_timestamp() - xact_start)), left(query, 200))
@@ -228,21 +232,13 @@ class PostgresStore:
         return (seconds, await self._open().fetchval(HOLDER) or "") if seconds else (0.0, "")
 
     async def prepare_days(self, days: int) -> None:
-        for ahead in range(days):
-            day, following = await self._open().fetchrow(
-                "SELECT d::text, (d + 1)::text FROM (SELECT current_date + $1::int AS d) AS t", ahead)
-            name = "yaoki_ledger_version_" + day.replace("-", "")
-            if await self._open().fetchval("SELECT to_regclass($1)", name) is None:
-                await self._make_day(name, day, following)
+        await prepare_days(self._open(), days)
 
-    async def _make_day(self, name: str, day: str, following: str) -> None:
-        try:
-            await self._open().execute(
-                f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF yaoki_ledger_version "
-                f"FOR VALUES FROM ('{day}') TO ('{following}')")
-        except asyncpg.CheckViolationError:
-            # Rows of that day are in the default partition already: they stay there, and the next days get their own.
-            return
+    async def remove(self, until: Mapping[int, Position]) -> list[str]:
+        return await remove_days(self._open(), until)
+
+    async def lowest(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        return {key: (low, high) for key, low, high in await self.fetch(LOWEST, list(set(keys)))}
 
     def _open(self) -> Any:
         if self._pool is None:

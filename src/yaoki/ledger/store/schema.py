@@ -1,4 +1,4 @@
-"""The ledger's tables. Rows of `yaoki_ledger_version` are never changed (except to erase their content) nor deleted."""
+"""The ledger's tables. Rows of `yaoki_ledger_version` are changed only to erase their content, and go only when they are pruned."""
 
 from __future__ import annotations
 
@@ -31,6 +31,9 @@ CREATE TABLE IF NOT EXISTS yaoki_ledger_finding (
     id TEXT PRIMARY KEY, sink TEXT NOT NULL, state TEXT NOT NULL, opened_at {float} NOT NULL, body TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS yaoki_ledger_finding_open ON yaoki_ledger_finding (sink, state);
 CREATE TABLE IF NOT EXISTS yaoki_ledger_note (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS yaoki_ledger_pruned (
+    part INTEGER PRIMARY KEY, epoch BIGINT NOT NULL, next_seq BIGINT NOT NULL, until_xid BIGINT NOT NULL,
+    until_pos BIGINT NOT NULL, at {float} NOT NULL);
 """
 
 SQLITE = """
@@ -41,7 +44,8 @@ CREATE TABLE IF NOT EXISTS yaoki_ledger_version (
     traceparent TEXT NOT NULL, UNIQUE (key, version));
 CREATE INDEX IF NOT EXISTS yaoki_ledger_version_part ON yaoki_ledger_version (part, pos);
 CREATE TRIGGER IF NOT EXISTS yaoki_ledger_no_delete BEFORE DELETE ON yaoki_ledger_version
-    BEGIN SELECT RAISE(ABORT, 'a ledger is append-only: its rows are never deleted'); END;
+    WHEN NOT EXISTS (SELECT 1 FROM yaoki_ledger_pruned p WHERE p.part = OLD.part AND OLD.pos <= p.until_pos)
+    BEGIN SELECT RAISE(ABORT, 'a ledger is append-only: its rows are deleted only when they were sealed, and pruned'); END;
 CREATE TRIGGER IF NOT EXISTS yaoki_ledger_no_update BEFORE UPDATE ON yaoki_ledger_version
     WHEN NEW.content IS NOT NULL OR NEW.key IS NOT OLD.key OR NEW.version IS NOT OLD.version
         OR NEW.commitment IS NOT OLD.commitment OR NEW.pos IS NOT OLD.pos OR NEW.part IS NOT OLD.part
@@ -65,6 +69,8 @@ CREATE OR REPLACE FUNCTION yaoki_ledger_keep() RETURNS trigger LANGUAGE plpgsql 
 BEGIN
     IF TG_OP = 'UPDATE' AND NEW.content IS NULL AND NEW.key = OLD.key AND NEW.version = OLD.version
         AND NEW.commitment = OLD.commitment AND NEW.pos = OLD.pos AND NEW.part = OLD.part THEN RETURN NEW; END IF;
+    IF TG_OP = 'DELETE' AND EXISTS (SELECT 1 FROM yaoki_ledger_pruned p
+        WHERE p.part = OLD.part AND (OLD.eff_xid, OLD.pos) <= (p.until_xid, p.until_pos)) THEN RETURN OLD; END IF;
     RAISE EXCEPTION 'a ledger is append-only: its rows change only when their content is erased';
 END $body$;
 CREATE OR REPLACE TRIGGER yaoki_ledger_keep BEFORE UPDATE OR DELETE ON yaoki_ledger_version

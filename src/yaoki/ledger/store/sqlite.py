@@ -45,6 +45,15 @@ VERSIONS = """SELECT key, version, content, schema, written_at, traceparent FROM
     WHERE key = ?1 AND version >= ?2 AND version <= ?3 ORDER BY version"""
 
 
+REMOVE = """DELETE FROM yaoki_ledger_version WHERE pos IN (
+    SELECT pos FROM yaoki_ledger_version WHERE part = ?1 AND pos <= ?2 ORDER BY pos LIMIT ?3) RETURNING 1"""
+REMOVED_AT_ONCE = 2000
+"""Rows deleted in one transaction: writers wait for some milliseconds only."""
+
+LOWEST = """SELECT key, coalesce((SELECT min(version) FROM yaoki_ledger_version v WHERE v.key = h.key), version + 1), version
+    FROM yaoki_ledger_head h WHERE key IN (SELECT value FROM json_each(?1))"""
+
+
 class SqliteTx:
     """Statements inside a transaction of one connection."""
 
@@ -182,6 +191,17 @@ class SqliteStore:
 
     async def prepare_days(self, days: int) -> None:
         """One file is not divided by time."""
+
+    async def remove(self, until: Mapping[int, Position]) -> list[str]:
+        for part, (_, pos) in until.items():
+            removed = REMOVED_AT_ONCE
+            while removed == REMOVED_AT_ONCE:
+                async with self.transaction() as tx:
+                    removed = len(await tx.fetch(REMOVE, part, pos, REMOVED_AT_ONCE))
+        return []
+
+    async def lowest(self, keys: Sequence[str]) -> dict[str, tuple[int, int]]:
+        return {key: (low, high) for key, low, high in await self.fetch(LOWEST, msgspec.json.encode(list(set(keys))).decode())}
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
