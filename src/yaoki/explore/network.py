@@ -74,9 +74,10 @@ class Host:
     Args:
         app: an ASGI app, a WSGI app, or a function from `Request` to `Reply` (or to anything JSON-able).
         make: makes the app, at the start and after each restart.
+        lifespan: does its server run an ASGI app's start-up?
     """
 
-    def __init__(self, world: World, name: str, app: Any = None, make: Callable[[], Any] | None = None) -> None:
+    def __init__(self, world: World, name: str, app: Any = None, make: Callable[[], Any] | None = None, *, lifespan: bool = True) -> None:
         if (app is None) == (make is None):
             raise ConfigError(f"host {name!r} needs an app or a function that makes one", do="world.host(name, app), or make=...")
         self.world = world
@@ -85,14 +86,15 @@ class Host:
         self.app = app if make is None else make()
         self.kind = kind_of(self.app)
         self._log = hashlib.blake2b(digest_size=16)
-        self._started = False
+        self._lifespan = lifespan
+        self._started = not lifespan
         self._state: dict[str, Any] = {}
 
     def lose_memory(self) -> None:
         """Restart: what the app kept in memory is gone, if it can be made again."""
         if self._make is not None:
             self.app = self._make()
-            self._started = False
+            self._started = not self._lifespan
 
     def digest(self) -> Any:
         """A deterministic service is what its requests made of it."""

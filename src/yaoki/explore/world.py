@@ -69,16 +69,17 @@ class World(Points):
 
     # ── services by host name ──
 
-    def host(self, name: str, app: Any = None, *, make: Callable[[], Any] | None = None) -> Any:
+    def host(self, name: str, app: Any = None, *, make: Callable[[], Any] | None = None, lifespan: bool = True) -> Any:
         """Put a service on the network: an ASGI app, a WSGI app, or a function from `Request` to `Reply`.
 
         Args:
             name: its host name, as in `http://name/...`.
             make: makes the app; called again when the service restarts, which loses what it kept in memory.
+            lifespan: is an ASGI app's start-up run? False where its server leaves it out, as uvicorn does with `lifespan="off"`.
         """
         from yaoki.explore.network import Host  # noqa: PLC0415  a universe without HTTP does not need it
 
-        host = self.services[name] = Host(self, name, app, make)
+        host = self.services[name] = Host(self, name, app, make, lifespan=lifespan)
         return host
 
     def partition(self, *names: str, for_s: float | None = None) -> None:
