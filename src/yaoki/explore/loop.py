@@ -176,22 +176,22 @@ def _nothing(*_args: object, **_kwargs: object) -> str:
 
 
 def _close(coro: Any) -> None:
-    """Close a coroutine and what it awaits, innermost first.
+    """Close a coroutine, after what it awaits.
 
     From outside, a `finally` that awaits answers with "ignored GeneratorExit", and whoever awaits it is ended by that error, without
-    it. So each is closed for itself, and again while there are such.
+    it. So each is closed for itself, from the inside, and again while it awaits something new.
     """
     for _ in range(20):
-        chain = [coro]
-        while isinstance(inner := getattr(chain[-1], "cr_await", None), CoroutineType):
-            chain.append(inner)
-        for each in reversed(chain):
-            try:
-                each.close()
-            except BaseException:  # noqa: S110  the process is dead: what its clean-up raises concerns nobody
-                pass
-        if getattr(coro, "cr_frame", None) is None:
-            return
+        inner = getattr(coro, "cr_await", None)
+        if isinstance(inner, CoroutineType):
+            _close(inner)
+        try:
+            coro.close()
+        except RuntimeError:
+            continue
+        except BaseException:  # noqa: S110  the process is dead: what its clean-up raises concerns nobody
+            pass
+        return
 
 
 __all__ = ["IDLE_LIMIT", "SPIN_LIMIT", "START_S", "DeadlockError", "EscapeError", "LivelockError", "VirtualLoop"]

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from yaoki import effect as effects
 from yaoki import runtime
 from yaoki.chaos.faults import At
 from yaoki.errors import BrokerError, StoreError
@@ -110,6 +111,7 @@ class SimMailStore(SqliteStore):
 
     async def _flush(self) -> None:
         """As the real one, with the lock that a power cut frees."""
+        effects.current.set(None)  # what is written together belongs to several effects, and to none of them alone
         try:
             while self._writes or self._appends:
                 async with self._box.locked(self):
@@ -129,7 +131,7 @@ class SimMailStore(SqliteStore):
             return sql.commit(self._box.connection, [each for each, _ in appends], [work for work, _ in writes])
 
         try:
-            outcomes = await self._at_point("&".join(dict.fromkeys(labels)), write)
+            outcomes = await self._at_point(min(labels, default=""), write)
         except Exception as error:
             outcomes = [error] * len(futures)
         for future, outcome in zip(futures, outcomes, strict=True):
