@@ -92,6 +92,23 @@ def running_postgres(folder: Path | None = None, *, settings: str = "") -> Itera
         shutil.rmtree(parent, ignore_errors=True)
 
 
+class PostgresStandby(PostgresServer):
+    """A streaming replica of a server, until it is promoted."""
+
+    def __init__(self, primary: PostgresServer, folder: Path) -> None:
+        self._exec, self._made, self._names = primary._exec, primary._made, primary._names
+        self.folder = folder
+        self.port = free_port()
+        self._settings = primary._settings.replace(f"-p {primary.port} ", f"-p {self.port} ")
+        self._exec("pg_basebackup", ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "-D", str(folder), "-R", "-X", "stream",
+                                     "-c", "fast"), bin_path=self._made.bin_path, user=self._made.system_user, timeout=90)
+        self.start()
+
+    def promote(self) -> None:
+        """It becomes a primary; returns when it takes writes."""
+        self._ctl("promote", "-w", "-t", "60")
+
+
 class PgBouncer:
     """PgBouncer in transaction mode before a server; the Debian package `pgbouncer`, which the project does not install by itself."""
 

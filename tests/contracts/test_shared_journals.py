@@ -238,7 +238,8 @@ def test_the_simulated_shared_journal_answers_as_the_server_does(url: str, drawn
 
 
 @pytest.mark.long
-@settings(bounded, max_examples=400, derandomize=False)
+@pytest.mark.timeout(1200)
+@settings(bounded, max_examples=300, derandomize=False)
 @given(drawn=st.lists(steps, min_size=10, max_size=80))
 def test_and_does_so_for_longer(url: str, drawn: list[tuple[Any, ...]]):
     asyncio.run(both(url, drawn))

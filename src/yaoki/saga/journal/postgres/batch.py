@@ -74,7 +74,7 @@ SELECT created.no, created.id, settled.past FROM fence LEFT JOIN created ON true
 @cache
 def statement_of(parts: tuple[str, ...], *, named: bool) -> str:
     """The statement of a batch that has these parts. `named`: may a run of the past have the id of one that is created?"""
-    numbers = count(3)  # $1 is the worker, $2 the batch's number
+    numbers = count(4)  # $1 is the worker, $2 the batch's number, $3 the last claim's
 
     def numbered(part: str) -> str:
         first, *others = PARTS[part].split("?")
@@ -143,7 +143,7 @@ class Batch:
             self.let_go.append(entry.run)
 
     def prepared(self, lanes: dict[Lane, int]) -> tuple[str, list[Any]]:
-        """The statement, and its parameters from $3 on. `lanes`: the numbers of all lanes that it needs."""
+        """The statement, and its parameters from $4 on. `lanes`: the numbers of all lanes that it needs."""
         columns = {"records": _sent(self._records) if self._records[0] else [], "changed": _columns(self._changed.values()),
                    "parked": _columns(self._parked.values())}
         if runs := self.created:

@@ -77,9 +77,9 @@ class Target(msgspec.Struct, frozen=True):
 
     @property
     def shown(self) -> str:
-        """The address without a password."""
+        """The address without a password; of several hosts all."""
         parts = urlsplit(self.dsn)
-        return f"{parts.hostname or ''}:{parts.port or 5432}{parts.path}"
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def is_lost(error: BaseException) -> bool:

@@ -23,11 +23,13 @@ HEADER = ("no, id, saga, graph, state, input, result, reason, traceparent, creat
 _FENCE = f"""
 WITH fence AS (
     UPDATE yaoki.worker SET {{counter}} = $2, lease_until = {NOW} + lease_s
-    WHERE no = $1 AND {{counter}} = $2 - 1 AND state IN ('alive', 'draining') RETURNING no
+    WHERE no = $1 AND {{also}}{{counter}} = $2 - 1 AND state IN ('alive', 'draining') RETURNING no
 )"""
 
-BATCH_FENCE = _FENCE.format(counter="batch")  # and the parts in `batch.py`
-CLAIM_FENCE = _FENCE.format(counter="claim")
+# A batch also knows which claim was acknowledged last ($3). A standby that became the server without having got it has lost it, and
+# with it what this worker believes to own.
+BATCH_FENCE = _FENCE.format(counter="batch", also="claim >= $3 AND ")  # and the parts in `batch.py`
+CLAIM_FENCE = _FENCE.format(counter="claim", also="")
 # The same for one run inside a step's own transaction, at its end. The run's row is always touched: whoever reads back after a
 # broken connection waits for it, and so for the end of the transaction.
 ALIVE = "SELECT no FROM yaoki.worker WHERE no = $1 AND state IN ('alive', 'draining') FOR SHARE"
@@ -57,7 +59,7 @@ LANES = "SELECT no, saga, graph, queue, priority, tenant FROM yaoki.lane"
 # A lane at a time, urgent ones first, tenants in turn (among equals a lane gives its share of $3, or $6 if that is more), each by one
 # range of `run_waiting`:
 # what is not due yet, or is not for this worker, is never looked at, however much of it there is.
-CLAIM = f"""{_FENCE.format(counter="claim")}, lanes AS (
+CLAIM = f"""{CLAIM_FENCE}, lanes AS (
     SELECT l.no, count(*) OVER (PARTITION BY l.priority) AS peers FROM yaoki.lane l, fence
     WHERE l.gate = 0 AND ($4::text[] IS NULL OR l.graph = ANY($4)) AND ($5::text[] IS NULL OR l.queue = ANY($5))
     ORDER BY l.priority, random()
@@ -74,7 +76,7 @@ CLAIM = f"""{_FENCE.format(counter="claim")}, lanes AS (
 )
 SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
 
-CLAIM_ONE = f"""{_FENCE.format(counter="claim")}, claimed AS (
+CLAIM_ONE = f"""{CLAIM_FENCE}, claimed AS (
     UPDATE yaoki.run SET owner = $1, claim = $2, fence = run.fence + 1, due_at = least(due_at, {NOW}) FROM fence
     WHERE run.id = $3 AND run.finished_at = 0 AND (run.owner IS NULL OR run.owner = $1)
     RETURNING {", ".join(f"run.{each.strip()}" for each in HEADER.split(","))}, run.lane
@@ -82,7 +84,7 @@ CLAIM_ONE = f"""{_FENCE.format(counter="claim")}, claimed AS (
 SELECT fence.no AS fenced, claimed.* FROM fence LEFT JOIN claimed ON true"""
 
 CLAIMED = f"SELECT {HEADER}, lane FROM yaoki.run WHERE owner = $1 AND claim = $2 AND finished_at = 0"
-RELEASE = f"""{_FENCE.format(counter="claim")}, freed AS (
+RELEASE = f"""{CLAIM_FENCE}, freed AS (
     UPDATE yaoki.run SET owner = NULL FROM fence WHERE run.no = ANY($3::bigint[]) AND run.owner = $1
 ) SELECT no FROM fence"""
 # The newest of a saga's graphs is the one that a program opened last.

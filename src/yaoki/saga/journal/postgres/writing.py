@@ -30,6 +30,7 @@ class Writing(Standing):
     _writer: Link
     _group: GroupCommit
     _batch: int
+    _claim: int
     _lanes: dict[Lane, int]
     _queue_of: dict[int, str]  # by the lane's number
     _held: set[int]  # what this incarnation owns, as far as it knows
@@ -56,9 +57,9 @@ class Writing(Standing):
             nonlocal sent_at
             sent_at = runtime.monotonic()
             if asks:
-                rows = await send_asking(connection, statement, [incarnation, number, *values], asks)
+                rows = await send_asking(connection, statement, [incarnation, number, self._claim, *values], asks)
             else:
-                rows = await connection.fetch(statement, incarnation, number, *values)
+                rows = await connection.fetch(statement, incarnation, number, self._claim, *values)
             return rows or await self._sent_before(connection, number)
 
         rows = await self._writer.run(send)
