@@ -13,7 +13,7 @@
     ├── JournalError         the store of runs cannot be used, and nothing was acknowledged
     │   ├── JournalLockedError · JournalForeignError · FencedError
     ├── RunError             how a run ended, for the one who waits for its result
-    │   ├── RunUndoneError · RunBlockedError · RunConflictError · RunNotFoundError · TooLateError · AnswerConflictError
+    │   ├── RunUndoneError · RunBlockedError · RunConflictError · RunNotFoundError · TooLateError · AnswerConflictError · InnerStepError
     ├── MessagesError        messages cannot be stored, sent or read
     │   ├── StoreError · BrokerError · NewerVersionError · NoReplyError
     └── LedgerError          the ledger or its audit cannot do this
@@ -240,6 +240,20 @@ class KeyReusedError(UsageError, ValueError):
     why = "A key stands for one request; answering another request with the first one's answer would be a lie."
 
 
+class ForkedError(UsageError):
+    """A handle is used in a process that was forked from the one that opened it. `parent` is that one's process id."""
+
+    code = "YK-2012"
+    why = "A forked process has none of its parent's threads, and shares its files and connections with it; both would break."
+
+
+class ForkError(UsageError):
+    """A run cannot be forked there: it is not known, or nothing is left of what it would begin with."""
+
+    code = "YK-2013"
+    why = "A fork begins with another run's finished steps, so their effects must still exist."
+
+
 class TokenError(UsageError, ValueError):
     """A token is not one that this journal's sagas have handed out, or was changed on its way."""
 
@@ -306,6 +320,13 @@ class RunConflictError(RunError, ValueError):
 
     code = "YK-4003"
     why = "The id of a run is its idempotency key: the same id is the same run."
+
+
+class InnerStepError(RunError):
+    """An inner step of a flow failed for good. `step` names it, `error` and `reason` say how; what it may have done is undone."""
+
+    code = "YK-4005"
+    why = "A flow may go on in another way when one of its inner steps has failed."
 
 
 class RunNotFoundError(RunError, LookupError):
@@ -394,6 +415,13 @@ class VersionConflictError(LedgerError):
     code = "YK-6001"
     why = "The change was made for a version that is not the newest any more, so it was not written."
     happened = False
+
+
+class SchemaError(LedgerError):
+    """A content has a shape that this program cannot read. `key`, `version` and `schema` say which."""
+
+    code = "YK-6005"
+    why = "It was written by a newer program, or its up-cast is missing or fails; a content is refused rather than guessed at."
 
 
 class ContentConflictError(LedgerError):

@@ -14,7 +14,9 @@ from yaoki.ledger.findings import Book, Finding
 from yaoki.ledger.ledger import Ledger, LedgerTx, Version
 from yaoki.ledger.records import Batch, Record
 from yaoki.ledger.repair import Repair, repair
+from yaoki.ledger.retention import Pruned, prune
 from yaoki.ledger.rules import Rules
+from yaoki.ledger.schemas import Schemas
 from yaoki.ledger.service import Keeper
 from yaoki.ledger.sketch import Sketch, Tally
 from yaoki.ledger.verdicts import Beat, Look, Verdict, judge
@@ -22,5 +24,6 @@ from yaoki.ledger.watch import Watch
 
 __all__ = [
     "Auditor", "Batch", "Beat", "Book", "Delivered", "Deliverer", "Finding", "Keeper", "Ledger", "LedgerTx", "Look",
-    "Record", "Repair", "Rules", "Sketch", "Tally", "Verdict", "Version", "Watch", "judge", "repair",
+    "Pruned", "Record", "Repair", "Rules", "Schemas", "Sketch", "Tally", "Verdict", "Version", "Watch", "judge", "prune",
+    "repair",
 ]

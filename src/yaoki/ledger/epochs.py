@@ -55,6 +55,10 @@ class Row(msgspec.Struct, frozen=True, gc=False):
     content: bytes | None = None
     schema: int = 0
 
+    @property
+    def is_beat(self) -> bool:
+        return is_beat(self.key)
+
 
 class Stretch(msgspec.Struct, frozen=True, gc=False):
     """Rows that follow each other in one partition, in commit order, as columns of equal length.

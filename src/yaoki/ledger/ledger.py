@@ -24,6 +24,7 @@ from yaoki.ledger.epochs import Epoch, Row, verify_epoch
 from yaoki.ledger.leases import Lease, prove
 from yaoki.ledger.records import MAX_VERSION, Batch, Naming, is_beat
 from yaoki.ledger.retention import marks
+from yaoki.ledger.schemas import Schemas
 from yaoki.ledger.sealing import NEWEST_EPOCH, SEAL_ROWS, SELECT_EPOCH, epoch_of, seal_in, seal_mine
 from yaoki.ledger.store.port import Store, Tx
 from yaoki.ledger.store.sqlite import SqliteStore
@@ -31,7 +32,10 @@ from yaoki.ledger.store.sqlite import SqliteStore
 S = TypeVar("S")
 
 class Version(msgspec.Struct, frozen=True):
-    """One version of one key. `content` is None once it was erased; `written_at` is seconds since 1970."""
+    """One version of one key. `content` is None once it was erased; `written_at` is seconds since 1970.
+
+    `schemas`: the ledger's, by which `value` reads the content.
+    """
 
     key: str
     version: int
@@ -39,11 +43,19 @@ class Version(msgspec.Struct, frozen=True):
     schema: int
     written_at: float
     traceparent: str = ""
+    schemas: Schemas | None = None
 
     def value(self) -> Any:
-        """The content read as JSON."""
+        """The content, up-cast to today's schema where the ledger has schemas; else read as JSON.
+
+        Raises:
+            LedgerError: it was erased.
+            SchemaError: this program cannot read its schema.
+        """
         if self.content is None:
             raise LedgerError(f"{self.key} version {self.version} was erased", do="only its existence is left, by law")
+        if self.schemas is not None:
+            return self.schemas.read(self.key, self.version, self.content, self.schema)
         return msgspec.json.decode(self.content)
 
 
@@ -54,13 +66,13 @@ class LedgerTx:
         self._ledger = ledger
         self.sql = tx
 
-    async def append(self, key: str, change: Any, *, expect: int | None = None, schema: int = 0) -> int:
+    async def append(self, key: str, change: Any, *, expect: int | None = None, schema: int | None = None) -> int:
         """Write the next version of `key` and return its number, from 1.
 
         Args:
             change: the content: bytes, or anything that msgspec turns into JSON.
             expect: the version that this change was made for, 0 for a key that has none yet.
-            schema: the number of the content's schema, for its readers.
+            schema: the number of the content's schema; None: the newest of the ledger's schemas, or 0.
 
         Raises:
             VersionConflictError: somebody else wrote a version first; nothing was written.
@@ -68,7 +80,7 @@ class LedgerTx:
         (version,) = await self.sql.append(self._ledger.prepare([(key, change)], expect=expect, schema=schema))
         return version
 
-    async def append_many(self, changes: Sequence[tuple[str, Any]], *, schema: int = 0) -> list[int]:
+    async def append_many(self, changes: Sequence[tuple[str, Any]], *, schema: int | None = None) -> list[int]:
         """Write many changes in one go, in this order; a key may come up more than once. Returns their versions."""
         prepared = self._ledger.prepare(changes, schema=schema)
         return [version for piece in prepared.pieces() if len(piece) for version in await self.sql.append(piece)]
@@ -80,13 +92,15 @@ class Ledger:
     Args:
         url: `sqlite:///PATH`, `sqlite://` (in memory), `postgresql://...`, or a store of your own.
         partitions: how many streams of numbers it has; fixed when the ledger is made.
+        schemas: how its contents are read, whatever shape they were written in; None: as plain JSON.
     """
 
-    def __init__(self, url: str | Store, *, partitions: int = 8) -> None:
+    def __init__(self, url: str | Store, *, partitions: int = 8, schemas: Schemas | None = None) -> None:
         if not 1 <= partitions <= 1024:
             raise ConfigError(f"partitions must be from 1 to 1024, got {partitions}", do="8 is right for most")
         self.store = store_for(url) if isinstance(url, str) else url
         self.partitions = partitions
+        self.schemas = schemas
         self.name = self.store.name
 
     async def __aenter__(self) -> Self:
@@ -122,8 +136,10 @@ class Ledger:
         async with self.store.transaction(connection) as tx:
             yield LedgerTx(self, tx)
 
-    def prepare(self, changes: Sequence[tuple[str, Any]], *, schema: int = 0, expect: int | None = None) -> Changes:
+    def prepare(self, changes: Sequence[tuple[str, Any]], *, schema: int | None = None, expect: int | None = None) -> Changes:
         """(key, change) pairs as they are stored."""
+        if schema is None:
+            schema = self.schemas.current if self.schemas else 0
         return prepare(changes, self.partitions, schema=schema, expect=expect)
 
     async def beat(self) -> None:
@@ -135,7 +151,8 @@ class Ledger:
 
     async def history(self, key: str, *, first: int = 1, last: int | None = None) -> list[Version]:
         """The versions of `key`, oldest first."""
-        return [Version(*row) for row in await self.store.versions(key, first, last or MAX_VERSION)]
+        found = await self.store.versions(key, first, last or MAX_VERSION)
+        return [Version(key, number, content, schema, at, trace, self.schemas) for _, number, content, schema, at, trace in found]
 
     async def version(self, key: str, version: int | None = None, *, at: float | None = None) -> Version | None:
         """One version of `key`: the newest, or number `version`, or the newest written at or before `at`."""

@@ -108,3 +108,27 @@ def test_a_new_sink_is_filled_and_filling_it_again_changes_nothing(shop: Path, c
     (shop / "third").write_text("a file where a folder should be")
     assert yk("ledger", "deliver", "third/{key}/{version}", "--db", "sqlite:///shop.db") == 2
     assert "is not a folder" in capsys.readouterr().err
+
+
+def test_pruning_says_what_would_go_and_lets_it_go(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("ledger", "prune", "--db", "sqlite:///shop.db", "--older-than", "0")
+    assert yk(*words, "--dry-run") == 0
+    assert "7 row(s) would go" in capsys.readouterr().out
+    assert yk("ledger", "keys", "--db", "sqlite:///shop.db", "--json") == 0
+    assert yk(*words) == 0
+    assert yk("ledger", "epochs", "--verify", "--db", "sqlite:///shop.db") == 0
+    assert "the chain of hashes holds" in capsys.readouterr().out
+    assert yk("ledger", "history", "A000001", "--db", "sqlite:///shop.db") == 1  # nothing of it is kept
+    assert yk(*words, "--json") == 0
+
+
+def test_schemas_are_tried_on_what_is_there(shop: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (shop / "shapes.py").write_text("from yaoki.ledger import Schemas\nnow = Schemas(1, upcasts={0: dict})\n"
+                                    "bad = Schemas(1)\nother = 7\n")
+    words = ("--db", "sqlite:///shop.db")
+    assert yk("ledger", "schemas", "shapes:now", *words) == 0
+    assert "reads everything that is sealed" in capsys.readouterr().out
+    assert yk("ledger", "schemas", "shapes:bad", "--limit", "2", *words) == 1
+    assert capsys.readouterr().out.count("nothing leads up from it") == 2
+    assert yk("ledger", "schemas", "shapes:other", *words) == 2
+    assert yk("ledger", "schemas", "shapes", *words) == 2
