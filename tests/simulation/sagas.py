@@ -14,34 +14,26 @@ def chain(steps: int = 4, *, declines: bool = False) -> Scenario:
     for number, name in enumerate(names):
         service = FakeService(name, declines=declines and number == steps - 1)
 
-        async def do(who: str, service: FakeService = service) -> Booking:
-            return await service.book()
-
-        async def undo(who: str, service: FakeService = service) -> None:
-            await service.cancel()
-
-        _add(saga, name, do, undo, after=names[number - 1:number])
+        do, undo = _of(service)
+        saga.step(name=name, after=names[number - 1:number])(do).undo(undo)
     return saga_scenario(saga, input="ann", name="chain")
 
 
-def _add(saga: Saga, name: str, do, undo, *, after=(), pivot=False, **settings) -> None:
-    async def step(who: str) -> Booking:
-        return await do(who)
+def _of(service: FakeService):
+    """The do and the undo of a step that books at `service`."""
 
-    async def back(who: str) -> None:
-        await undo(who)
-
-    saga.step(name=name, after=list(after), pivot=pivot, **settings)(step).undo(back)
-
-
-def _served(saga: Saga, name: str, service: FakeService, **settings) -> None:
     async def do(who: str) -> Booking:
         return await service.book()
 
     async def undo(who: str) -> None:
         await service.cancel()
 
-    _add(saga, name, do, undo, **settings)
+    return do, undo
+
+
+def _served(saga: Saga, name: str, service: FakeService, **settings) -> None:
+    do, undo = _of(service)
+    saga.step(name=name, **settings)(do).undo(undo)
 
 
 def diamond(*, declines: bool = False) -> Scenario:

@@ -41,7 +41,7 @@ class Handle(msgspec.Struct):
     callback: Callable[..., object]
     args: tuple[Any, ...]
     context: Context
-    time: float
+    time: float = 0.0
     gone: bool = False
 
     def cancel(self) -> None:
@@ -105,7 +105,7 @@ class Clockwork(base_events.BaseEventLoop):
     # ── scheduling ──
 
     def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.Handle:
-        handle: Any = Handle(callback, args, copy_context() if context is None else context, self._now)
+        handle: Any = Handle(callback, args, copy_context() if context is None else context)
         if self._special:
             self._put(handle)
         else:
@@ -176,8 +176,11 @@ class Clockwork(base_events.BaseEventLoop):
                     continue
                 args = handle.args
                 try:
-                    if not args:  # a call without arguments is three times as fast as one with a tuple of none
+                    # Written out, because a call with a tuple of arguments takes three times as long.
+                    if not args:
                         handle.context.run(handle.callback)
+                    elif len(args) == 1:
+                        handle.context.run(handle.callback, args[0])
                     else:
                         handle.context.run(handle.callback, *args)
                 except Exception as error:

@@ -19,7 +19,8 @@ Inside a universe the state belongs to that universe and every call can fail; ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -125,12 +126,12 @@ class FakeService:
             key: idempotency key; that of the step under way by default. Without either, every call books.
         """
         subject, key = _whose(subject, key, undo=False)
-        return await self._ask("book", lambda: self._book(subject, key, item, units))  # type: ignore[no-any-return]
+        return await self._ask("book", partial(self._book, subject, key, item, units))  # type: ignore[no-any-return]
 
     async def cancel(self, subject: str = "", *, key: str | None = None) -> None:
         """Give back what was booked under this key, or by this subject; harmless to repeat, or when nothing was booked."""
         subject, key = _whose(subject, key, undo=True)
-        await self._ask("cancel", lambda: self._cancel(subject, key))
+        await self._ask("cancel", partial(self._cancel, subject, key))
 
     async def left(self, item: str) -> int:
         """Units of `item` that can still be booked."""
@@ -150,9 +151,9 @@ class FakeService:
         """`left` for code that is not async."""
         return self._ask_blocking("left", lambda: self.state.stock.get(item, 0), kind=At.READ)  # type: ignore[no-any-return]
 
-    async def _ask(self, op: str, effect: Callable[[], Any], kind: At = At.CALL) -> Any:
+    def _ask(self, op: str, effect: Callable[[], Any], kind: At = At.CALL) -> Awaitable[Any]:
         world = worlds.active()
-        return effect() if world is None else await world.call(self.name, op, effect, kind=kind, timeout_s=self.timeout)
+        return _at_once(effect) if world is None else world.call(self.name, op, effect, kind=kind, timeout_s=self.timeout)
 
     def _ask_blocking(self, op: str, effect: Callable[[], Any], kind: At = At.CALL) -> Any:
         world = worlds.active()
@@ -227,6 +228,10 @@ class FakeService:
         world = worlds.active()
         if world is not None:
             world.break_(invariant, why)
+
+
+async def _at_once(effect: Callable[[], Any]) -> Any:
+    return effect()
 
 
 def _whose(subject: str, key: str | None, *, undo: bool) -> tuple[str, str]:

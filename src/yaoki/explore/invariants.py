@@ -64,8 +64,11 @@ def answer_agrees(world: World, scenario: Scenario, run: Execution) -> str:
 def bounded_retries(world: World, scenario: Scenario, run: Execution) -> str:
     """No site is visited more often than `most_per_site`."""
     del run
+    most = scenario.most_per_site
+    if max(world.counts.values(), default=0) <= most:
+        return ""
     for site, count in world.counts.items():
-        if count > scenario.most_per_site:
+        if count > most:
             return f"{site} was called {count} times"
     return ""
 
