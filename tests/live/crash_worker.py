@@ -103,7 +103,8 @@ async def main() -> None:
     async with yaoki.open(f"sqlite:///{FOLDER}/journal.db", sagas=[book], concurrency=64) as app:
         for number in range(RUNS):
             run = await app.start(book, Trip(number), id=f"trip-{number}")
-            print(run.id, flush=True)
+            sys.stdout.write(f"{run.id}\n")  # line and end in one piece: the next word after a kill begins a line of its own
+            sys.stdout.flush()
         for number in range(RUNS):
             await app.run(book, f"trip-{number}").wait()
     print("ended", flush=True)
