@@ -15,7 +15,7 @@ from yaoki import events
 from yaoki.errors import DeclinedError, DefinitionError, InDoubtError
 from yaoki.messages import Messages, Pace, open_broker
 from yaoki.messages.choreography import Monitor, cancel, participate, start
-from yaoki.messages.choreography.participant import say
+from yaoki.messages.choreography.telling import say
 from yaoki.messages.choreography.told import Run, Told
 from yaoki.saga.define import Saga
 from yaoki.saga.records import Resolution, RunState

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from yaoki.saga.define import Step
     from yaoki.saga.driver import Driver
+    from yaoki.saga.turn import Turn
 
 _encode = msgspec.json.encode
 
@@ -41,7 +42,7 @@ class Attempts:
 
     __slots__ = ("_began", "_doubt", "_driver", "_earlier", "_retrying", "_silent", "_step", "_undo", "_waited", "forward", "made")
 
-    def __init__(self, driver: Driver, step: Step[..., Any], *, undo: bool, doubt: bool | None = None, forward: bool | None = None) -> None:
+    def __init__(self, driver: Turn, step: Step[..., Any], *, undo: bool, doubt: bool | None = None, forward: bool | None = None) -> None:
         self._driver = driver
         self._step = step
         self._undo = undo
@@ -58,6 +59,11 @@ class Attempts:
         self._began = self._waited = 0.0
         self._earlier: list[FailedAttempt] | None = None
         self._silent = False  # did the last attempt end because nothing was heard of it?
+
+    @property
+    def _engines(self) -> Driver:
+        """The engine's own, for steps that ask for its journal: children, tokens, signs of life. A choreography refuses those."""
+        return cast("Driver", self._driver)
 
     async def run(self) -> Record | None:
         """Attempt until there is something to record. Cancellation leaves the step in doubt, and nothing recorded."""
@@ -114,7 +120,7 @@ class Attempts:
             if self._step.heartbeat is not None:
                 return self.succeeded(await self._watched(under_way))
             if self._step.wait is not None and self._step.wait.kind == "token":
-                under_way.token = await token_for(driver, self._step)
+                under_way.token = await token_for(self._engines, self._step)
             return self.succeeded(await self.begin(under_way))
         except Exception as error:
             return self._came_to(error, under_way.sent)
@@ -123,7 +129,7 @@ class Attempts:
 
     async def _watched(self, under_way: Effect) -> Any:
         """With signs of life; what an earlier attempt has said is in `effect.detail`, and those that fell silent count."""
-        pulse = await Pulse.begin(self._driver, self._step)
+        pulse = await Pulse.begin(self._engines, self._step)
         self.made = under_way.attempt = max(self.made, pulse.lapses + 1)
         under_way.detail = pulse.detail
         return await pulse.watch(self.begin(under_way))
@@ -170,7 +176,7 @@ class Attempts:
         arguments = self.arguments(under_way)
         work: Awaitable[Any] = fn(**arguments) if is_async else runtime.run_blocking(fn, **arguments)
         limit = self._limit()
-        return work if limit is None else _within(work, limit, step.name)
+        return work if limit is None else within(work, limit, step.name)
 
     def arguments(self, under_way: Effect) -> dict[str, Any]:
         driver, step = self._driver, self._step
@@ -301,7 +307,7 @@ async def attempt_plainly(driver: Driver, step: Step[..., Any]) -> Record | None
         for parameter, source in step.sources:
             arguments[parameter] = driver.input if not source else under_way if source == "*" else results.get(source)
         work: Awaitable[Any] = step.fn(**arguments)
-        value = await (work if step.timeout is None else _within(work, step.timeout, name))
+        value = await (work if step.timeout is None else within(work, step.timeout, name))
         data = b"null" if value is None else codec.encode(value)
         results[name] = step.result.decode(data)  # as in `succeeded`
     except Exception as error:
@@ -316,7 +322,7 @@ async def attempt_plainly(driver: Driver, step: Step[..., Any]) -> Record | None
     return await Attempts(driver, step, undo=False).go_on_after(failure_of_first, sent, began)
 
 
-async def _within(work: Awaitable[Any], limit_s: float, name: str) -> Any:
+async def within(work: Awaitable[Any], limit_s: float, name: str) -> Any:
     timer = asyncio.timeout(limit_s)
     try:
         async with timer:

@@ -88,7 +88,7 @@ class _Starting(_OfChild):
     __slots__ = ()
 
     async def begin(self, under_way: Effect) -> Any:
-        driver, saga, header = self._driver, self.child.saga, self._driver.header
+        driver, saga, header = self._engines, self.child.saga, self._driver.header
         value = await super().begin(under_way)
         limits = [header.deadline_at if not driver.machine.past_pivot else 0.0, driver.now() + saga.deadline if saga.deadline else 0.0]
         assert driver.kin is not None
@@ -109,7 +109,7 @@ class _Undoing(_OfChild):
     async def begin(self, under_way: Effect) -> bool:
         """Is there something to be undone, and so to be waited for?"""
         del under_way
-        found = await self._driver.journal.headers([self.id])
+        found = await self._engines.journal.headers([self.id])
         if not found:
             if not self._doubt:
                 raise RunNotFoundError(f"{self.id} was completed, and its history has been removed since",
@@ -118,7 +118,7 @@ class _Undoing(_OfChild):
         return found[0].state not in {RunState.UNDONE, RunState.CANCELLED}
 
     def succeeded(self, value: bool) -> Record:  # noqa: FBT001  what `begin` said
-        driver, name = self._driver, self._step.name
+        driver, name = self._engines, self._step.name
         if not value:
             return Record(Kind.UNDONE, name, b"", runtime.unix_time())
         abort = driver.machine.abort

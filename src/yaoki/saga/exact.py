@@ -23,13 +23,13 @@ from yaoki.saga.records import Record
 if TYPE_CHECKING:
     from yaoki.saga.attempt import Attempts
     from yaoki.saga.define import Step
-    from yaoki.saga.driver import Driver
+    from yaoki.saga.turn import Turn
 
 TX = "!"
 """Where a parameter named `tx` comes from, in `Step.sources`."""
 
 
-async def make_exactly_once(attempts: Attempts, driver: Driver, step: Step[..., Any]) -> Record | None:
+async def make_exactly_once(attempts: Attempts, driver: Turn, step: Step[..., Any]) -> Record | None:
     """Make the step. None: its record is durable already. Raises what the journal raises; then nothing is known here.
 
     Raises:
@@ -54,7 +54,7 @@ async def make_exactly_once(attempts: Attempts, driver: Driver, step: Step[..., 
             return attempts.given_up()
 
 
-def _work(attempts: Attempts, driver: Driver, step: Step[..., Any]) -> Any:
+def _work(attempts: Attempts, driver: Turn, step: Step[..., Any]) -> Any:
     """What the journal does inside the transaction: the function, then the entry that goes with it."""
     header = driver.header
     under_way = Effect(header.id, header.saga, step.name, False, attempts.made, header.fence, header.traceparent)

@@ -22,12 +22,12 @@ from yaoki.saga.verdict import Verdict, judge
 if TYPE_CHECKING:
     from yaoki.saga.attempt import Attempts
     from yaoki.saga.define import Step
-    from yaoki.saga.driver import Driver
+    from yaoki.saga.turn import Turn
 
 _DIED = InDoubtError("begun, and its process died before it said how it ended")
 
 
-async def make_once(attempts: Attempts, driver: Driver, step: Step[..., Any]) -> Record:
+async def make_once(attempts: Attempts, driver: Turn, step: Step[..., Any]) -> Record:
     """Make the step, unless it was begun before. Returns the record that ends it."""
     if driver.machine.has_begun(step.name):
         settled = await _settled(attempts, driver, step, _DIED, Verdict(bug=False, repeat=False, in_doubt=True))
@@ -48,7 +48,7 @@ async def make_once(attempts: Attempts, driver: Driver, step: Step[..., Any]) ->
         return attempts.ended(error, verdict)
 
 
-async def _settled(attempts: Attempts, driver: Driver, step: Step[..., Any], doubt: Exception, verdict: Verdict) -> Record | None:
+async def _settled(attempts: Attempts, driver: Turn, step: Step[..., Any], doubt: Exception, verdict: Verdict) -> Record | None:
     """The record that `verify` allows; None: the effect certainly does not exist."""
     if step.verify is None:
         return attempts.ended(doubt, verdict)
@@ -59,7 +59,7 @@ async def _settled(attempts: Attempts, driver: Driver, step: Step[..., Any], dou
     return None if found is None else attempts.succeeded(found)
 
 
-async def _called(attempts: Attempts, driver: Driver, step: Step[..., Any], *, verifying: bool) -> Any:
+async def _called(attempts: Attempts, driver: Turn, step: Step[..., Any], *, verifying: bool) -> Any:
     under_way = Effect(driver.header.id, driver.header.saga, step.name, False, 1, driver.header.fence, driver.header.traceparent)
     token = effect.current.set(under_way)
     try:

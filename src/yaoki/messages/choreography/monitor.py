@@ -13,7 +13,7 @@ import msgspec
 
 from yaoki import events, runtime
 from yaoki.messages.app import Messages
-from yaoki.messages.choreography.participant import say
+from yaoki.messages.choreography.telling import say
 from yaoki.messages.choreography.told import Run, Told, hear_all, prefix_of, type_of
 from yaoki.messages.envelope import Message
 from yaoki.messages.handlers import Handler

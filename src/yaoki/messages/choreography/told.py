@@ -17,18 +17,19 @@ import msgspec
 from yaoki.errors import InputError
 from yaoki.messages.envelope import SAGA_TYPES, Message
 from yaoki.saga.define import Saga
-from yaoki.saga.machine import Machine
+from yaoki.saga.machine import HistoryError, Machine
 from yaoki.saga.records import Abort, Kind, Record
 
-TOLD_OUTCOME = frozenset({"done", "failed", "blocked", "undone", "resolved", "skipped"})
+APPLIED = frozenset({"done", "failed", "blocked", "undone", "resolved", "skipped", "waiting", "signal"})
+"""The words that are records of the machine by the same name."""
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     """One word on a run.
 
     Attributes:
-        kind: started, begun, done, skipped, failed, blocked, undone, resolved, cancel, nudge.
-        step: whose. data: JSON: the input, the result, the `Failure`, the `Resolution`, the reason.
+        kind: started, begun, done, skipped, waiting, signal, failed, blocked, undone, resolved, cancel, nudge.
+        step: whose. data: JSON: the input, the result, the `Waiting`, the answer, the `Failure`, the `Resolution`, the reason.
         at: seconds since 1970. deadline_at: of a start: when the run undoes itself.
         graph: of a start: the definition's hash.
     """
@@ -60,6 +61,7 @@ class Run:
         machine: the same that the engine uses; None before the start is known.
         input: JSON. results: JSON by step. begun: steps (or `step:undo`) whose owner has begun. since: when each step
             became ready or undoable, by the time of the word that made it so. nudges, resolved: how often, by action or step.
+        unheeded: words that could not come where they came, as of two processes that both thought a step theirs: the first counts.
     """
 
     def __init__(self, saga: Saga[object], run: str) -> None:
@@ -74,6 +76,7 @@ class Run:
         self.since: dict[str, float] = {}
         self.nudges: dict[str, int] = {}
         self.resolved: dict[str, int] = {}
+        self.unheeded: list[Told] = []
 
     def hear(self, told: Told) -> None:
         """Take in the next word. Words before the start, and second cancellations, say nothing."""
@@ -87,7 +90,7 @@ class Run:
             self.nudges[told.step] = self.nudges.get(told.step, 0) + 1
         elif told.kind == "cancel":
             self._cancel(told)
-        elif told.kind in TOLD_OUTCOME:
+        elif told.kind in APPLIED:
             self._apply(told)
         self._note_ready(told.at)
 
@@ -99,11 +102,16 @@ class Run:
     def _apply(self, told: Told) -> None:
         machine = self.machine
         assert machine is not None
+        try:
+            machine.apply(Record(Kind(told.kind), told.step, bytes(told.data), told.at))
+        except HistoryError:
+            # All hear the same words in the same order, so all leave out the same ones.
+            self.unheeded.append(told)
+            return
         if told.kind == "resolved":
             self.resolved[told.step] = self.resolved.get(told.step, 0) + 1
         if told.kind == "done":
             self.results[told.step] = bytes(told.data)
-        machine.apply(Record(Kind(told.kind), told.step, bytes(told.data), told.at))
         if failed := machine.failed:
             self._abort(Abort(f"{failed} failed", failed, tuple(machine.start)), told.at)
 
@@ -129,6 +137,17 @@ class Run:
         if self.machine is None:
             return []
         return [*self.machine.start, *self.machine.awaited, *(f"{name}:undo" for name in self.machine.undo)]
+
+    @property
+    def waits(self) -> dict[str, float]:
+        """The steps that wait for a time or an answer: until when, in seconds since 1970; 0.0: for ever."""
+        if self.machine is None or self.machine.abort is not None:
+            return {}
+        return {self.saga.graph.names[number]: until for number, until in self.machine.waits.items()}
+
+    def answer_of(self, step: str) -> bytes | None:
+        """What came for a step that waits, as JSON; None: nothing yet."""
+        return None if self.machine is None else self.machine.signals.get(self.saga.graph.index[step])
 
 
 def hear_all(saga: Saga[object], run: str, messages: Iterable[Message], *, mine: str = "") -> Run:
