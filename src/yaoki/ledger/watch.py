@@ -17,8 +17,9 @@ from yaoki import events, runtime
 from yaoki.errors import AuditError
 from yaoki.events import AuditAdvanced, FindingClosed, FindingOpened, VerdictReached
 from yaoki.ledger import findings as kinds
+from yaoki.ledger.arrivals import Arrivals
 from yaoki.ledger.auditor import Auditor
-from yaoki.ledger.compare import Summary, compare_records, differences
+from yaoki.ledger.compare import Difference, Summary, compare_records, differences
 from yaoki.ledger.findings import Finding
 from yaoki.ledger.leases import LEASE_S, Lease, give_up, prove, take
 from yaoki.ledger.notes import Progress, load_findings, load_progress, save_look
@@ -59,6 +60,7 @@ class Watch:
         self._lease: Lease | None = None
         self._arrived: dict[str, set[Naming]] = {}
         self._forgotten: dict[str, set[Naming]] = {}
+        self._arrivals = Arrivals()
         self._list_every_s = list_every_s
         self._lint = lint
         self.progress = Progress(sink=sink.name)
@@ -130,29 +132,38 @@ class Watch:
         """Name what differs; returns how many versions came due, by partition."""
         due = self.auditor.due_until(now)
         recent = await self.source.recent(self.progress.audited_through, due)
-        if recent is None or whole:
-            known = None if self.by_name_only else await self.source.known()
-            summary = await differences(self._expected, self._found, known=known)
-            found_differences = summary.differences
-            self._note_flood(summary, now)
-            # A source that cannot vouch for every name says nothing about a name that only the sink has.
-            if not self.source.vouches:
-                found_differences = [each for each in found_differences if each.kind != kinds.EXTRA]
-        else:
+        found_differences: list[Difference] = []
+        if recent is not None:
             there = await self._read(self.sink.read, [(each.key, each.version) for each in recent])
             found_differences = compare_records(self._stripped(recent), there)
             self.auditor.arrived(recent, there, now)
+            self.auditor.ordered(self._arrivals.in_order(there), {}, now)
+        if recent is None or whole:
+            found_differences = await self._list(now)
         self.under_way = sum(each.kind == kinds.MISSING and each.expected_at > due for each in found_differences)
         names = self.auditor.screen(found_differences, now)
         found = await self._read(self.sink.read, names)
         self.auditor.confirm(await self._read(self.source.read, names), found, now)
         return Counter(self.source.part_of(each.key) for each in recent or ())
 
+    async def _list(self, now: float) -> list[Difference]:
+        """Read the whole sink, and name what differs."""
+        known = None if self.by_name_only else await self.source.known()
+        summary = await differences(self._expected, self._found, known=known)
+        self._note_flood(summary, now)
+        # A source that cannot vouch for every name says nothing about a name that only the sink has.
+        return [each for each in summary.differences if self.source.vouches or each.kind != kinds.EXTRA]
+
     async def _recheck(self, now: float, repaired: Sequence[Naming]) -> None:
         names = self.auditor.to_recheck()
         found = await self._read(self.sink.read, names)
         expected = await self._read(self.source.read, names)
-        self.auditor.recheck(expected, found, now, repaired=repaired)
+        closed = self.auditor.recheck(expected, found, now, repaired=repaired)
+        came = {(each.key, each.version) for each in closed if each.kind == kinds.LATE}
+        if came:  # by themselves, after all: perhaps after a later version
+            after = await self._read(self.sink.read, [(key, version + 1) for key, version in sorted(came)])
+            self.auditor.ordered(self._arrivals.in_order([*after, *(
+                each for each in found if (each.key, each.version) in came)]), {}, now)
         missing = [each for each in self.auditor.book.open_ones() if each.kind == kinds.MISSING]
         copies = await self.source.has_copies([(each.key, each.version) for each in missing]) if missing else set()
         for each in missing:

@@ -101,6 +101,58 @@ async def test_a_consumer_that_drops_is_found_named_and_repaired_within_the_boun
     assert stage.seen[-1] == verdicts.QUIET  # the skipped beats are accounted for: all versions among them were compared
 
 
+def without_repairs(stage: Stage) -> None:
+    stage.keeper = Keeper(stage.ledger, [stage.sink], RULES, repairs=False, owner=stage.watch._owner)
+    stage.watch = stage.keeper.watches[0]
+
+
+async def test_what_arrives_too_late_is_on_record_without_an_alarm(stage: Stage) -> None:
+    await stage.wait(60)
+    without_repairs(stage)
+    stage.sink.refusing = {"a"}
+    await stage.write("a", "b")
+    await stage.wait(RULES.slo_s + 15)
+    assert [(each.kind, each.state) for each in await stage.findings()] in ([], [(kinds.MISSING, kinds.OPEN)])
+    stage.sink.refusing = set()
+    await stage.wait(120)
+    (finding,) = await stage.findings()
+    assert (finding.kind, finding.key, finding.version, finding.state) == (kinds.LATE, "a", 1, kinds.CLOSED)
+    assert "s after it was written" in finding.note
+
+
+@pytest.mark.parametrize("apart_s", [0, 10, 20])
+async def test_what_arrives_after_a_later_version_is_on_record(stage: Stage, apart_s: int) -> None:
+    await stage.wait(60)
+    await stage.write("a", "b")
+    await stage.wait(apart_s)
+    await stage.write("a", "b")
+    await stage.wait(5)
+    at = stage.sink.times["a", 2]
+    stage.sink.times["a", 1] = at + 3  # though the rows were due at different looks, if they are 10 s apart
+    await stage.wait(120)
+    late = {(kinds.LATE, "a", 1, kinds.CLOSED)} if apart_s == 20 else set()
+    assert {(each.kind, each.key, each.version, each.state) for each in await stage.findings()} == {
+        (kinds.REORDERED, "a", 1, kinds.CLOSED), *late}
+
+
+async def test_a_lost_version_that_comes_after_a_later_one_is_both_late_and_out_of_order(stage: Stage) -> None:
+    await stage.wait(60)
+    without_repairs(stage)
+    stage.sink.losing = True
+    await stage.write("a")
+    await stage.wait(5)
+    stage.sink.losing = False
+    await stage.write("a")
+    await stage.wait(60)
+    assert [(each.kind, each.version) for each in await stage.findings() if each.version >= 0] == [(kinds.MISSING, 1)]
+    (version, _) = await stage.ledger.history("a")
+    assert version.content is not None
+    await stage.sink.put("a", 1, version.content, b"")
+    await stage.wait(60)
+    assert {(each.kind, each.version, each.state) for each in await stage.findings() if each.version >= 0} == {
+        (kinds.LATE, 1, kinds.CLOSED), (kinds.REORDERED, 1, kinds.CLOSED)}
+
+
 async def test_a_trigger_that_stopped_is_told_from_nothing_happening(stage: Stage) -> None:
     await stage.wait(60)
     stage.sink.refusing = {"*"}
