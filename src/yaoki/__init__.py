@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from yaoki.policies.timeout import timeout
     from yaoki.saga import Saga
     from yaoki.saga.heartbeat import heartbeat
+    from yaoki.saga.parts.flow import Flow
     from yaoki.service import Service
 
 __version__ = "0.1.0"
@@ -49,6 +50,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "App": "yaoki.app", "Run": "yaoki.app", "open": "yaoki.app",
     "Effect": "yaoki.effect",
+    "Flow": "yaoki.saga.parts.flow",
     "Saga": "yaoki.saga",
     "heartbeat": "yaoki.saga.heartbeat",
     "Service": "yaoki.service",
@@ -61,7 +63,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "App", "DeclinedError", "Effect", "ExhaustedError", "InDoubtError", "Pushed", "RefusedError", "Run", "RunBlockedError",
+    "App", "DeclinedError", "Effect", "ExhaustedError", "Flow", "InDoubtError", "Pushed", "RefusedError", "Run", "RunBlockedError",
     "RunUndoneError", "Saga", "Service", "YaokiError", "adaptive_limit", "backoff", "breaker", "budget", "bulkhead", "cache",
     "classify", "deadline", "failover", "fallback", "heartbeat", "hedge", "open", "pipeline", "rate_limit", "remaining", "retry",
     "single_flight", "standard", "throttle", "timeout",

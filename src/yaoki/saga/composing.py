@@ -12,6 +12,7 @@ from yaoki.saga import codec
 from yaoki.saga.child import AWAITED, Child, undone_as_a_whole
 from yaoki.saga.parts.each import Each
 from yaoki.saga.parts.first_of import FirstOf
+from yaoki.saga.parts.flow import Flowing
 from yaoki.saga.signatures import UNDECIDED, fits, is_async, shown, wrong
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Composing:
         steps: dict[str, Step[..., Any]]
 
         def _add(self, fn: Callable[..., Any], *, name: str, pivot: bool, after: str | Iterable[str], retry: Any, timeout: float | None,
-                 deadline: float | None, undo: Callable[..., Any] | None, tx: bool = False) -> Step[..., Any]: ...
+                 deadline: float | None, undo: Callable[..., Any] | None, tx: bool = False, parts: str = "") -> Step[..., Any]: ...
 
         def _add_condition(self, step: Step[..., Any], when: Callable[..., Any]) -> None: ...
 
@@ -57,12 +58,44 @@ class Composing:
         async def one_of_its_options() -> None:
             """Call the options themselves in unit tests."""
 
-        step = self._add(one_of_its_options, name=name, pivot=False, after=after, retry=None, timeout=None, deadline=None, undo=None)
-        step.parts, step.special = "first_of", True
+        step = self._add(one_of_its_options, name=name, pivot=False, after=after, retry=None, timeout=None, deadline=None, undo=None,
+                         parts="first_of")
+        step.special = True
         options = step.way = FirstOf(cast("Saga[Any]", self), step, race=race)
         if when is not None:
             self._add_condition(step, when)
         return options
+
+    def flow(self, *, name: str = "", undos: Iterable[Callable[..., Any]] = (), after: str | Iterable[str] = (),
+             when: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Step[..., Any]]:
+        """Add a step that decides as it goes what it calls: a loop, an agent that chooses tools.
+
+            @tasks.flow(undos=[release])
+            async def work(task: Task, flow: Flow) -> str:
+                for turn in itertools.count():
+                    choice = await flow.step(f"think-{turn}", model.choose, notes)
+                    ...
+                    seat = await flow.step(f"reserve-{turn}", reserve, choice.row, undo=release)
+
+        Each inner step is made once, and remembered by its name: after a restart the function runs again, and what was done
+        answers with what it gave. When the run undoes itself, what the inner steps did is undone, the last one first.
+
+        Args:
+            undos: the functions that undo inner steps, so that they are found again after a crash.
+        """
+        functions = list(undos)
+        named = {getattr(undo, "__name__", repr(undo)): undo for undo in functions}
+
+        def add(fn: Callable[..., Any]) -> Step[..., Any]:
+            step = self._add(fn, name=name, pivot=False, after=after, retry=None, timeout=None, deadline=None, undo=None, parts="flow")
+            step.way, step.special = Flowing(named), True
+            if len(named) < len(functions):
+                raise wrong(fn, f"two undos of flow {step.name!r} have one name", "name them differently: they are found by name")
+            if when is not None:
+                self._add_condition(step, when)
+            return step
+
+        return add
 
     def child(self, saga: Saga[Any], *, name: str = "", after: str | Iterable[str] = (), detached: bool = False,
               undo: None = UNDECIDED, when: Callable[..., Any] | None = None, retry: Any = None, timeout: float | None = None,

@@ -28,14 +28,16 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from yaoki.effect import Effect
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
-from yaoki.saga.composing import CONCURRENCY, Composing, add_each, why_not_undoable
+from yaoki.saga.composing import CONCURRENCY, Composing, add_each
 from yaoki.saga.exact import TX
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.heartbeat import add_heartbeat
 from yaoki.saga.locking import Keys
 from yaoki.saga.parts.each import ITEM
+from yaoki.saga.parts.flow import FLOW, Flow
 from yaoki.saga.queue import Queue
 from yaoki.saga.retrying import UNDO, Retrying
+from yaoki.saga.signatures import UNDECIDED as _UNSET
 from yaoki.saga.signatures import fits as _fits
 from yaoki.saga.signatures import hints as _hints
 from yaoki.saga.signatures import is_async as _is_async
@@ -46,7 +48,6 @@ from yaoki.saga.waiting import UNSET, Wait
 P = ParamSpec("P")
 R = TypeVar("R")
 I = TypeVar("I")  # noqa: E741  the saga's input
-_UNSET: Any = object()
 
 
 class Step(Generic[P, R]):
@@ -127,7 +128,7 @@ class Step(Generic[P, R]):
         if self.undo_fn is not None:
             raise _wrong(fn, f"step {self.name!r} has an undo already: {self.undo_fn.__name__}",
                          "keep one of the two; an undo of several things can call several functions")
-        self.undo_sources = self.saga.sources_of(fn, own=self.name, each=self.parts == "each")
+        self.undo_sources = self.saga.sources_of(fn, own=self.name, parts=self.parts)
         self.undo_is_async = _is_async(fn, self.saga.name)
         self.undo_fn = fn
         self.undo_decided = True
@@ -239,7 +240,7 @@ class Saga(Composing, Generic[I]):
         """
         def add(fn: Callable[..., Any]) -> Step[..., Any]:
             step = self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=deadline, undo=undo, tx=tx,
-                             each=each is not None)
+                             parts="each" if each is not None else "")
             if each is not None or key is not None:
                 add_each(self, step, each, key=key, concurrency=concurrency, tolerate=tolerate)
             if when is not None:
@@ -272,6 +273,8 @@ class Saga(Composing, Generic[I]):
     def _make_once(self, step: Step[..., Any], verify: Callable[..., Any] | None, *, retry: Any, once: bool) -> None:
         if not once:
             raise _wrong(step.fn, f"step {step.name!r} has verify= and is not made at most once", "say once=True as well")
+        if step.parts:
+            raise _wrong(step.fn, f"step {step.name!r} is made of parts, and is to be made at most once", "leave once= out: each part has a key")
         if retry not in (None, False, 1):
             raise _wrong(step.fn, f"step {step.name!r} is made at most once, and retry={retry!r} would repeat it", "leave retry= out")
         step.once = step.special = True
@@ -353,7 +356,7 @@ class Saga(Composing, Generic[I]):
 
     def _add(self, fn: Callable[..., Any], *, name: str, pivot: bool, after: str | typing.Iterable[str], retry: Any,
              timeout: float | None, deadline: float | None, undo: Callable[..., Any] | None, tx: bool = False,
-             each: bool = False) -> Step[..., Any]:
+             parts: str = "") -> Step[..., Any]:
         name = name or getattr(fn, "__name__", "")
         if not name.replace("-", "_").isidentifier():
             raise _wrong(fn, f"{name!r} cannot be the name of a step", "give one: @saga.step(name='...')")
@@ -366,13 +369,13 @@ class Saga(Composing, Generic[I]):
                 raise _wrong(fn, f"{what} is seconds above 0, not {value!r}", f"give {what} in seconds")
         if tx and "tx" not in inspect.signature(fn).parameters:
             raise _wrong(fn, f"step {name!r} is a transaction, and does not take it", "add a parameter called tx, and write by it")
-        sources = self.sources_of(fn, tx=tx, each=each)
+        sources = self.sources_of(fn, tx=tx, parts=parts)
         step: Step[..., Any] = Step(self, fn, name=name, pivot=pivot, timeout=timeout, deadline=deadline,
-                                    retrying=Retrying.of(retry), undo=undo, parts="each" if each else "")
+                                    retrying=Retrying.of(retry), undo=undo, parts=parts)
         step.sources = sources
         step.tx = step.special = tx
         self.has_tx = self.has_tx or tx
-        wanted = {source for _, source in sources if source not in {"", "*", TX, ITEM}}
+        wanted = {source for _, source in sources if source not in {"", "*", TX, ITEM, FLOW}}
         for other in (after,) if isinstance(after, str) else after:
             if other not in self.steps:
                 raise _wrong(fn, f"after={other!r} is not a step above it{self._hint(other)}", "name a step defined above")
@@ -382,7 +385,7 @@ class Saga(Composing, Generic[I]):
         self.changed()
         return step
 
-    def sources_of(self, fn: Callable[..., Any], own: str = "", *, tx: bool = False, each: bool = False) -> tuple[tuple[str, str], ...]:
+    def sources_of(self, fn: Callable[..., Any], own: str = "", *, tx: bool = False, parts: str = "") -> tuple[tuple[str, str], ...]:
         """Where each parameter of `fn` comes from: a step's name, "" for the input, "*" for the effect under way."""
         hints = _hints(fn)
         found = []
@@ -394,8 +397,10 @@ class Saga(Composing, Generic[I]):
                 found.append((parameter.name, "*"))
             elif tx and parameter.name == "tx":
                 found.append((parameter.name, TX))
-            elif each and parameter.name == "item":
+            elif parts == "each" and parameter.name == "item":
                 found.append((parameter.name, ITEM))
+            elif hint is Flow and parts == "flow":
+                found.append((parameter.name, FLOW))
             elif parameter.name == own or parameter.name in self.steps:
                 self._check_type(fn, parameter.name, hint, optional=parameter.name == own)
                 found.append((parameter.name, parameter.name))
@@ -455,10 +460,8 @@ class Saga(Composing, Generic[I]):
             if below and not step.retrying.repeats and not step.once:
                 raise _wrong(step.fn, f"step {step.name!r} comes after the pivot and may not be retried",
                              "after the pivot a run can only go forward: allow retries, or move the step above the pivot")
-            if step.child and step.undo_fn and (why := why_not_undoable(step.way.saga)):
-                raise _wrong(step.fn, f"step {step.name!r} cannot be undone as a whole: {why} has no undo",
-                             f"define one with @{why.rpartition('.')[2]}.undo, or say undo=None there (it needs none) "
-                             "or here (the child is left alone)")
+            if step.way is not None:
+                step.way.check(step, below=below)
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
                               _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot,
                               step.wait.kind if step.wait else "", step.child, step.parts))
