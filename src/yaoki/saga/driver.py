@@ -25,7 +25,7 @@ from yaoki.saga.journal.port import Append, Ask, Journal
 from yaoki.saga.locking import Holding
 from yaoki.saga.machine import Machine
 from yaoki.saga.outside.external import end_of_external, end_of_silence, take_in
-from yaoki.saga.records import Abort, Failure, Header, Kind, Late, Record, Resolution, RunState, Stored
+from yaoki.saga.records import Abort, Adopted, Failure, Header, Kind, Late, Record, Resolution, RunState, Stored
 from yaoki.saga.waiting import end_of_wait
 
 if TYPE_CHECKING:
@@ -217,6 +217,8 @@ class Driver:
             self._keep_result(record.step, record.data)
         elif record.kind == "late":
             self._keep_result(record.step, bytes(msgspec.json.decode(record.data, type=Late).result))
+        elif record.kind == "adopted":
+            self._keep_result(record.step, bytes(msgspec.json.decode(record.data, type=Adopted).result))
         elif record.kind == "skipped":
             self._keep_result(record.step, b"null")
         elif record.kind == "resolved" and self.machine.abort is None:

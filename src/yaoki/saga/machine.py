@@ -80,7 +80,8 @@ class Machine:
         blocked: numbers of the steps that need a person, in the order in which they came to need one.
         waits: until when each parked step waits, by number; 0.0: no limit.
         signals: by number of the step, the first signal that came for it, until it is done.
-        skipped: numbers of the steps whose condition did not hold; they count as done, and leave nothing.
+        skipped: numbers of the steps whose condition did not hold, or that another run did; they count as done, and leave nothing
+            that is to be undone.
         begun: numbers of the steps that are made at most once, and were begun.
         again: by number of a step, how often a person had it tried again.
         parts: of each step that is made of parts, what has become of them.
@@ -234,7 +235,7 @@ class Machine:
             self._park(self._number(record), _WAITING.decode(record.data))
         elif kind == "signal":
             self._signalled(self._number(record), record.data)
-        elif kind == "skipped":
+        elif kind in {"skipped", "adopted"}:
             self._skip(self._number(record))
         elif kind == "started":
             self._begun(self._number(record))

@@ -47,6 +47,7 @@ class Kind(StrEnum):
     UNDONE = "undone"  # the step's effect is gone
     WAITING = "waiting"  # the step waits for a time, or for a signal: `Waiting`
     SIGNAL = "signal"  # what a step waits for, or will: JSON
+    ADOPTED = "adopted"  # another run did it, which this one was forked from: `Adopted`; its effect is that one's
     SKIPPED = "skipped"  # its condition did not hold: its result is null, and there is nothing to undo
     STARTED = "started"  # an attempt of a step that is made at most once begins
     UNDO_ASKED = "undo-asked"  # undo it as a whole once it is completed, for now it can only go forward: `Abort`
@@ -112,6 +113,13 @@ class Attempted(msgspec.Struct, frozen=True, omit_defaults=True):
     failed: tuple[FailedAttempt, ...]
     undo: bool = False
     left_out: int = 0
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    """A step's result, from the run that did it."""
+
+    run: str
+    result: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Abort(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -19,7 +19,7 @@ from yaoki.saga.drawing.look import STATES
 from yaoki.saga.graph import Graph
 from yaoki.saga.locking import shown as shown_key
 from yaoki.saga.machine import HistoryError, Machine, Step
-from yaoki.saga.records import Abort, Attempted, Failure, Kind, Late, Record, Resolution, Stored, Waiting
+from yaoki.saga.records import Abort, Adopted, Attempted, Failure, Kind, Late, Record, Resolution, Stored, Waiting
 from yaoki.text import grouped
 
 
@@ -189,6 +189,9 @@ def _told(record: Record) -> tuple[str, str, str, str]:
         return "too late", f"{_shown(bytes(msgspec.json.decode(record.data, type=Late).result))}: for its undo", "busy", "☞"
     if record.kind is Kind.LOCKED:
         return "locked", ", ".join(shown_key(key) for key in msgspec.json.decode(record.data)), "plain", "▪"
+    if record.kind is Kind.ADOPTED:
+        adopted = msgspec.json.decode(record.data, type=Adopted)
+        return "adopted", f"{_shown(bytes(adopted.result))}, done by {adopted.run}", "gone", "✓"
     if record.kind is Kind.SKIPPED:
         return "skipped", "its condition did not hold", "gone", "∅"
     if record.kind is Kind.STARTED:

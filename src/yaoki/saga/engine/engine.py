@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 from yaoki import events, runtime
 from yaoki.errors import DefinitionError, JournalError, RunNotFoundError, UsageError
-from yaoki.saga.composing import children_of
+from yaoki.saga.child import children_of
 from yaoki.saga.define import Saga
 from yaoki.saga.deploy import definition_of, differences
 from yaoki.saga.engine.floor import Floor, unfit
+from yaoki.saga.engine.forks import Forks
 from yaoki.saga.engine.gates import Gates
 from yaoki.saga.engine.intake import Intake
 from yaoki.saga.engine.kin import Kin
@@ -70,6 +71,7 @@ class Engine:
         self.requests = Requests(self)
         self.starting = Starting(self)
         self.kin = Kin(self)
+        self.forks = Forks(self)
         self.gates = Gates(self, [*limits, *(saga.queue for saga in self.sagas.values() if saga.queue is not None)])
         self.watch = Watch(self)
         self._watching: asyncio.Task[None] | None = None

@@ -41,6 +41,11 @@ class Gates:
         await self._engine.journal.declare(list(self._declared.values()))
         await self.look()
 
+    async def look_now(self) -> None:
+        """Somebody here has just changed something: do not wait for the next look."""
+        self._news = -1
+        await self.look()
+
     async def look(self) -> None:
         """See whether an operator did something, and follow."""
         journal = self._engine.journal

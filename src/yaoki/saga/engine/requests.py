@@ -96,7 +96,10 @@ class Requests:
         for request in await self._engine.journal.requests():
             if request.no in self.handed or request.no in self._foreign:
                 continue
-            if request.kind == "resume":
+            if request.kind == "fork":
+                here = await self._engine.forks.carry_out(request)
+                self._answered.append(request.no) if here else self._foreign.add(request.no)
+            elif request.kind == "resume":
                 self._engine.intake.release_brake(msgspec.json.decode(request.data)["saga"])
                 self._answered.append(request.no)
             elif await self._take_up(request) and not self.hand_out(request):

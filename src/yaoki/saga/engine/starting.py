@@ -50,7 +50,7 @@ class Starting:
         life = engine.lives
         self._coming += keep
         try:
-            created = await self._create(new)
+            created = await self.create(new)
         finally:
             self._coming -= keep
         header = created.header
@@ -82,14 +82,19 @@ class Starting:
 
     async def within(self, connection: Any, saga: Saga[I], value: I, run_id: str, *, traceparent: str, placing: Placing,
                      attributes: Mapping[str, Any] | None = None) -> str:
-        if not self._engine.journal.shared:
-            raise UsageError("connection= is for a journal in the database that holds your data", do="open a postgresql:// journal")
         from yaoki.saga.journal.postgres.joining import start_with  # noqa: PLC0415  only where it is used
 
-        placing.check()
-        new = placing.of(self._new(saga, value, run_id, traceparent, attributes)[0], self._engine.journal.now())
+        new = self.prepared(saga, value, run_id, traceparent=traceparent, placing=placing, attributes=attributes)
         await start_with(connection, new)
         return new.id
+
+    def prepared(self, saga: Saga[I], value: I, run_id: str, *, traceparent: str, placing: Placing,
+                 attributes: Mapping[str, Any] | None = None) -> NewRun:
+        """A run for who writes it himself, in a transaction of his own."""
+        if not self._engine.journal.shared:
+            raise UsageError("connection= is for a journal in the database that holds your data", do="open a postgresql:// journal")
+        placing.check()
+        return placing.of(self._new(saga, value, run_id, traceparent, attributes)[0], self._engine.journal.now())
 
     def _new(self, saga: Saga[I], value: I, run_id: str, traceparent: str,
              attributes: Mapping[str, Any] | None = None) -> tuple[NewRun, I]:
@@ -108,7 +113,8 @@ class Starting:
         engine = self._engine
         return engine.works and engine.floor.room > coming and not engine.intake.backlog and engine.fencing is None
 
-    async def _create(self, new: NewRun) -> Created:
+    async def create(self, new: NewRun) -> Created:
+        """Make a run durable, also if this worker has to start again for it."""
         engine = self._engine
         while True:
             try:
@@ -125,7 +131,7 @@ class Starting:
             # Futures: a task each would cost more than the row.
             return await asyncio.gather(*[self._engine.journal.create(new) for new in page])
         except FencedError:  # a part of it may be there already, which harms nothing: an id is one run
-            return [await self._create(new) for new in page]
+            return [await self.create(new) for new in page]
 
 
 def _pages(runs: Iterable[NewRun], size: int) -> Iterator[list[NewRun]]:

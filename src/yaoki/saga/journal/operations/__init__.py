@@ -62,6 +62,7 @@ class _Words(msgspec.Struct):
     who: str = ""
     why: str = ""
     reason: str = ""
+    run: str = ""
 
 
 def told(asked: Ask, at: float) -> Operation | None:
@@ -71,7 +72,7 @@ def told(asked: Ask, at: float) -> Operation | None:
         return None
     if asked.kind == "resume" and not asked.run:
         return Operation("release", "saga", str(msgspec.json.decode(asked.data).get("saga", "")), words.who, words.why, at=at)
-    return Operation(asked.kind, "run", asked.run, words.who, words.why or words.reason, msgspec.Raw(asked.data), at)
+    return Operation(asked.kind, "run", asked.run or words.run, words.who, words.why or words.reason, msgspec.Raw(asked.data), at)
 
 
 def set_by_hand(queue: Queue, who: str, why: str) -> Operation:

@@ -32,13 +32,12 @@ class QueueState(msgspec.Struct, frozen=True):
 
 
 class Queues(Protocol):
-    """The part of a journal's port that is about queues.
+    """The part of a journal's port that is about queues."""
 
-    Attributes:
-        look_at: by the journal's clock: when a queue that is held back by its rate may give more; inf: none is.
-    """
-
-    look_at: float
+    @property
+    def look_at(self) -> float:
+        """By the journal's clock: when a queue that is held back by its rate may give more; inf: none is."""
+        ...
 
     async def declare(self, queues: Sequence[Queue]) -> None:
         """Say what the code says about these queues. Limits that a person has set stay until the code says something new."""
