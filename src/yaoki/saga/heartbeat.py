@@ -20,6 +20,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable
 from contextvars import ContextVar
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -70,9 +71,11 @@ class Pulse:
         self._limit_s: float = step.heartbeat
         self._clock = runtime.current().monotonic  # the thread of a plain function has no runtime of its own
         self._heard_at = self._clock()
-        self._wrote_at = 0.0
+        self._wrote_at = -inf
         self._unwritten = False
         self._given_up = False
+        self._loop = asyncio.get_running_loop()
+        self._first: asyncio.Future[None] = self._loop.create_future()  # the first sign of life with something to keep
 
     @staticmethod
     async def begin(driver: Driver, step: Step[..., Any]) -> Pulse:
@@ -88,6 +91,8 @@ class Pulse:
         if detail is not None:
             self.detail = detail
             self._unwritten = True
+            if not self._first.done():
+                self._loop.call_soon_threadsafe(_release, self._first)
 
     def _lost(self) -> HeartbeatLostError:
         return HeartbeatLostError(f"step {self._step.name} gave no sign of life for {self._limit_s:g} s",
@@ -127,13 +132,19 @@ class Pulse:
             if self._unwritten and self._clock() >= self._wrote_at + every_s:
                 await self._write()
             else:
-                await asyncio.wait([task], timeout=min(left_s, every_s))
+                await asyncio.wait([task] if self._first.done() else [task, self._first], timeout=min(left_s, every_s),
+                                   return_when=asyncio.FIRST_COMPLETED)
 
     async def _write(self) -> None:
         self._unwritten, self._wrote_at = False, self._clock()
         data = msgspec.json.encode(Beat(self.detail, self.lapses))
         with contextlib.suppress(JournalError):  # a sign of life that is not kept costs the next attempt a little work
             await self._driver.journal.write_register(self._driver.header.id, self._step.name, data, fence=self._driver.header.fence)
+
+
+def _release(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def add_heartbeat(step: Step[..., Any], seconds: float) -> None:

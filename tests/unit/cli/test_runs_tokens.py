@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import yaoki
-from yaoki import Effect, Saga
+from yaoki import Effect, Saga, heartbeat
 from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.root import run
 
@@ -41,10 +41,11 @@ def drive(db: str, until: Callable[[list[str]], bool]) -> tuple[str, str]:
         async with yaoki.open(db, sagas=[saga]) as app:
             handle = await app.start(saga, 1, id="r")
             for _ in range(500):
-                if until(asked) and (await handle.stored()).records:
+                stored = await handle.stored()
+                if stored.header.state.is_end or (until(asked) and stored.records):
                     break
                 await asyncio.sleep(0.01)
-            return (await handle.state()).value if asked else (await handle.wait()).value
+            return stored.header.state.value
 
     state = asyncio.run(main())
     return (asked[0] if asked else ""), state
@@ -71,3 +72,45 @@ def test_what_is_no_token_or_no_json_is_refused_before_anything_is_written(db: s
         assert said in capsys.readouterr().err
     assert run(["runs", "fail", token, "no paper", "--db", db, "--wait", "0s"]) == Exit.OK
     assert drive(db, lambda _: False) == ("", "undone")
+
+
+def test_who_holds_a_key_who_waits_and_how_far_a_step_is_can_be_seen(db: str, capsys: pytest.CaptureFixture[str]):
+    saga = Saga("book", input=int, lock=lambda n: ("seat", "LH1"))
+    stuck = []
+
+    @saga.step(undo=None, heartbeat=60)
+    async def work(n: int) -> int:
+        heartbeat({"row": 5})
+        stuck.append(n)
+        await asyncio.sleep(1000)
+        return n
+
+    async def main() -> None:
+        async with yaoki.open(db, sagas=[saga], grace=0.0) as app:
+            await app.start(saga, 1, id="first")
+            while not stuck:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await app.start(saga, 2, id="second")
+            for _ in range(500):
+                if len(await app.journal.claims()) == 2 and await app.journal.registers("first"):
+                    break
+                await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+    assert run(["locks", "list", "--db", db, "--json"]) == Exit.OK
+    assert [(told["key"], told["run"], told["holds"]) for told in map(json.loads, capsys.readouterr().out.splitlines())] == [
+        ("seat/LH1", "first", True), ("seat/LH1", "second", False)]
+    assert run(["locks", "list", "--db", db]) == Exit.OK
+    assert "second" in capsys.readouterr().out
+    assert run(["locks", "list", "--key", "room", "--db", db]) == Exit.OK
+    assert "no key is held" in capsys.readouterr().out
+    assert run(["runs", "show", "second", "--db", db]) == Exit.OK
+    assert "waits for seat/LH1, which run first holds" in capsys.readouterr().out
+    assert run(["runs", "show", "first", "--db", db]) == Exit.OK
+    shown = capsys.readouterr().out
+    assert "holds seat/LH1" in shown
+    assert '{"row":5}' in shown
+    assert run(["runs", "show", "first", "--db", db, "--json"]) == Exit.OK
+    told = json.loads(capsys.readouterr().out)
+    assert told["heartbeats"]["work"]["detail"] == {"row": 5}
+    assert told["locks"][0]["holds"] is True

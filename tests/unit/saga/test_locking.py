@@ -39,25 +39,33 @@ class Seats:
             del self.inside[key]
 
 
+def who(trip: str) -> str:
+    return trip.partition(":")[0]
+
+
+def seat(trip: str) -> str:
+    return trip.split(":")[1]
+
+
 def booking(seats: Seats, **settings: Any) -> Saga[str]:
     """Its input is `run:seat`, and `run:seat:no` is declined."""
-    saga = Saga("book", input=str, lock=lambda trip: ("seat", trip.split(":")[1]), **settings)
+    saga = Saga("book", input=str, lock=lambda trip: ("seat", seat(trip)), **settings)
 
     @saga.step
     async def hold(trip: str) -> str:
-        await seats.touch(trip.split(":")[0], trip.split(":")[1])
+        await seats.touch(who(trip), seat(trip))
         return trip
 
     @hold.undo
     async def free(trip: str, hold: str | None) -> None:
         seats.undone.append((trip, hold))
-        await seats.touch(f"{trip.split(':')[0]} undo", trip.split(":")[1])
+        await seats.touch(f"{who(trip)} undo", seat(trip))
 
     @saga.step(undo=None)
     async def pay(trip: str, hold: str) -> str:
         if trip.endswith(":no"):
             raise DeclinedError("no money")
-        await seats.touch(f"{trip.split(':')[0]} pay", trip.split(":")[1])
+        await seats.touch(f"{who(trip)} pay", seat(trip))
         return trip
 
     return saga

@@ -26,7 +26,7 @@ NOT_NOUNS = {"frame"}
 # Only the order and the headings of `yk --help`. A noun that is not named here stands under the last heading.
 SECTIONS = {
     "Start here": ("demo", "doctor", "help"),
-    "Sagas": ("graph", "run", "runs", "plan", "worker"),
+    "Sagas": ("graph", "run", "runs", "locks", "schedules", "plan", "worker"),
     "Proof": ("explore", "chaos", "audit"),
     "Operation": ("dash", "workers", "deps", "msgs", "ledger", "db"),
     "This program": (),

@@ -20,6 +20,7 @@ from yaoki.saga.records import RunState
 from yaoki.text import columns_of, cut, printable
 
 if TYPE_CHECKING:
+    from yaoki.cli.runs.beside import Beside
     from yaoki.cli.runs.story import Story
     from yaoki.saga.journal.port import Request
 
@@ -37,20 +38,21 @@ def show(*, run: str, db: str, form: str, file: Path | None, full: bool) -> Exit
     """
     from yaoki.cli.frame.journal import wait_for
 
-    story, asked = wait_for(_load(db, run))
+    story, asked, beside = wait_for(_load(db, run))
     out = output()
     out.emit({**as_data(story.stored.header), **story.ends(), "steps": story.steps(), "history": story.history(),
-              "asked": [_asked(request) for request in asked]})
+              "asked": [_asked(request) for request in asked], **beside.data()})
     if form != "terminal" or file is not None:
         _draw(out, story, form, file)
     else:
-        for line in _pages(out, story, asked, db, full=full):
+        for line in _pages(out, story, asked, beside, db, full=full):
             out.say(line)
     return Exit.FINDING if story.stored.header.state is RunState.BLOCKED else Exit.OK
 
 
-async def _load(db: str, run: str) -> tuple[Story, list[Request]]:
+async def _load(db: str, run: str) -> tuple[Story, list[Request], Beside]:
     from yaoki.cli.frame.journal import find, observed
+    from yaoki.cli.runs.beside import Beside
     from yaoki.cli.runs.story import Story
     from yaoki.saga.graph import Graph
 
@@ -59,7 +61,8 @@ async def _load(db: str, run: str) -> tuple[Story, list[Request]]:
         graph = await journal.load_graph(stored.header.graph)
         # An engine that was stopped right after it carried something out had no time to tick it off.
         asked = [] if stored.header.state.is_end else [r for r in await journal.requests() if r.run == stored.header.id]
-    return Story(stored, Graph.from_json(graph) if graph else None), asked
+        beside = Beside("", {}, []) if stored.header.state.is_end else await Beside.read(journal, stored.header.id)
+    return Story(stored, Graph.from_json(graph) if graph else None), asked, beside
 
 
 def _draw(out: Output, story: Story, form: str, file: Path | None) -> None:
@@ -75,8 +78,9 @@ def _draw(out: Output, story: Story, form: str, file: Path | None) -> None:
         out.remark(f"wrote {file}")
 
 
-def _pages(out: Output, story: Story, asked: list[Request], db: str, *, full: bool) -> Iterator[str]:
+def _pages(out: Output, story: Story, asked: list[Request], beside: Beside, db: str, *, full: bool) -> Iterator[str]:
     yield from _head(story)
+    yield from beside.lines()
     yield from _trouble(story, asked, db)
     if story.graph is not None and story.machine is not None:
         yield "\n" + picture(story.graph, story.looks(), "terminal", out=out)
@@ -153,4 +157,7 @@ def _asked(request: Request) -> dict[str, Any]:
 def _in_words(request: Request) -> str:
     told = _asked(request)
     by = f" by {told['who']}" if told.get("who") else ""
-    return f"cancel{by}" if request.kind == "cancel" else f"{told.get('step')} is {told.get('decision')}{by}"
+    if request.kind == "resolve":
+        return f"{told.get('step')} is {told.get('decision')}{by}"
+    about = told.get("name") or told.get("step")  # of an answer, or of what the outside has completed
+    return f"{request.kind}{f' {about}' if about else ''}{by}"

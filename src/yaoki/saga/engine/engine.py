@@ -31,6 +31,7 @@ from yaoki.saga.journal.port import Journal
 from yaoki.saga.placing import PLAIN, Placing
 from yaoki.saga.queue import Queue
 from yaoki.saga.records import Header, RunState
+from yaoki.saga.schedule.keeper import Keeper
 
 I = TypeVar("I")  # noqa: E741  a saga's input
 
@@ -74,6 +75,7 @@ class Engine:
         self.forks = Forks(self)
         self.gates = Gates(self, [*limits, *(saga.queue for saga in self.sagas.values() if saga.queue is not None)])
         self.watch = Watch(self)
+        self.keeper = Keeper(self)
         self._watching: asyncio.Task[None] | None = None
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
@@ -86,6 +88,7 @@ class Engine:
         self.intake.backlog = True
         self._watching = runtime.spawn(self.watch.run(), name="yaoki-watch")
         self.intake.feed()
+        self.keeper.open()
 
     async def _join(self) -> None:
         await self.journal.open()
@@ -113,7 +116,7 @@ class Engine:
         """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
         self.stopping = True
         self.floor.wake()
-        for task in (self._watching, self.intake.feeding, self.fencing, self.watch.tidying, self.kin.carrying):
+        for task in (self._watching, self.keeper.task, self.intake.feeding, self.fencing, self.watch.tidying, self.kin.carrying):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])

@@ -46,8 +46,9 @@ class MemoryLocks:
 
         return await self._beside("unlock", write)
 
-    async def claims(self) -> list[Claim]:
-        return [claim for key in sorted(self._claims) for claim in self._living(key)]
+    async def claims(self, run_id: str = "") -> list[Claim]:
+        queues = [self._living(key) for key in sorted(self._claims)]
+        return [claim for queue in queues if not run_id or any(each.run == run_id for each in queue) for claim in queue]
 
     def _living(self, key: str) -> list[Claim]:
         living = [claim for claim in self._claims.get(key, ()) if self._is_unfinished(claim.run)]

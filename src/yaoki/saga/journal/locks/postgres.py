@@ -20,6 +20,8 @@ _CLAIM = f"INSERT INTO yaoki.lock (key, run, at) VALUES ($1, $2, {NOW}) ON CONFL
 _FIRST = "SELECT run FROM yaoki.lock WHERE key = $1 ORDER BY no LIMIT 1"
 _KEYS_OF = "SELECT key FROM yaoki.lock WHERE run = $1 ORDER BY key"
 _STALE = f"SELECT DISTINCT key FROM yaoki.lock WHERE NOT EXISTS ({_UNFINISHED}) ORDER BY key"
+_CLAIMS_OF = f"""
+SELECT key, run, at FROM yaoki.lock WHERE key IN (SELECT key FROM yaoki.lock WHERE run = $1) AND EXISTS ({_UNFINISHED}) ORDER BY key, no"""
 _CLAIMS = f"SELECT key, run, at FROM yaoki.lock WHERE EXISTS ({_UNFINISHED}) ORDER BY key, no"
 
 
@@ -53,8 +55,9 @@ class PostgresLocks:
             await self.ring()
         return bool(rows)
 
-    async def claims(self) -> list[Claim]:
-        return marked([(row[0], row[1], row[2]) for row in await self._side.fetch(_CLAIMS)])
+    async def claims(self, run_id: str = "") -> list[Claim]:
+        rows = await self._side.fetch(_CLAIMS_OF, run_id) if run_id else await self._side.fetch(_CLAIMS)
+        return marked([(row[0], row[1], row[2]) for row in rows])
 
 
 async def _settle(connection: Connection, key: str) -> bool:

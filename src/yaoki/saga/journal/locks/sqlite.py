@@ -41,9 +41,10 @@ class SqliteLocks:
 
         return await self._call(lambda c: _one(c, lambda: work(c)))
 
-    async def claims(self) -> list[Claim]:
-        sql = f"SELECT key, run, at FROM lock WHERE EXISTS ({_UNFINISHED}) ORDER BY key, no"
-        rows = await self._call(lambda c: c.execute(sql).fetchall())
+    async def claims(self, run_id: str = "") -> list[Claim]:
+        of = "" if not run_id else "key IN (SELECT key FROM lock WHERE run = ?) AND"
+        sql = f"SELECT key, run, at FROM lock WHERE {of} EXISTS ({_UNFINISHED}) ORDER BY key, no"
+        rows = await self._call(lambda c: c.execute(sql, (run_id,) if run_id else ()).fetchall())
         return marked(rows)
 
 
