@@ -241,6 +241,7 @@ from sagas import our_saga
 async def main():
     async with yaoki.open(sys.argv[1], sagas=[our_saga(fails=False)], queues=["nothing-here"]) as app:
         await asyncio.sleep(2)
+        print("ready", flush=True)
         cpu = time.process_time()
         await asyncio.sleep(float(sys.argv[2]))
         print((time.process_time() - cpu) / float(sys.argv[2]))
@@ -253,9 +254,10 @@ def idle(server: PostgresServer, url: str, seconds: float) -> dict[str, float]:
     counted = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()"
     process = subprocess.Popen([sys.executable, "-c", IDLE, url, str(seconds), ":".join([*sys.path[:2], str(Path(__file__).parent)])],
                                stdout=subprocess.PIPE, text=True)
-    time.sleep(4.0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
     before, began = int(server.run_sql(counted, url)), time.perf_counter()
-    time.sleep(seconds - 4.0)
+    time.sleep(seconds - 2.0)
     after, wall = int(server.run_sql(counted, url)), time.perf_counter() - began
     share = float(process.communicate()[0].split()[-1])
     return {"core_share": share, "queries_per_s": (after - before - 1) / wall}

@@ -23,25 +23,27 @@ Lane = tuple[str, str, str, int, str]
 
 Columns = list[list[Any]]
 
-# Each `?` is the next parameter.
+# Each `?` is the next parameter. Columns of numbers go as text: of a list of them, asyncpg looks at each to see whether it is a
+# list itself, which costs it more than to encode it.
 PARTS = {
-    # Whole numbers go as text: asyncpg looks at each of a list of them to see whether it is a list itself.
     "records": """
 INSERT INTO yaoki.record (run, seq, kind, step, data, at)
-SELECT r.* FROM fence, unnest(?::text::bigint[], ?::text::int[], ?::text[], ?::text[], ?::bytea[], ?::float8[]) AS r""",
+SELECT r.* FROM fence, unnest(?::text::bigint[], ?::text::int[], ?::text[], ?::text[], ?::bytea[], ?::text::float8[]) AS r""",
     # `owner` is left alone when a run ends (see migrations.py). A blocked run that is still owned, for its other steps go on, is
     # not due either should its owner die: a person decides.
     "changed": f"""
 UPDATE yaoki.run SET state = c.state, result = c.result, reason = c.reason, updated_at = c.at, finished_at = c.ended,
     due_at = CASE WHEN c.state = 'blocked' THEN 'infinity' WHEN run.due_at = 'infinity' THEN {NOW} ELSE run.due_at END
-FROM fence, unnest(?::bigint[], ?::text[], ?::bytea[], ?::text[], ?::float8[], ?::float8[]) AS c(no, state, result, reason, at, ended)
+FROM fence, unnest(?::text::bigint[], ?::text[], ?::bytea[], ?::text[], ?::text::float8[], ?::text::float8[])
+    AS c(no, state, result, reason, at, ended)
 WHERE run.no = c.no""",
     # Its owner gives it up, until then. A request that came meanwhile makes it due at once.
     "parked": f"""
 UPDATE yaoki.run SET owner = NULL, state = coalesce(nullif(p.state, ''), run.state),
     reason = CASE WHEN p.state = '' THEN run.reason ELSE p.reason END, updated_at = p.at, due_at = CASE
     WHEN EXISTS (SELECT FROM yaoki.request q WHERE q.run = run.id) THEN {NOW} ELSE p.due_at END
-FROM fence, unnest(?::bigint[], ?::text[], ?::text[], ?::float8[], ?::float8[]) AS p(no, state, reason, at, due_at)
+FROM fence, unnest(?::text::bigint[], ?::text[], ?::text[], ?::text::float8[], ?::text::float8[])
+    AS p(no, state, reason, at, due_at)
 WHERE run.no = p.no""",
     # An id of the past is not started again: its run is looked up afterwards. One that becomes so while this is written is found
     # by `refuse_past` (functions.py), which a batch of made-up ids needs not ask. Sorted by id, so that two workers that start the
@@ -50,8 +52,9 @@ WHERE run.no = p.no""",
 INSERT INTO yaoki.run (id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at, lane, owner, fence, due_at)
 SELECT n.id, n.saga, n.graph, 'running', n.input, n.traceparent, n.at, n.at, n.deadline_at, n.lane,
     CASE WHEN n.mine THEN fence.no END, n.mine::int, coalesce(nullif(n.due_at, 0), {NOW})
-FROM fence, unnest(?::text[], ?::text[], ?::text[], ?::bytea[], ?::text[], ?::float8[], ?::float8[], ?::int[], ?::bool[], ?::float8[],
-    ?::bool[]) AS n(id, saga, graph, input, traceparent, at, deadline_at, lane, mine, due_at, fresh)
+FROM fence, unnest(?::text[], ?::text[], ?::text[], ?::bytea[], ?::text[], ?::text::float8[], ?::text::float8[], ?::text::int[],
+    ?::text::bool[], ?::text::float8[], ?::text::bool[])
+    AS n(id, saga, graph, input, traceparent, at, deadline_at, lane, mine, due_at, fresh)
 WHERE n.fresh OR NOT EXISTS (SELECT FROM yaoki.past WHERE past.id = n.id)
 ORDER BY n.id
 ON CONFLICT (id) DO NOTHING RETURNING no, id""",
@@ -60,8 +63,8 @@ INSERT INTO yaoki.attribute (run, name, value) SELECT created.no, a.name, a.valu
 FROM created JOIN unnest(?::text[], ?::text[], ?::text[]) AS a(id, name, value) ON a.id = created.id""",
     "begun": """
 INSERT INTO yaoki.record (run, seq, kind, step, data, at) SELECT created.no, b.seq, b.kind, b.step, b.data, b.at
-FROM created JOIN unnest(?::text[], ?::int[], ?::text[], ?::text[], ?::bytea[], ?::float8[]) AS b(id, seq, kind, step, data, at)
-    ON b.id = created.id""",
+FROM created JOIN unnest(?::text[], ?::text::int[], ?::text[], ?::text[], ?::bytea[], ?::text::float8[])
+    AS b(id, seq, kind, step, data, at) ON b.id = created.id""",
 }
 
 _DONE = "SELECT no FROM fence"
@@ -144,7 +147,7 @@ class Batch:
 
     def prepared(self, lanes: dict[Lane, int]) -> tuple[str, list[Any]]:
         """The statement, and its parameters from $4 on. `lanes`: the numbers of all lanes that it needs."""
-        columns = {"records": _sent(self._records) if self._records[0] else [], "changed": _columns(self._changed.values()),
+        columns = {"records": self._records if self._records[0] else [], "changed": _columns(self._changed.values()),
                    "parked": _columns(self._parked.values())}
         if runs := self.created:
             columns["created"] = _columns((run.id, run.saga, run.graph, run.input, run.traceparent, run.at, run.deadline_at,
@@ -154,13 +157,13 @@ class Batch:
                                         for run in runs for seq, record in enumerate(run.records))
         parts = tuple(part for part, rows in columns.items() if rows)
         named = not all(run.fresh for run in self.created)
-        return statement_of(parts, named=named), [column for part in parts for column in columns[part]]
+        return statement_of(parts, named=named), [_sent(column) for part in parts for column in columns[part]]
 
 
 def _columns(rows: Iterable[tuple[Any, ...]]) -> list[Any]:
     return [list(column) for column in zip(*rows, strict=True)]
 
 
-def _sent(records: Columns) -> list[Any]:
-    runs, seqs, *others = records
-    return ["{" + ",".join(map(str, runs)) + "}", "{" + ",".join(map(str, seqs)) + "}", *others]
+def _sent(column: list[Any]) -> Any:
+    """What asyncpg is given: numbers as an array's text."""
+    return "{" + ",".join(map(str, column)) + "}" if isinstance(column[0], (int, float)) else column
