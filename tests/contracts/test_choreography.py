@@ -9,16 +9,15 @@ from collections import Counter
 import msgspec
 import pytest
 
-import yaoki
+from contracts.choreography_world import choreographed, new_run
 from contracts.messages_world import until
 from yaoki import events
 from yaoki.errors import DeclinedError, DefinitionError, InDoubtError
-from yaoki.messages import Messages, Pace, open_broker
-from yaoki.messages.choreography import Monitor, cancel, participate, start
-from yaoki.messages.choreography.telling import say
+from yaoki.messages import Messages
+from yaoki.messages.choreography import Monitor, participate, start
 from yaoki.messages.choreography.told import Run, Told
 from yaoki.saga.define import Saga
-from yaoki.saga.records import Resolution, RunState
+from yaoki.saga.records import RunState
 
 
 class Trip(msgspec.Struct):
@@ -105,121 +104,13 @@ def made_saga(world: World, *, deadline: float | None = None) -> Saga[Trip]:
 SERVICES = {"hotels": ["hotel"], "flights": ["flight", "seat"], "bank": ["payment", "letter"]}
 
 
-class Orchestrated:
-    """The engine in charge."""
-
-    def __init__(self, app: object, saga: Saga[Trip]) -> None:
-        self.app = app
-        self.saga = saga
-
-    async def start(self, run: str) -> None:
-        self.run = await self.app.start(self.saga, Trip("ana"), id=run)
-
-    async def wait(self, run: str) -> RunState:
-        return await asyncio.wait_for(self.run.wait(), 20)
-
-    async def cancel(self, run: str) -> None:
-        await self.run.cancel()
-
-    async def resolve(self, run: str, step: str, decision: str) -> None:
-        await self.run.resolve(step, decision)
-
-
-class Choreographed:
-    """Nobody in charge, and a monitor that watches."""
-
-    def __init__(self, app: Messages, saga: Saga[Trip], monitor: Monitor) -> None:
-        self.app = app
-        self.saga = saga
-        self.monitor = monitor
-
-    async def start(self, run: str) -> None:
-        await start(self.app, self.saga, Trip("ana"), id=run)
-
-    async def wait(self, run: str) -> RunState:
-        return await self.monitor.wait(run, timeout=20)
-
-    async def cancel(self, run: str) -> None:
-        await cancel(self.app, self.saga, run)
-
-    async def resolve(self, run: str, step: str, decision: str) -> None:
-        await say(self.app, self.saga, run, "resolved", step=step, data=msgspec.json.encode(Resolution(decision)))
-        await until(lambda: self.monitor.state(run) is not RunState.BLOCKED)
-
-
-@contextlib.asynccontextmanager
-async def orchestrated(world: World, tmp_path, **settings):
-    saga = made_saga(world, **settings)
-    async with yaoki.open(f"sqlite:///{tmp_path}/journal.db", sagas=[saga]) as app:
-        yield Orchestrated(app, saga)
-
-
-@contextlib.asynccontextmanager
-async def choreographed(world: World, road: str, tmp_path, request, **settings):
-    saga = made_saga(world, **settings)
-    pace = Pace(lease_s=5.0, drain_s=2.0)
-    async with contextlib.AsyncExitStack() as stack:
-        brokers = []
-
-        async def app_of(service: str) -> Messages:
-            if road == "shared":
-                return Messages(service, f"sqlite:///{tmp_path}/all.db", pace=pace)
-            if road == "postgres":
-                return Messages(service, url, pace=pace)
-            broker = await open_broker(*address)
-            brokers.append(broker)
-            stack.push_async_callback(broker.close)
-            return Messages(service, f"sqlite:///{tmp_path}/{service}.db", broker=broker, pace=pace)
-
-        url = request.getfixturevalue("postgres").new_database() if road == "postgres" else ""
-        address = (f"sqlite:///{tmp_path}/broker.db",) if road == "own stores" else (request.getfixturevalue("nats_url"),) if road == "nats" else ()
-        apps = {service: await app_of(service) for service in SERVICES}
-        for service, steps in SERVICES.items():
-            participate(saga, steps=steps, app=apps[service])
-        apps["desk"] = await app_of("desk")
-        monitor = Monitor(saga, apps["desk"])
-        for app in apps.values():
-            await stack.enter_async_context(app)
-        yield Choreographed(apps["desk"], saga, monitor)
-
-
-@pytest.fixture(scope="module")
-def nats_url(tmp_path_factory):
-    from contracts.test_messages_brokers import running_nats
-
-    with running_nats(tmp_path_factory.mktemp("nats")) as url:
-        yield url
-
-
-FORMS = ["orchestrated", "shared", "own stores",
-         pytest.param("postgres", marks=[pytest.mark.live, pytest.mark.long]),
-         pytest.param("nats", marks=[pytest.mark.live, pytest.mark.long])]
-
-
-@pytest.fixture(params=FORMS)
-def form(request, tmp_path):
-    def make(world: World, **settings):
-        if request.param == "orchestrated":
-            return orchestrated(world, tmp_path, **settings)
-        return choreographed(world, request.param, tmp_path, request, **settings)
-
-    return make
-
-
 ALL = {"hotel", "flight", "seat", "payment", "letter"}
-_numbers = iter(range(10_000))
-
-
-def new_run() -> str:
-    return f"trip-{next(_numbers)}"
-
-
 async def test_all_steps_are_done_once_each_after_what_it_needs(form):
     world, run = World(), new_run()
-    async with form(world) as saga:
-        await saga.start(run)
+    async with form(made_saga(world), SERVICES) as saga:
+        await saga.start(run, Trip("ana"))
         assert await saga.wait(run) is RunState.COMPLETED
-        await saga.start(run)
+        await saga.start(run, Trip("ana"))
         assert await saga.wait(run) is RunState.COMPLETED
     assert world.effects == ALL
     assert set(world.calls.values()) == {1}
@@ -230,8 +121,8 @@ async def test_all_steps_are_done_once_each_after_what_it_needs(form):
 async def test_a_declined_step_undoes_the_others_in_reverse_order(form, failing):
     world, run = World(), new_run()
     world.wrong[failing] = "decline"
-    async with form(world) as saga:
-        await saga.start(run)
+    async with form(made_saga(world), SERVICES) as saga:
+        await saga.start(run, Trip("ana"))
         assert await saga.wait(run) is RunState.UNDONE
     assert world.effects == set()
     assert failing not in world.undone, "what was declined left nothing to undo"
@@ -243,8 +134,8 @@ async def test_a_declined_step_undoes_the_others_in_reverse_order(form, failing)
 async def test_a_step_in_doubt_is_undone_with_none(form):
     world, run = World(), new_run()
     world.wrong["seat"] = "doubt"
-    async with form(world) as saga:
-        await saga.start(run)
+    async with form(made_saga(world), SERVICES) as saga:
+        await saga.start(run, Trip("ana"))
         assert await saga.wait(run) is RunState.UNDONE
     assert world.effects == set()
     assert world.given == {"seat": None, "flight": "flight-ok", "hotel": "hotel-ok"}
@@ -253,8 +144,8 @@ async def test_a_step_in_doubt_is_undone_with_none(form):
 async def test_a_lost_answer_is_asked_for_again_and_the_run_goes_on(form):
     world, run = World(), new_run()
     world.wrong["seat"] = "doubt once"
-    async with form(world) as saga:
-        await saga.start(run)
+    async with form(made_saga(world), SERVICES) as saga:
+        await saga.start(run, Trip("ana"))
         assert await saga.wait(run) is RunState.COMPLETED
     assert world.effects == ALL
 
@@ -262,8 +153,8 @@ async def test_a_lost_answer_is_asked_for_again_and_the_run_goes_on(form):
 async def test_after_the_pivot_a_step_is_tried_until_it_succeeds(form):
     world, run = World(), new_run()
     world.wrong["letter"] = "slow pivot"
-    async with form(world) as saga:
-        await saga.start(run)
+    async with form(made_saga(world), SERVICES) as saga:
+        await saga.start(run, Trip("ana"))
         assert await saga.wait(run) is RunState.COMPLETED
     assert world.calls["letter"] == 3
 
@@ -271,8 +162,8 @@ async def test_after_the_pivot_a_step_is_tried_until_it_succeeds(form):
 async def test_a_bug_blocks_the_run_until_a_person_decides(form):
     world, run = World(), new_run()
     world.wrong["seat"] = "bug"
-    async with form(world) as saga:
-        await saga.start(run)
+    async with form(made_saga(world), SERVICES) as saga:
+        await saga.start(run, Trip("ana"))
         assert await saga.wait(run) is RunState.BLOCKED
         assert "payment" not in world.effects
         world.wrong.clear()
@@ -284,8 +175,8 @@ async def test_a_cancelled_run_waits_for_what_is_under_way_and_undoes_it(form):
     world, run = World(), new_run()
     world.wrong["seat"] = "wait"
     world.gate.clear()
-    async with form(world) as saga:
-        await saga.start(run)
+    async with form(made_saga(world), SERVICES) as saga:
+        await saga.start(run, Trip("ana"))
         await until(lambda: world.calls["seat"] and {"hotel", "flight"} <= world.effects)
         await asyncio.sleep(0.1)
         await saga.cancel(run)
@@ -301,8 +192,8 @@ async def test_a_run_whose_deadline_passes_undoes_itself(form):
     world, run = World(), new_run()
     world.wrong["seat"] = "wait"
     world.gate.clear()
-    async with form(world, deadline=0.6) as saga:
-        await saga.start(run)
+    async with form(made_saga(world, deadline=0.6), SERVICES) as saga:
+        await saga.start(run, Trip("ana"))
         await until(lambda: world.calls["seat"])
         await asyncio.sleep(3.0)  # the deadline, and ample time for everybody to hear of it
         world.gate.set()
@@ -317,8 +208,8 @@ async def test_the_monitor_sees_what_a_run_waits_for_and_alarms_over_what_was_be
     world, stuck = World(), []
     world.wrong["seat"] = "wait"
     world.gate.clear()
-    async with choreographed(world, "shared", tmp_path, request) as saga:
-        await saga.start("trip-1")
+    async with choreographed(made_saga(world), SERVICES, "shared", tmp_path, request) as saga:
+        await saga.start("trip-1", Trip("ana"))
         await until(lambda: saga.monitor.remaining("trip-1") == ["seat"] and "seat" in saga.monitor.runs["trip-1"].begun)
         (edge,) = saga.monitor.edges()
         assert (edge.action, edge.begun) == ("seat", True)

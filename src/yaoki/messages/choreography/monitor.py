@@ -26,7 +26,7 @@ MOST_RUNS = 100_000
 
 
 class Edge(msgspec.Struct, frozen=True):
-    """What a run waits for: an action (`step` or `step:undo`), since when (seconds since 1970), and whether it is begun."""
+    """What a run waits for: an action (`step`, `step:undo` or `step:wait`), since when (seconds since 1970), and whether it is begun."""
 
     run: str
     action: str
@@ -112,9 +112,14 @@ class Monitor:
     # ── what is overdue ──────────────────────────────────────────────────────────────────────────────────────────
 
     def edges(self) -> list[Edge]:
-        """What all unfinished runs wait for, the longest wait first."""
+        """What all unfinished runs wait for, the longest wait first.
+
+        A step that waits for a time or an answer is among them by the instant at which its wait is over (`step:wait`).
+        """
         found = [Edge(run.id, action, run.since[action], action in run.begun)
                  for run in self.runs.values() for action in run.next_actions]
+        found += [Edge(run.id, f"{step}:wait", until, begun=False)
+                  for run in self.runs.values() for step, until in run.waits.items() if until]
         return sorted(found, key=lambda edge: edge.since)
 
     def overdue(self, now: float) -> list[Edge]:
