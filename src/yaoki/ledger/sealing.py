@@ -41,6 +41,8 @@ async def seal_in(tx: Tx, parts: Sequence[int], now: float) -> list[Epoch]:
     await tx.execute_many(INSERT_EPOCH, [
         (each.part, each.epoch, each.first_seq, each.rows, each.count, each.sum128, each.sketch, each.beat, *each.until,
          each.sealed_at, each.root, each.previous, each.hash) for each in epochs])
+    if any(each.count for each in epochs):
+        await tx.tell()
     return epochs
 
 

@@ -22,6 +22,7 @@ from yaoki.ledger.ledger import Ledger
 from yaoki.ledger.notes import all_progress, drills, load_findings, save_drills, save_findings
 from yaoki.ledger.records import Naming
 from yaoki.ledger.repair import BRAKE, repair
+from yaoki.ledger.retention import prune
 from yaoki.ledger.rules import Rules
 from yaoki.ledger.sinks.port import Sink
 from yaoki.ledger.sources.ledger import LedgerSource
@@ -32,6 +33,9 @@ log.addHandler(logging.NullHandler())
 
 DRILL_KEY = "yaoki-drill"
 
+HOUSEKEEPING_S = 3600.0
+"""How often room for the next day is made, and old rows are let go."""
+
 
 class Keeper:
     """All the work that a ledger and its sinks need, in turns.
@@ -39,10 +43,11 @@ class Keeper:
     Args:
         repairs: redeliver what is missing as soon as it is found, up to the brake.
         drill_every_s: how often one version is dropped on purpose, to see it found and repaired; None: never.
+        keep_s: rows sealed longer ago than this, delivered and audited everywhere, are let go (`prune`); None: never.
     """
 
     def __init__(self, ledger: Ledger, sinks: Sequence[Sink], rules: Rules, *, owner: str | None = None,
-                 repairs: bool = True, drill_every_s: float | None = None) -> None:
+                 repairs: bool = True, drill_every_s: float | None = None, keep_s: float | None = None) -> None:
         self.ledger = ledger
         self.rules = rules
         owner = owner or f"keeper-{runtime.new_id()[-12:]}"
@@ -52,17 +57,21 @@ class Keeper:
         self.watches = [Watch(ledger.store, source, sink, rules, owner=owner) for sink in sinks]
         self._repairs = repairs
         self._drill_every_s = drill_every_s
+        self._keep_s = keep_s
         self._due: dict[str, float] = {}
 
     async def run(self) -> None:
         """Work until cancelled; then give the leases back."""
         try:
             while True:
+                heard = self.ledger.store.heard
                 try:
                     await self.turn()
                 except FencedError as error:
                     log.warning("%s", error)  # another process took over in the middle; it goes on there
-                await runtime.sleep(min(self.rules.seal_every_s, self.rules.audit_every_s, self.rules.beat_every_s) / 2)
+                # What another process seals meanwhile is delivered at once where the database tells of it.
+                await self.ledger.store.wait(heard, min(
+                    self.rules.seal_every_s, self.rules.audit_every_s, self.rules.beat_every_s) / 2)
         finally:
             await self.close()
 
@@ -83,6 +92,10 @@ class Keeper:
         if self._is_due("audit", self.rules.audit_every_s):
             await self.audit()
             await self.watch_the_watchers()
+        if self._is_due("house", HOUSEKEEPING_S):
+            await self.ledger.store.prepare_days(2)
+            if self._keep_s is not None:
+                await prune(self.ledger, await self.ledger.store.now() - self._keep_s)
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = runtime.monotonic()

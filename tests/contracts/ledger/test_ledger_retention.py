@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import asyncpg
 import pytest
 
 from yaoki.errors import LedgerError
-from yaoki.ledger import Deliverer, Ledger, Rules, Watch
+from yaoki.ledger import Deliverer, Keeper, Ledger, Rules, Watch
 from yaoki.ledger.notes import load_findings
 from yaoki.ledger.retention import prune
 from yaoki.ledger.sinks.memory import MemorySink
@@ -105,6 +106,21 @@ async def test_nothing_goes_that_a_sink_still_needs(ledger: Ledger) -> None:
     assert any("is open" in why for why in result.held.values())
     assert await rows(ledger) == 4 or ledger.name.startswith("sqlite")
     assert [each.version for each in await ledger.history("b")] == [1]  # the copy that repair will need
+
+
+async def test_a_keeper_lets_go_of_what_is_old_and_makes_room_for_tomorrow(ledger: Ledger) -> None:
+    await write(ledger, "a", "b")
+    keeper = Keeper(ledger, [MemorySink()], RULES, keep_s=0)
+    await keeper.turn()
+    await asyncio.sleep(0.05)
+    await keeper.audit()  # what was sealed in the first turn is audited now
+    keeper._due.pop("house")
+    await move_to_yesterday(ledger)
+    await keeper.turn()
+    assert await ledger.history("a") == []
+    assert [each.version for each in await ledger.history("b")] == []
+    assert await ledger.verify() == []
+    await keeper.close()
 
 
 async def test_rows_that_were_not_pruned_cannot_be_deleted(ledger: Ledger) -> None:

@@ -331,3 +331,22 @@ async def test_a_transaction_that_holds_sealing_back_is_named(postgres: str) -> 
         assert [epoch.rows for epoch in await ledger.seal()] == [1]
         assert await ledger.store.held() == (0.0, "")
         await other.close()
+
+
+@pytest.mark.live
+async def test_a_process_that_waits_hears_at_once_that_another_has_sealed(postgres: str) -> None:
+    async with Ledger(postgres, partitions=1) as here, Ledger(postgres) as there:
+        heard = there.store.heard
+        await there.store.wait(heard, 5.0)  # it listens now
+        heard = there.store.heard
+        waiting = asyncio.ensure_future(there.store.wait(heard, 60.0))
+        await asyncio.sleep(0.05)
+        await here.seal()  # nothing in it: nobody is woken
+        assert not waiting.done()
+        await write(here, "a")
+        await here.seal()
+        await asyncio.wait_for(waiting, 30)
+        async with here.store.transaction() as tx:  # the listener's connection is lost: waiting ends with its time, and it comes back
+            await tx.fetch("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND pid <> pg_backend_pid()")
+        await there.store.wait(there.store.heard, 0.05)
+        await there.store.wait(there.store.heard, 30.0)

@@ -45,6 +45,10 @@ class Tx(Protocol):
         """Seconds since 1970 by the database's clock, which all its users share."""
         ...
 
+    async def tell(self) -> None:
+        """Wake those who wait for something to be sealed, when this transaction commits."""
+        ...
+
 
 class Store(Protocol):
     """A database with the ledger's tables."""
@@ -76,6 +80,15 @@ class Store(Protocol):
         ...
 
     async def now(self) -> float: ...
+
+    @property
+    def heard(self) -> int:
+        """How often news of a sealing was heard: read it before looking, and give it to `wait`."""
+        ...
+
+    async def wait(self, heard: int, timeout_s: float) -> None:
+        """Wait until something was sealed since `heard`, by any process if the database can tell, at most so long."""
+        ...
 
     async def held(self) -> tuple[float, str]:
         """(seconds for which committed rows have waited because an open transaction came before them, who that is)."""

@@ -30,6 +30,7 @@ from yaoki.ledger.store.days import prepare_days, remove_days
 from yaoki.ledger.store.port import SqlRow
 from yaoki.ledger.store.schema import statements
 from yaoki.ledger.store.sqlite import conflict
+from yaoki.ledger.store.waking import TELL, Waking
 
 SETUP_LOCK = 0x79616F6B  # "yaok": two processes that set up at once take turns
 
@@ -147,6 +148,9 @@ class AsyncpgTx:
         ((now,),) = await self.fetch(NOW)
         return float(now)
 
+    async def tell(self) -> None:
+        await self.fetch(TELL)
+
 
 class PsycopgTx(AsyncpgTx):
     """The same on a `psycopg.AsyncConnection`."""
@@ -175,6 +179,7 @@ class PostgresStore:
         self.name = re.sub(r"//[^@/]*@", "//", url)  # no password in names, logs and events
         self._pool_size = pool_size
         self._pool: Any = None
+        self._waking = Waking(url)
 
     async def open(self) -> None:
         try:
@@ -188,6 +193,7 @@ class PostgresStore:
             await connection.execute(statements("postgres"))
 
     async def close(self) -> None:
+        await self._waking.close()
         if self._pool is not None:
             await self._pool.close()
         self._pool = None
@@ -226,6 +232,13 @@ class PostgresStore:
 
     async def now(self) -> float:
         return float(await self._open().fetchval(NOW))
+
+    @property
+    def heard(self) -> int:
+        return self._waking.heard
+
+    async def wait(self, heard: int, timeout_s: float) -> None:
+        await self._waking.wait(heard, timeout_s)
 
     async def held(self) -> tuple[float, str]:
         seconds = float(await self._open().fetchval(HELD))

@@ -106,6 +106,9 @@ class SqliteTx:
     async def now(self) -> float:
         return runtime.unix_time()
 
+    async def tell(self) -> None:
+        """A file tells nobody."""
+
 
 class SqliteStore:
     """Fills the port with one SQLite file, made when missing. `:memory:` keeps nothing."""
@@ -185,6 +188,14 @@ class SqliteStore:
 
     async def now(self) -> float:
         return runtime.unix_time()
+
+    @property
+    def heard(self) -> int:
+        return 0
+
+    async def wait(self, heard: int, timeout_s: float) -> None:
+        del heard
+        await runtime.sleep(timeout_s)
 
     async def held(self) -> tuple[float, str]:
         return 0.0, ""  # what is committed is ready: there is one writer
