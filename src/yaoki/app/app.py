@@ -14,11 +14,12 @@ from yaoki.saga.journal.port import NORMAL, Journal, NewRun
 from yaoki.saga.outside.doors import Doors
 from yaoki.saga.placing import Placing
 from yaoki.saga.queue import Queue
+from yaoki.saga.schedule.doors import Schedules
 
 I = TypeVar("I")  # noqa: E741  a saga's input
 
 
-class App(Doors):
+class App(Doors, Schedules):
     """Sagas on a journal. Made by `yaoki.open`; opened by `async with`, or by `with` in a plain program."""
 
     def __init__(self, journal: Journal, sagas: Iterable[Saga[Any]], *, concurrency: int, grace: float, queues: Iterable[str] | None = None,

@@ -24,6 +24,7 @@ from yaoki.saga.journal.port import NORMAL
 from yaoki.saga.outside.doors import SyncDoors
 from yaoki.saga.queue import Queue
 from yaoki.saga.records import RunState, Stored
+from yaoki.saga.schedule.doors import SyncSchedules
 
 if TYPE_CHECKING:
     from yaoki.app.app import App
@@ -38,7 +39,7 @@ _PARENTS: list[object] = []
 _OPEN: weakref.WeakSet[SyncApp] = weakref.WeakSet()
 
 
-class SyncApp(SyncDoors):
+class SyncApp(SyncDoors, SyncSchedules):
     """Made by `with yaoki.open(...)`. Any thread may call it."""
 
     def __init__(self, app: App) -> None:
