@@ -31,6 +31,7 @@ from yaoki.errors import ConfigError
 from yaoki.explore import intercept
 from yaoki.explore import world as worlds
 from yaoki.explore.loop import EscapeError
+from yaoki.explore.network import run_inline
 
 _STDLIB = sysconfig.get_paths()["stdlib"]
 _OURS = str(PurePath(__file__).parent)
@@ -178,17 +179,34 @@ def _datetime(world: Callable[[], worlds.World | None], *, strict: bool) -> Any:
 
 
 def _threads_inline(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None]) -> None:
-    """Starlette and FastAPI run plain functions in anyio's threads; here they run in place."""
-    anyio = sys.modules.get("anyio.to_thread")
-    if anyio is None:
-        return
-    real: Any = anyio.run_sync
+    """Starlette and FastAPI run plain functions in anyio's threads, Django in asgiref's; here they run in place."""
+    anyio, asgiref = sys.modules.get("anyio.to_thread"), sys.modules.get("asgiref.sync")
+    if anyio is not None:
+        real: Any = anyio.run_sync
 
-    async def run_sync(fn: Callable[..., Any], *args: Any, **settings: Any) -> Any:
-        return await real(fn, *args, **settings) if world() is None else fn(*args)
+        async def run_sync(fn: Callable[..., Any], *args: Any, **settings: Any) -> Any:
+            return await real(fn, *args, **settings) if world() is None else fn(*args)
 
-    stack.callback(setattr, anyio, "run_sync", real)
-    anyio.run_sync = run_sync  # type: ignore[attr-defined]
+        stack.callback(setattr, anyio, "run_sync", real)
+        anyio.run_sync = run_sync  # type: ignore[attr-defined]
+    if asgiref is not None:
+        _asgiref_inline(stack, world, asgiref)
+
+
+def _asgiref_inline(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None], asgiref: Any) -> None:
+    """`sync_to_async` and `async_to_sync`, on which Django's handlers rest, without threads."""
+    to_async, to_sync = asgiref.SyncToAsync.__call__, asgiref.AsyncToSync.__call__
+
+    async def call_plain(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await to_async(self, *args, **kwargs) if world() is None else self.func(*args, **kwargs)
+
+    def call_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+        inside = world()
+        return to_sync(self, *args, **kwargs) if inside is None else run_inline(inside, self.awaitable(*args, **kwargs))
+
+    for holder, real, stand_in in ((asgiref.SyncToAsync, to_async, call_plain), (asgiref.AsyncToSync, to_sync, call_async)):
+        stack.callback(setattr, holder, "__call__", real)
+        holder.__call__ = stand_in
 
 
 def _escape(world: worlds.World, name: str, kind: str) -> Any:
