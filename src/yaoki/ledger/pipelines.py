@@ -6,16 +6,19 @@
 
     sources   dynamodb://TABLE · sqlite:///FILE, postgresql://... and dynamodb-ledger://NAME (ledgers of ours)
               postgresql://...#TABLE · sqlite:///FILE#TABLE (anybody's table, or outbox) · sqs://QUEUE · nats://HOST/STREAM
+              broker+URL#TYPE (any broker of `yaoki.messages`)
     sinks     s3://BUCKET/TEMPLATE · a folder with a TEMPLATE · postgresql://...#TABLE · https://HOST/TEMPLATE · nats://HOST/STREAM
+              broker+URL#TYPE
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -27,6 +30,9 @@ from yaoki.ledger.sources.ledger import LedgerSource
 from yaoki.ledger.sources.shadow import Shadow
 from yaoki.ledger.store.sqlite import SqliteStore
 from yaoki.ledger.watch import Watch
+
+if TYPE_CHECKING:
+    from yaoki.messages.brokers.port import Broker
 
 STATE_FOLDER = Path(".yaoki")
 
@@ -78,12 +84,12 @@ async def open_audit(pipeline: Pipeline) -> AsyncIterator[Watch]:
         elif scheme in {"sqlite", "postgresql", "postgres"} and "#" not in pipeline.source:
             ledger = await stack.enter_async_context(Ledger(pipeline.source))
             watch = Watch(ledger.store, LedgerSource(ledger), sink, pipeline.rules, list_every_s=pipeline.list_every_s)
-        elif scheme in {"sqlite", "postgresql", "postgres", "sqs", "nats"}:
+        elif scheme in {"sqlite", "postgresql", "postgres", "sqs", "nats"} or scheme.startswith("broker+"):
             watch = await _feed(pipeline, sink, stack)
         else:
             raise ConfigError(f"nothing can be audited at {pipeline.source!r}",
-                              do="use dynamodb://TABLE, dynamodb-ledger://NAME, postgresql://...[#TABLE], sqlite:///FILE[#TABLE], sqs://QUEUE or "
-                              "nats://HOST/STREAM")
+                              do="use dynamodb://TABLE, dynamodb-ledger://NAME, postgresql://...[#TABLE], sqlite:///FILE[#TABLE], sqs://QUEUE, "
+                              "nats://HOST/STREAM or broker+URL#TYPE")
         stack.push_async_callback(watch.close)
         yield watch
 
@@ -125,9 +131,14 @@ def open_sink(pipeline: Pipeline) -> Sink:
         from yaoki.ledger.sinks.jetstream import JetStreamSink  # noqa: PLC0415
         address, _, stream = url.rpartition("/")
         return JetStreamSink(address, stream)
+    if url.startswith("broker+"):
+        from yaoki.ledger.sinks.broker import BrokerSink  # noqa: PLC0415
+        from yaoki.ledger.sinks.receipts import Receipts  # noqa: PLC0415
+        connect, name, kind = broker_of(url)
+        return BrokerSink(connect, name, Receipts(str(state_path(name, "sink"))), kind=kind)
     if "://" in url and not url.startswith("file://"):
         raise ConfigError(f"no sink is known at {url!r}", do="use s3://BUCKET/TEMPLATE, a path with a template, "
-                          "postgresql://...#TABLE, https://... or nats://HOST/STREAM")
+                          "postgresql://...#TABLE, https://..., nats://HOST/STREAM or broker+URL#TYPE")
     from yaoki.ledger.sinks.folder import FolderSink  # noqa: PLC0415
     path = url.removeprefix("file://")
     root, template = split_path(path)
@@ -143,10 +154,27 @@ def split_path(path: str) -> tuple[Path, str]:
     return Path(folder or ("/" if fixed.startswith("/") else ".")), path[len(folder) + 1:] if folder else path.lstrip("/")
 
 
+def state_path(name: str, what: str) -> Path:
+    """Where what is remembered of a source or sink is kept, unless its owner says otherwise."""
+    STATE_FOLDER.mkdir(parents=True, exist_ok=True)
+    return STATE_FOLDER / f"{what}-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}.db"
+
+
+def broker_of(url: str) -> tuple[Callable[[], Awaitable[Broker]], str, str]:
+    """(what opens it, its name without secrets, the type of its messages) of `broker+URL#TYPE`."""
+    from yaoki.messages.brokers.opening import open_broker  # noqa: PLC0415
+
+    address, _, kind = url.removeprefix("broker+").partition("#")
+    if not kind:
+        raise ConfigError(f"{url!r} names no type of messages", do="write it after #: broker+nats://HOST:4222#OrderPlaced")
+    name = re.sub(r"//[^@/]*@", "//", url)
+    return functools.partial(open_broker, address), name, kind
+
+
 async def _state(pipeline: Pipeline, stack: contextlib.AsyncExitStack) -> Shadow:
     """The file in which an audit of somebody else's pipeline remembers."""
     name = re.sub(r"//[^@/]*@", "//", pipeline.source)
-    path = Path(pipeline.state) if pipeline.state else STATE_FOLDER / f"audit-{re.sub(r'[^A-Za-z0-9_.-]+', '-', name)}.db"
+    path = Path(pipeline.state) if pipeline.state else state_path(name, "audit")
     path.parent.mkdir(parents=True, exist_ok=True)
     store = SqliteStore(path)
     await store.open()

@@ -28,6 +28,7 @@ def command() -> None:
 
     \b
     SOURCE  dynamodb://TABLE · sqlite:///FILE, postgresql://... (a ledger) · the same with #TABLE · sqs://QUEUE · nats://HOST/STREAM
+            dynamodb-ledger://NAME · broker+URL#TYPE
     SINK    's3://BUCKET/logs/{key}-{version}.log' · 'FOLDER/{key}-{version}.log' · postgresql://...#TABLE · https://...
     """  # noqa: D301  \b must reach click as one character
 

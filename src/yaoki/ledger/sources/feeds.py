@@ -144,6 +144,12 @@ async def open_feed(pipeline: Pipeline, shadow: Shadow, stack: contextlib.AsyncE
         feed = StreamFeed(pipeline.source, pipeline.version)
         await feed.open()
         stack.push_async_callback(feed.close)
+    elif scheme.startswith("broker+"):
+        from yaoki.ledger.pipelines import broker_of  # noqa: PLC0415
+        from yaoki.ledger.sources.broker import BrokerFeed  # noqa: PLC0415
+        feed = BrokerFeed(*broker_of(pipeline.source), pipeline.version)
+        await feed.open()
+        stack.push_async_callback(feed.close)
     else:
         raise ConfigError(f"no feed is known at {pipeline.source!r}", do="see `yk audit --help`")
     return FeedSource(feed, shadow, first=pipeline.first if pipeline.first is not None else 1)

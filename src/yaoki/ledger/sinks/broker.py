@@ -1,0 +1,129 @@
+"""Any broker of `yaoki.messages` as a sink: a message for each version, read back by a group of the audit's own.
+
+A broker cannot be asked what it holds. So the audit subscribes as one more group, and what that group is given is at rest:
+what every other group is given, too. Receipts are kept in the audit's own file. Ids follow from key and version, so that
+delivering again is the same message, for brokers and inboxes alike.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+import msgspec
+
+from yaoki import runtime
+from yaoki.errors import AuditError, BrokerError, YaokiError
+from yaoki.ledger.fingerprint import content_digest
+from yaoki.ledger.records import Batch, Naming, Record, is_beat
+from yaoki.ledger.sinks.port import Foreign
+from yaoki.ledger.sinks.receipts import Receipts
+from yaoki.messages.brokers.port import Broker, Subscription
+from yaoki.messages.envelope import Message
+
+GROUP = "yaoki-audit"
+PAGE = 500
+WAIT_S = 0.2
+"""How long to wait for more before taking it that everything was read."""
+
+VERSION, DIGEST, ENCODED = "ledgerversion", "ledgerdigest", "ledgerencoded"
+"""Headers: names of CloudEvents extensions."""
+
+
+class BrokerSink:
+    """Messages of type `kind`.
+
+    Args:
+        connect: opens the broker.
+        name: for findings; without secrets.
+        receipts: where the audit remembers what its group was given.
+        source: the name under which the messages are published.
+    """
+
+    knows_digests = True
+
+    def __init__(self, connect: Callable[[], Awaitable[Broker]], name: str, receipts: Receipts, *, kind: str = "LedgerChanged",
+                 source: str = "ledger") -> None:
+        self.name = name
+        self.foreign = Foreign()
+        self._connect = connect
+        self._receipts = receipts
+        self._kind = kind
+        self._source = source
+        self._broker: Broker | None = None
+        self._subscription: Subscription | None = None
+
+    async def open(self) -> None:
+        try:
+            self._broker = await self._connect()
+            self._subscription = await self._broker.subscribe(GROUP, [self._kind])
+        except YaokiError as error:
+            await self.close()
+            raise AuditError(f"{self.name} cannot be used: {error}", do="check the address and the account's rights") from error
+        await self._receipts.open()
+
+    async def close(self) -> None:
+        if self._subscription is not None:
+            await self._subscription.close()
+        if self._broker is not None:
+            await self._broker.close()
+        self._subscription = self._broker = None
+        await self._receipts.close()
+
+    async def put(self, key: str, version: int, content: bytes, digest: bytes) -> bool:
+        assert self._broker is not None, "open the sink first"
+        data, encoded = as_json(content)
+        await self._broker.publish([Message(
+            id=f"{key}/{version}", source=self._source, type=self._kind, key=key, data=data, time=runtime.unix_time(),
+            headers={VERSION: str(version), DIGEST: digest.hex(), **({ENCODED: encoded} if encoded else {})})])
+        return True
+
+    async def _drain(self) -> None:
+        """Take what the group was given meanwhile: remembered first, acknowledged after."""
+        assert self._subscription is not None, "open the sink first"
+        try:
+            while deliveries := await self._subscription.fetch(PAGE, WAIT_S):
+                found = [each for each in map(_record, (one.message for one in deliveries)) if each is not None]
+                for one in deliveries:
+                    if _record(one.message) is None:
+                        self.foreign.note(f"{one.message.type} {one.message.id}")
+                await self._receipts.note(found)
+                await self._subscription.ack(deliveries)
+        except BrokerError as error:
+            raise AuditError(f"{self.name} cannot be read: {error}", do="check that the broker runs; then try again") from error
+
+    async def listing(self) -> AsyncIterator[Batch]:
+        await self._drain()
+        async for batch in self._receipts.listing():
+            yield batch
+
+    async def read(self, names: Sequence[Naming]) -> list[Record]:
+        await self._drain()
+        return await self._receipts.read(names)
+
+    async def forget(self, names: Sequence[Naming]) -> None:
+        await self._receipts.forget([name for name in names if is_beat(name[0])])  # the broker forgets by its own limits
+
+
+def as_json(content: bytes) -> tuple[bytes, str]:
+    """A content as a message's data, which is JSON, and how it was made so: "" for not at all."""
+    with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError):
+        msgspec.json.decode(content)
+        if content == content.strip():  # blanks around a value are lost on the way
+            return content, ""
+    return msgspec.json.encode(base64.b64encode(content).decode()), "base64"
+
+
+def content_of(message: Message) -> bytes:
+    """The content that a message of ours carries."""
+    if message.headers.get(ENCODED) == "base64":
+        return base64.b64decode(msgspec.json.decode(message.data, type=str))
+    return message.data
+
+
+def _record(message: Message) -> Record | None:
+    version = message.headers.get(VERSION, "")
+    if not version.isdecimal():
+        return None
+    return Record(message.key, int(version), content_digest(content_of(message)), runtime.unix_time())
