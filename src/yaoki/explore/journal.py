@@ -56,9 +56,13 @@ class Platter:
 
     def digest(self) -> Any:
         """Everything durable that a later run could depend on: not the times, and not what is told for people."""
-        return [(header.id, header.state.value, [(record.kind.value, record.step, record.data) for record in self.kept._records[number]
+        runs = [(header.id, header.state.value, [(record.kind.value, record.step, record.data) for record in self.kept._records[number]
                                                  if record.kind is not Kind.ATTEMPTS])
                 for number, header in self.kept._headers.items()]
+        if not (self.kept._registers or self.kept._claims):
+            return runs
+        registers = [(key, found.data) for key, found in self.kept._registers.items()]
+        return runs, registers, [(key, [claim.run for claim in queue]) for key, queue in self.kept._claims.items()]
 
 
 class SimJournal(MemoryJournal):
