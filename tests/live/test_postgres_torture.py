@@ -41,3 +41,10 @@ async def test_no_run_is_lost_or_doubled_while_workers_die_pause_and_lose_a_cras
 @pytest.mark.parametrize("seed", range(3))
 async def test_for_minutes(postgres: PostgresServer, tmp_path: Path, seed: int):
     await torture(postgres, tmp_path, seconds=90.0, runs=6000, seed=seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_the_checker_finds_a_fence_that_lets_the_dead_write(postgres: PostgresServer, tmp_path: Path):
+    wrong, figures = await Campaign(postgres, tmp_path, seconds=20.0, runs=600, seed=5, broken_fence=True).run()
+    assert any("after its death" in each for each in wrong), figures

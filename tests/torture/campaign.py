@@ -27,9 +27,10 @@ import msgspec
 from cut_proxy import CutProxy
 from servers import PostgresServer, running_postgres
 from torture.checker import STEPS, check
-from torture.sagas import Service, Trip, trips
+from torture.sagas import Service, TicketOffice, Trip, trips
 from yaoki.saga.journal.port import NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
+from yaoki.saga.journal.postgres import statements as sql
 
 WORKERS = 4
 HOURS = (0.0, -7200.0, 3600.0, 10_800.0)
@@ -54,7 +55,9 @@ class Campaign:
         self.broken_fence = broken_fence
         self.did: Counter[str] = Counter()
         self.verbose = False
-        self.expected = {f"run-{n:06d}": self.rng.choice(STEPS[:3]) if self.rng.random() < 0.25 else "" for n in range(runs)}
+        can_fail = ("hotel", "flight", "ticket", "payment")
+        self.expected = {f"run-{n:06d}": self.rng.choice(can_fail) if self.rng.random() < 0.25 else "" for n in range(runs)}
+        self._unanswered: list[str] = []
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._database = server.new_database().rpartition("/")[2]
         self._url = server.url_of(self._database)
@@ -83,20 +86,31 @@ class Campaign:
     # ── starting runs ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _start(self, names: list[str]) -> None:
-        saga = trips(Service(self.folder))
+        saga = trips(Service(self.folder), TicketOffice(self.folder))
         journal = PostgresJournal(self._url, name="front")
         await journal.open()
         await journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
-        waits = [journal.create(NewRun(name, saga.name, saga.graph.hash, msgspec.json.encode(Trip(self.expected[name], 0.6)),
+        waits = [journal.create(NewRun(name, saga.name, saga.graph.hash, _input(name, self.expected[name]),
                                        at=journal.now(), keep=False)) for name in names]
         await asyncio.gather(*waits)
+        await self._answer(journal)
+        self._unanswered = names
         await journal.close()
+
+    async def _answer(self, journal: PostgresJournal) -> None:
+        """The runs before these get the answer for which they wait, or will."""
+        answer, names = b'{"name":"visa","answer":"yes","who":"consul"}', self._unanswered
+        self._unanswered = []
+        await journal._side.run(lambda c: c.executemany(sql.REQUEST, [(name, "signal", answer, 1.0) for name in names]))
+        await journal.ring()
+        self.did["answered"] += len(names)
 
     async def _start_slowly(self, names: list[str]) -> None:
         size = max(1, len(names) // 20)
         for begin in range(0, len(names), size):
             await self._start(names[begin:begin + size])
             await asyncio.sleep(self.seconds / 25)
+        await self._start([])  # for the last of them to be answered
 
     # ── failures ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -148,7 +162,7 @@ class Campaign:
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _wait_for_the_end(self, limit_s: float = 60.0) -> int:
+    async def _wait_for_the_end(self, limit_s: float = 120.0) -> int:
         began, left = time.monotonic(), len(self.expected)
         for _ in range(int(limit_s / 0.25)):
             for number, process in self._workers.items():
@@ -177,6 +191,10 @@ class Campaign:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+
+def _input(name: str, fails: str) -> bytes:
+    return msgspec.json.encode(Trip(fails, 0.6, insured=int(name[-1]) % 2 == 0))
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import yaoki
-from torture.sagas import Service, trips
+from torture.sagas import Service, TicketOffice, trips
 from yaoki import events, runtime
 from yaoki.runtime import RealRuntime
 from yaoki.saga.journal.postgres import statements
@@ -46,7 +46,7 @@ async def main(url: str, name: str, folder: Path, offset_s: float) -> None:
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     with events.listen(note, kinds=(events.WorkerEvent, events.RunBlocked)):
-        async with yaoki.open(url, sagas=[trips(Service(folder))], concurrency=64, grace=2.0, name=name):
+        async with yaoki.open(url, sagas=[trips(Service(folder), TicketOffice(folder))], concurrency=64, grace=2.0, name=name):
             await told.wait()
 
 
