@@ -37,6 +37,7 @@ from yaoki.saga.parts.each import ITEM
 from yaoki.saga.parts.flow import FLOW, Flow
 from yaoki.saga.queue import Queue
 from yaoki.saga.retrying import UNDO, Retrying
+from yaoki.saga.schedule.declared import Scheduled
 from yaoki.saga.signatures import UNDECIDED as _UNSET
 from yaoki.saga.signatures import fits as _fits
 from yaoki.saga.signatures import hints as _hints
@@ -140,7 +141,7 @@ class Step(Generic[P, R]):
         return fn
 
 
-class Saga(Composing, Generic[I]):
+class Saga(Composing, Scheduled, Generic[I]):
     """Named steps and edges: an operation over several services that finishes or undoes itself.
 
     Args:
@@ -182,12 +183,12 @@ class Saga(Composing, Generic[I]):
         if lock is not None:
             self.keys.add(lock)
         self._input_name = ""
+        self.schedules = {}
         self.plain: frozenset[str] = frozenset()  # known once the graph is
+        self.leaves_traces = False  # may its runs hold keys, or give signs of life, that are to be swept up after them?
         self._graph: Graph | None = None
 
-    @property
-    def leaves_traces(self) -> bool:
-        """May its runs hold keys, or give signs of life, that are to be swept up after them?"""
+    def _leaves_traces(self) -> bool:
         return bool(self.keys) or any(step.heartbeat is not None or (step.wait is not None and step.wait.kind == "token")
                                       for step in self.steps.values())
 
@@ -443,6 +444,7 @@ class Saga(Composing, Generic[I]):
         if self._graph is None:
             self._graph = self._checked()
             self.plain = frozenset(step.name for step in self.steps.values() if step.is_plain)
+            self.leaves_traces = self._leaves_traces()
         return self._graph
 
     def _checked(self) -> Graph:
@@ -464,6 +466,7 @@ class Saga(Composing, Generic[I]):
                 step.way.check(step, below=below)
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
                               _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot,
-                              step.wait.kind if step.wait else "", step.child, step.parts))
+                              step.wait.kind if step.wait else "", step.child, step.parts,
+                              tuple(step.way.options) if step.parts == "first_of" else ()))
             below = below or step.pivot
         return Graph(self.name, tuple(nodes))

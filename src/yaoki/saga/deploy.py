@@ -46,6 +46,10 @@ def _of_step(old: Graph, number: int, node: Node, new: Graph) -> list[str]:
         found.append(f"step {node.name} gave {node.gives or 'anything'}, and gives {now.gives or 'anything'}")
     if now.waits != node.waits:
         found.append(f"step {node.name} {_waits(node)}, and now {_waits(now)}")
+    if (now.child, now.parts) != (node.child, node.parts):
+        found.append(f"step {node.name} {_made_of(node)}, and now {_made_of(now)}")
+    if gone := [option for option in node.options if option not in now.options]:
+        found.append(f"step {node.name} has no option {gone[0]} any more")
     if node.undo != now.undo:
         found.append(f"step {node.name} " + ("could be undone, and has no undo any more" if node.undo else "has an undo now, and had none"))
     before = _closure(old, number)
@@ -56,7 +60,14 @@ def _of_step(old: Graph, number: int, node: Node, new: Graph) -> list[str]:
 
 
 def _waits(node: Node) -> str:
-    return {"": "did something", "sleep": "slept", "signal": "waited for an answer"}[node.waits]
+    return {"": "did something", "sleep": "slept", "signal": "waited for an answer", "token": "was completed from outside",
+            "child": "waited for a run"}.get(node.waits, node.waits)
+
+
+def _made_of(node: Node) -> str:
+    if node.child:
+        return f"started a run of {node.child}"
+    return {"": "was one call", "each": "was a call for each item", "first_of": "was the first of several", "flow": "was a flow"}[node.parts]
 
 
 def _closure(graph: Graph, number: int) -> set[str]:

@@ -78,7 +78,7 @@ def test_a_person_is_named_with_what_was_decided():
 @pytest.mark.parametrize("kind", list(Kind))
 def test_every_kind_of_record_can_be_told(kind: Kind):
     data = {Kind.FAILED: encode(Failure("E")), Kind.BLOCKED: encode(Failure("E", undo=True)), Kind.ABORT: encode(Abort("why")),
-            Kind.RESOLVED: encode(Resolution("done")), Kind.WAITING: encode(Waiting(200.0)),
+            Kind.UNDO_ASKED: encode(Abort("why")), Kind.RESOLVED: encode(Resolution("done")), Kind.WAITING: encode(Waiting(200.0)),
             Kind.ATTEMPTS: encode(Attempted((FailedAttempt(100.5, "E", "why", 0.5),)))}.get(kind, b"1")
     line = story(Record(kind, "hotel", data, 101.0), graph=None).lines()[-1]
     assert line.what

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from yaoki.cli.frame.durations import show_duration, show_instant
+from yaoki.cli.runs.family import told_of_child
 from yaoki.saga.drawing import Look, look_of
 from yaoki.saga.drawing.look import STATES
 from yaoki.saga.graph import Graph
@@ -146,7 +147,8 @@ class Story:
 
     def _line(self, record: Record) -> Line:
         at = record.at - self.stored.header.created_at
-        what, more, tone, mark = _told(record)
+        node = self.graph.nodes[self.graph.index[record.step]] if self.graph and record.step in self.graph.index else None
+        what, more, tone, mark = (node and node.child and told_of_child(record, self.stored.header.id)) or _told(record)
         return Line(at, mark, record.step, what, more, tone)
 
     # ── for programs ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -195,7 +197,9 @@ def _told(record: Record) -> tuple[str, str, str, str]:
     if record.kind is Kind.SKIPPED:
         return "skipped", "its condition did not hold", "gone", "∅"
     if record.kind is Kind.STARTED:
-        return "begun, once", "", "plain", "▸"
+        return ("begun" if "/" in record.step else "begun, once"), "", "plain", "▸"
+    if record.kind is Kind.UNDO_ASKED:
+        return "to be undone", f"once it is completed: {msgspec.json.decode(record.data, type=Abort).reason}", "busy", "↶"
     failure = _failure(record)
     what = ("undo blocked" if failure.undo else "blocked") if record.kind is Kind.BLOCKED else "failed"
     return what, in_words(failure), "bad", STATES[Step.BLOCKED if record.kind is Kind.BLOCKED else Step.FAILED][0]

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.machine import Machine, Step
+from yaoki.saga.parts.state import Part, Parts
+from yaoki.text import grouped
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,24 @@ def plain_looks(graph: Graph) -> list[Look]:
 
 def _plain(node: Node) -> Look:
     gives = "" if node.gives in {"None", "Any", ""} else f"→ {node.gives}"
-    waits = {"": "", "sleep": "◷ sleeps", "signal": "◷ waits for an answer"}.get(node.waits, f"◷ {node.waits}")
-    sub = "  ".join(part for part in (waits, gives) if part)
+    waits = {"": "", "sleep": "◷ sleeps", "signal": "◷ waits for an answer", "child": ""}.get(node.waits, f"◷ {node.waits}")
+    sub = "  ".join(part for part in (waits, _made_of(node), gives) if part)
     return Look(f"{node.name} ↶" if node.undo else node.name, sub, pivot=node.pivot)
+
+
+def _made_of(node: Node) -> str:
+    """Of a step that is more than one call: of what."""
+    if node.child:
+        return f"⑂ runs {node.child}" if node.waits else f"⑂ starts {node.child}"
+    return {"": "", "each": "× each item", "first_of": f"first of {', '.join(node.options)}", "flow": "⟳ as it goes"}[node.parts]
+
+
+def _told(parts: Parts) -> str:
+    """How many parts are where."""
+    states = list(parts.states.values())
+    gone = sum(state is Part.GONE and name not in parts.failures for name, state in parts.states.items())
+    counts = {"done": states.count(Part.DONE), "failed": len(parts.failures), "undone": gone, "under way": states.count(Part.BEGUN)}
+    return ", ".join(f"{grouped(count)} {word}" for word, count in counts.items() if count)
 
 
 def looks_of(machine: Machine) -> list[Look]:
@@ -69,6 +86,10 @@ def look_of(machine: Machine, number: int, more: str = "") -> Look:
     node = machine.graph.nodes[number]
     step = Step(machine.steps[number])
     mark, words, tone = STATES[step]
+    if step is Step.PARKED and node.child:
+        words = f"waiting for a run of {node.child}"
+    if number in machine.parts:
+        more = f"{_told(machine.parts[number])}  {more}"
     if step is Step.TO_UNDO:
         words = "to undo, in doubt" if number in machine.doubt else "to undo"
     return Look(f"{mark} {node.name}", f"{words}  {more}".strip(), tone, node.pivot)
