@@ -64,4 +64,6 @@ def _simpler(planned: Planned) -> Iterator[Planned]:
         if fault.id.startswith(faults.OUTAGE):
             yield Planned(planned.site, planned.nth, fault.id.removeprefix(faults.OUTAGE))
         if count.isdigit() and int(count) > 1:
-            yield Planned(planned.site, planned.nth, f"{fault.id}:{int(count) - 1}")
+            for fewer in dict.fromkeys((int(count) // 4, int(count) // 2, int(count) - 1)):
+                if fewer:
+                    yield Planned(planned.site, planned.nth, f"{fault.id}:{fewer}")
