@@ -11,6 +11,7 @@ from yaoki.cli.frame.options import setting
 
 if TYPE_CHECKING:
     from yaoki.saga.define import Saga
+    from yaoki.saga.queue import Queue
 
 
 @click.command(epilog="\b\nExamples:\n  yk worker trips --db postgresql://app@db/trips\n"
@@ -30,7 +31,7 @@ def command(*, targets: tuple[str, ...], db: str, queues: tuple[str, ...], name:
     import asyncio
 
     sagas = sagas_of(targets)
-    asyncio.run(_work(sagas, db, queues=list(queues) or None, name=name, concurrency=concurrency, grace=grace))
+    asyncio.run(_work(sagas, db, limits=queues_of(targets), queues=list(queues) or None, name=name, concurrency=concurrency, grace=grace))
     return Exit.OK
 
 
@@ -52,7 +53,16 @@ def sagas_of(targets: tuple[str, ...]) -> list[Saga[Any]]:
     return list(dict.fromkeys(found))
 
 
-async def _work(sagas: list[Saga[Any]], db: str, *, queues: list[str] | None, name: str, concurrency: int, grace: float) -> None:
+def queues_of(targets: tuple[str, ...]) -> list[Queue]:
+    """Every queue that the modules define: its limits are declared."""
+    from yaoki.cli.frame.target import load_module
+    from yaoki.saga.queue import Queue
+
+    modules = dict.fromkeys(target.partition(":")[0] for target in targets)
+    return list(dict.fromkeys(value for module in modules for value in vars(load_module(module)).values() if isinstance(value, Queue)))
+
+
+async def _work(sagas: list[Saga[Any]], db: str, *, limits: list[Queue], queues: list[str] | None, name: str, concurrency: int, grace: float) -> None:
     import asyncio
     import gc
     import signal
@@ -72,8 +82,8 @@ async def _work(sagas: list[Saga[Any]], db: str, *, queues: list[str] | None, na
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-    with events.listen(lambda event: out.remark(_line(event)), kinds=(events.WorkerEvent, events.RunBlocked, events.SagaPaused)):
-        async with yaoki.open(db, sagas=sagas, concurrency=concurrency, grace=grace, queues=queues, name=name):
+    with events.listen(lambda event: out.remark(_line(event)), kinds=(events.WorkerEvent, events.RunBlocked, events.RunsBlocked, events.RunsStranded, events.SagaPaused)):
+        async with yaoki.open(db, sagas=sagas, concurrency=concurrency, grace=grace, queues=queues, limits=limits, name=name):
             out.emit({"event": "ready", "sagas": [saga.name for saga in sagas]})
             # What is loaded by now stays: looking through it for garbage, again and again, would cost a quarter of each run.
             gc.collect()
@@ -95,4 +105,8 @@ def _line(event: Any) -> str:
         return f"worker {event.worker} gave no sign of life: its {event.runs} runs are free"
     if isinstance(event, events.SagaPaused):
         return f"{event.saga}: {event.aborted} of the last {event.finished} runs were undone, so no new ones are begun"
+    if isinstance(event, events.RunsBlocked):
+        return f"{event.saga}: {event.runs} runs wait for a person, the first since {event.oldest_s / 60:.0f} minutes: yk runs list --state blocked"
+    if isinstance(event, events.RunsStranded):
+        return f"{event.saga}: {event.runs} runs of graph {event.graph} wait, and no live worker can run them: yk plan says why"
     return f"run {event.run} is blocked at {event.step or 'its start'}: {event.reason}"

@@ -28,7 +28,7 @@ SECTIONS = {
     "Start here": ("demo", "doctor", "help"),
     "Sagas": ("graph", "run", "runs", "locks", "schedules", "plan", "worker"),
     "Proof": ("explore", "chaos", "audit"),
-    "Operation": ("dash", "workers", "deps", "msgs", "ledger", "db"),
+    "Operation": ("dash", "pause", "resume", "queues", "operations", "workers", "deps", "msgs", "ledger", "db"),
     "This program": (),
 }
 

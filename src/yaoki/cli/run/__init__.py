@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from yaoki.cli.frame import Exit, output
-from yaoki.cli.frame.options import setting
+from yaoki.cli.frame.options import DURATION, setting
+from yaoki.errors import UsageError
 
 if TYPE_CHECKING:
     from yaoki.cli.frame.output import Output
     from yaoki.cli.run.batch import Outcome
     from yaoki.cli.run.inputs import Lines
+    from yaoki.saga.define import Saga
 
 
 @click.command(epilog="\b\nExamples:\n  yk run trips:book_trip trips.jsonl\n  zcat trips.jsonl.gz | yk run trips:book_trip -\n"
-                      "  yk run trips:book_trip             only finish what is in the journal")
+                      "  yk run trips:book_trip             only finish what is in the journal\n"
+                      "  yk run trips:book_trip trips.jsonl --detach --db postgresql://app@db/trips")
 @click.argument("target", metavar="MODULE:SAGA")
 @click.argument("file", required=False, type=click.Path(dir_okay=False, allow_dash=True))
 @setting("--db", "db", metavar="URL")
@@ -26,8 +29,13 @@ if TYPE_CHECKING:
 @click.option("--keep-going", is_flag=True, help="Start the good lines of a file that has bad ones too. Exit code 1 then.")
 @click.option("--check", "only_check", is_flag=True, help="Only check the lines; start nothing.")
 @click.option("--no-brake", is_flag=True, help="Begin new runs also when nearly all of them have to be undone.")
+@click.option("--detach", "--bulk", "detach", is_flag=True, help="Only start the runs, and leave them to workers.")
+@click.option("--queue", default="", metavar="Q", help="With --detach: where they wait for their turn.")
+@click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="With --detach: 0 comes first.")
+@click.option("--tenant", default="", metavar="NAME", help="With --detach: whose they are; tenants take turns.")
+@click.option("--delay", type=DURATION, default=0.0, show_default="none", metavar="TIME", help="With --detach: begin none before.")
 def command(*, target: str, file: str | None, db: str, concurrency: int, id_field: str, grace: float,
-            keep_going: bool, only_check: bool, no_brake: bool) -> Exit:
+            keep_going: bool, only_check: bool, no_brake: bool, detach: bool, queue: str, priority: int, tenant: str, delay: float) -> Exit:
     r"""Run a saga for each line of a file of JSON Lines; `-` is standard input.
 
     Every line is checked before the first run is started. A run's id comes from a field of its line, and starting an id
@@ -46,10 +54,14 @@ def command(*, target: str, file: str | None, db: str, concurrency: int, id_fiel
     from yaoki.cli.run.batch import Batch
     from yaoki.cli.run.inputs import Lines
 
+    if not detach and (queue, priority, tenant, delay) != ("", 5, "", 0.0):
+        raise UsageError("--queue, --priority, --tenant and --delay go with --detach", do="add --detach, and let `yk worker` run them")
     saga = load_saga(target)
     lines = Lines.opened(file, saga, id_field, keep_going=keep_going) if file else None
     if only_check:
         return _checked(output(), lines)
+    if detach:
+        return _detached(saga, db, lines, {"queue": queue, "priority": priority, "tenant": tenant, "delay": delay})
     with lines or Lines.none():
         batch = Batch(saga, db, lines, concurrency=concurrency, grace_s=grace, brake=not no_brake)
         outcome = asyncio.run(batch.run(quiet=output().json))
@@ -57,9 +69,17 @@ def command(*, target: str, file: str | None, db: str, concurrency: int, id_fiel
     return outcome.exit
 
 
-def _checked(out: Output, lines: Lines | None) -> Exit:
-    from yaoki.errors import UsageError
+def _detached(saga: Saga[Any], db: str, lines: Lines | None, placing: dict[str, Any]) -> Exit:
+    from yaoki.cli.frame.journal import wait_for
+    from yaoki.cli.run.detaching import detached
 
+    if lines is None:
+        raise UsageError("there is no file to start runs from", do="name one: yk run MODULE:SAGA FILE --detach")
+    with lines:
+        return wait_for(detached(output(), saga, db, lines, placing))
+
+
+def _checked(out: Output, lines: Lines | None) -> Exit:
     if lines is None:
         raise UsageError("there is no file to check", do="name one: yk run MODULE:SAGA FILE --check")
     with lines:

@@ -1,4 +1,4 @@
-"""`retry`, `resolve`, `cancel`, `resume`: what a person decides, written into the journal as a request.
+"""`retry`, `resolve`, `resume`: what a person decides, written into the journal as a request.
 
     a request ──▶ journal ──▶ the engine that runs carries it out (it looks twice a second), or the next one that starts
 
@@ -21,6 +21,7 @@ from yaoki.cli.frame.options import since_options, unless_default
 from yaoki.cli.runs.choosing import db_option, every, saga_option
 from yaoki.cli.runs.completing import complete_run
 from yaoki.errors import InputError, UsageError
+from yaoki.saga.journal.port import Ask
 from yaoki.saga.records import Failure, RunState
 
 if TYPE_CHECKING:
@@ -117,28 +118,6 @@ def retry(*, run: str | None, step: str | None, everything: bool, saga: str, err
 
 
 @click.command()
-@run_argument
-@click.option("--reason", default="cancelled", show_default=True, help="Kept in the history.")
-@who_option
-@db_option
-def cancel(*, run: str, reason: str, who: str, db: str) -> Exit:
-    """Ask a run to undo itself. Refused once it has passed its point of no return."""
-
-    def decide(story: Story) -> list[Asked]:
-        header = story.stored.header
-        _not_ended(story)
-        if story.machine is not None and story.machine.abort is not None:
-            raise UsageError(f"run {header.id} is undoing itself already", do="`yk runs show` says how far it is", run_id=header.id)
-        if story.machine is not None and story.machine.past_pivot:
-            pivot = story.machine.graph.names[story.machine.graph.pivot]
-            raise UsageError(f"run {header.id} has passed {pivot}, its point of no return: it can only go forward",
-                             do="let it finish, and take its effects back by a run of your own", exit_code=Exit.REFUSED)
-        return [(header.id, "cancel", {"reason": reason, "who": who})]
-
-    return ask_one(output(), db, run, decide)
-
-
-@click.command()
 @click.argument("saga")
 @who_option
 @db_option
@@ -149,7 +128,7 @@ def resume(*, saga: str, who: str, db: str) -> Exit:
     """
     from yaoki.cli.frame.journal import wait_for
 
-    return wait_for(_send(output(), db, [("", "resume", {"saga": saga, "who": who})]))
+    return wait_for(send(output(), db, [("", "resume", {"saga": saga, "who": who})]))
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -158,18 +137,18 @@ def resume(*, saga: str, who: str, db: str) -> Exit:
 def ask_one(out: Output, db: str, run: str, decide: Callable[[Story], list[Asked]]) -> Exit:
     from yaoki.cli.frame.journal import wait_for
 
-    return wait_for(_decide_and_send(out, db, run, decide))
+    return wait_for(_decide_andsend(out, db, run, decide))
 
 
-async def _decide_and_send(out: Output, db: str, run: str, decide: Callable[[Story], list[Asked]]) -> Exit:
+async def _decide_andsend(out: Output, db: str, run: str, decide: Callable[[Story], list[Asked]]) -> Exit:
     from yaoki.cli.frame.journal import find, observed
 
     async with observed(db) as journal:
-        asked = decide(await _story(journal, (await find(journal, run)).header.id))
-    return await _send(out, db, asked)
+        asked = decide(await story_of(journal, (await find(journal, run)).header.id))
+    return await send(out, db, asked)
 
 
-async def _story(journal: Journal, run_id: str) -> Story:
+async def story_of(journal: Journal, run_id: str) -> Story:
     from yaoki.cli.runs.story import Story
     from yaoki.saga.graph import Graph
 
@@ -179,13 +158,12 @@ async def _story(journal: Journal, run_id: str) -> Story:
     return Story(stored, Graph.from_json(graph) if graph else None)
 
 
-async def _send(out: Output, db: str, asked: list[Asked]) -> Exit:
+async def send(out: Output, db: str, asked: list[Asked]) -> Exit:
     """Write the requests, and see whether somebody carries them out."""
     from yaoki.cli.frame.journal import observed
 
     async with observed(db) as journal:
-        for run, kind, data in asked:
-            await journal.request(run, kind, msgspec.json.encode(data), runtime.unix_time())
+        await journal.request_many([Ask(run, kind, msgspec.json.encode(data)) for run, kind, data in asked], runtime.unix_time())
         runs = {run for run, _, _ in asked}
         until = runtime.monotonic() + WAIT_S
         while (left := [r for r in await journal.requests() if r.run in runs]) and runtime.monotonic() < until:
@@ -216,7 +194,7 @@ async def _retry_all(out: Output, db: str, wanted: dict[str, Any], error: str, *
     why_blocked: dict[str, int] = {}
     async with observed(db) as journal:
         async for header in every(journal, states=(RunState.BLOCKED,), **wanted):
-            for step, failure in (await _story(journal, header.id)).blocked().items():
+            for step, failure in (await story_of(journal, header.id)).blocked().items():
                 if error in str(failure):
                     asked.append((header.id, "resolve", _again(step, who, why)))
                     key = f"{header.saga}  {_place(step, failure)}  {failure}"
@@ -226,7 +204,7 @@ async def _retry_all(out: Output, db: str, wanted: dict[str, Any], error: str, *
         return Exit.OK
     out.table(("times", "saga, step and error"), [(count, key) for key, count in sorted(why_blocked.items(), key=lambda p: -p[1])])
     confirm(f"try {len(asked)} blocked steps again?", yes=yes)
-    return await _send(out, db, asked)
+    return await send(out, db, asked)
 
 
 def _place(step: str, failure: Failure) -> str:
@@ -240,7 +218,7 @@ def _again(step: str, who: str, why: str) -> dict[str, Any]:
 # ── what cannot apply ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _not_ended(story: Story) -> None:
+def refuse_ended(story: Story) -> None:
     header = story.stored.header
     if header.state.is_end:
         raise UsageError(f"run {header.id} has ended already: it is {header.state}", do="start another run, under another id",
@@ -248,7 +226,7 @@ def _not_ended(story: Story) -> None:
 
 
 def _blocked_step(story: Story, step: str) -> None:
-    _not_ended(story)
+    refuse_ended(story)
     blocked = list(story.blocked())
     if step in blocked:
         return

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 import click
 
-from yaoki.cli.frame.options import setting, since_options
+from yaoki import runtime
+from yaoki.cli.frame.options import DURATION, setting, since_options
+from yaoki.saga.attributes import Attributes, parse_where
 from yaoki.saga.journal.port import Journal, Query
 from yaoki.saga.records import ENDS, Header, RunState
 from yaoki.text import did_you_mean
@@ -43,17 +45,24 @@ state_option = click.option("--state", "states", multiple=True, metavar="STATE",
 saga_option = click.option("--saga", default="", metavar="NAME", help="Only runs of this saga.")
 
 
+where_option = click.option("--where", multiple=True, metavar="NAME=VALUE", callback=lambda _c, _p, words: parse_where(words),
+                            help="Only runs with this attribute; repeat for several.")
+idle_option = click.option("--older-than", "idle", type=DURATION, metavar="TIME", help="Only runs whose last progress is longer ago: 1h, 3d.")
+
+
 def filters(command: F) -> F:
-    """`--db --state --saga --since --until`."""
-    return db_option(state_option(saga_option(since_options(command))))
+    """`--db --state --saga --where --since --until --older-than`."""
+    return db_option(state_option(saga_option(where_option(since_options(idle_option(command))))))
 
 
 async def every(journal: Journal, *, states: tuple[RunState, ...] = (), saga: str = "", since: float | None = None,
-                until: float | None = None, limit: int | None = None) -> AsyncIterator[Header]:
+                until: float | None = None, limit: int | None = None, where: Attributes = (), idle: float | None = None) -> AsyncIterator[Header]:
     """All that fit, newest first, a page at a time, so that a journal of millions needs no memory."""
     before, left = 0, limit
+    idle_since = 0.0 if idle is None else runtime.unix_time() - idle
     while left is None or left > 0:
         page = await journal.search(Query(states=states, saga=saga, since=since or 0.0, until=until or 0.0, before_no=before,
+                                          idle_since=idle_since, where=where,
                                           limit=PAGE if left is None else min(PAGE, left)))
         for header in page:
             yield header

@@ -15,6 +15,7 @@ from yaoki.cli.frame.durations import show_duration, show_instant
 from yaoki.cli.frame.options import DURATION
 from yaoki.cli.runs.choosing import db_option, every, filters
 from yaoki.cli.runs.listing import as_data
+from yaoki.saga.attributes import Attributes
 from yaoki.saga.records import ENDS, RunState
 from yaoki.text import grouped
 
@@ -29,11 +30,12 @@ BATCH = 500
 @click.command()
 @filters
 @click.option("-o", "--output", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write into this file.")
-def export(*, db: str, states: tuple[RunState, ...], saga: str, since: float | None, until: float | None, file: Path | None) -> None:
+def export(*, db: str, states: tuple[RunState, ...], saga: str, since: float | None, until: float | None, where: Attributes,
+           idle: float | None, file: Path | None) -> None:
     """Write runs with their whole histories as JSON Lines, newest first."""
     from yaoki.cli.frame.journal import wait_for
 
-    wanted = {"states": states, "saga": saga, "since": since, "until": until}
+    wanted = {"states": states, "saga": saga, "since": since, "until": until, "where": where, "idle": idle}
     with contextlib.ExitStack() as stack:
         into: IO[str] = sys.stdout
         if file is not None:

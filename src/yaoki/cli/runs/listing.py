@@ -10,6 +10,7 @@ from yaoki.cli.frame.durations import show_age, show_duration, show_instant
 from yaoki.cli.frame.options import limit_option
 from yaoki.cli.frame.tables import Cell, Column
 from yaoki.cli.runs.choosing import every, filters
+from yaoki.saga.attributes import Attributes
 from yaoki.saga.records import Header, RunState
 from yaoki.text import grouped
 
@@ -20,18 +21,20 @@ COLORS = {RunState.COMPLETED: "green", RunState.UNDONE: "yellow", RunState.CANCE
 @click.command("list")
 @filters
 @limit_option
-def list_(*, db: str, states: tuple[RunState, ...], saga: str, since: float | None, until: float | None, limit: int) -> None:
+def list_(*, db: str, states: tuple[RunState, ...], saga: str, since: float | None, until: float | None, where: Attributes,
+          idle: float | None, limit: int) -> None:
     r"""List runs, newest first.
 
     \b
     Examples:
       yk runs list --state blocked             what waits for a person
       yk runs list --state unfinished --since 1h
+      yk runs list --where customer=42 --where region=eu
       yk runs list --saga book-trip --json | jq -r .id
     """
     from yaoki.cli.frame.journal import wait_for
 
-    wait_for(_list(output(), db, {"states": states, "saga": saga, "since": since, "until": until}, limit))
+    wait_for(_list(output(), db, {"states": states, "saga": saga, "since": since, "until": until, "where": where, "idle": idle}, limit))
 
 
 async def _list(out: Output, db: str, wanted: dict[str, object], limit: int) -> None:
@@ -40,8 +43,9 @@ async def _list(out: Output, db: str, wanted: dict[str, object], limit: int) -> 
     async with observed(db) as journal:
         found = [header async for header in every(journal, **wanted, limit=limit)]  # type: ignore[arg-type]
         counts = await journal.counts(str(wanted["saga"]))
+        attributes = await journal.attributes([header.no for header in found]) if found else {}
     for header in found:
-        out.emit(as_data(header))
+        out.emit({**as_data(header), "attributes": attributes.get(header.no, {})})
     now = runtime.unix_time()
     out.table(("run", "saga", "state", "began", Column("took", right=True), "why"), [_row(header, now) for header in found])
     by_state = " · ".join(click.style(f"{state} {grouped(counts[state])}", fg=COLORS[state]) for state in RunState if state in counts)

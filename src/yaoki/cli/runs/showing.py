@@ -21,6 +21,8 @@ from yaoki.text import columns_of, cut, printable
 
 if TYPE_CHECKING:
     from yaoki.cli.runs.beside import Beside
+    from yaoki.cli.runs.family import Family
+    from yaoki.cli.runs.operated import Operated
     from yaoki.cli.runs.story import Story
     from yaoki.saga.journal.port import Request
 
@@ -38,21 +40,23 @@ def show(*, run: str, db: str, form: str, file: Path | None, full: bool) -> Exit
     """
     from yaoki.cli.frame.journal import wait_for
 
-    story, asked, beside = wait_for(_load(db, run))
+    story, asked, beside, operated, family = wait_for(_load(db, run))
     out = output()
     out.emit({**as_data(story.stored.header), **story.ends(), "steps": story.steps(), "history": story.history(),
-              "asked": [_asked(request) for request in asked], **beside.data()})
+              "asked": [_asked(request) for request in asked], **family.data(), **beside.data(), **operated.data()})
     if form != "terminal" or file is not None:
         _draw(out, story, form, file)
     else:
-        for line in _pages(out, story, asked, beside, db, full=full):
+        for line in _pages(out, story, asked, [*family.lines(db), *beside.lines(), *operated.lines()], db, full=full):
             out.say(line)
     return Exit.FINDING if story.stored.header.state is RunState.BLOCKED else Exit.OK
 
 
-async def _load(db: str, run: str) -> tuple[Story, list[Request], Beside]:
+async def _load(db: str, run: str) -> tuple[Story, list[Request], Beside, Operated, Family]:
     from yaoki.cli.frame.journal import find, observed
     from yaoki.cli.runs.beside import Beside
+    from yaoki.cli.runs.family import Family
+    from yaoki.cli.runs.operated import Operated
     from yaoki.cli.runs.story import Story
     from yaoki.saga.graph import Graph
 
@@ -62,7 +66,9 @@ async def _load(db: str, run: str) -> tuple[Story, list[Request], Beside]:
         # An engine that was stopped right after it carried something out had no time to tick it off.
         asked = [] if stored.header.state.is_end else [r for r in await journal.requests() if r.run == stored.header.id]
         beside = Beside("", {}, []) if stored.header.state.is_end else await Beside.read(journal, stored.header.id)
-    return Story(stored, Graph.from_json(graph) if graph else None), asked, beside
+        operated = await Operated.read(journal, stored.header)
+        family = await Family.read(journal, stored.header.id)
+    return Story(stored, Graph.from_json(graph) if graph else None), asked, beside, operated, family
 
 
 def _draw(out: Output, story: Story, form: str, file: Path | None) -> None:
@@ -78,9 +84,9 @@ def _draw(out: Output, story: Story, form: str, file: Path | None) -> None:
         out.remark(f"wrote {file}")
 
 
-def _pages(out: Output, story: Story, asked: list[Request], beside: Beside, db: str, *, full: bool) -> Iterator[str]:
+def _pages(out: Output, story: Story, asked: list[Request], beside: list[str], db: str, *, full: bool) -> Iterator[str]:
     yield from _head(story)
-    yield from beside.lines()
+    yield from beside
     yield from _trouble(story, asked, db)
     if story.graph is not None and story.machine is not None:
         yield "\n" + picture(story.graph, story.looks(), "terminal", out=out)
@@ -130,7 +136,9 @@ def _ways_out(run: str, step: str, *, undo: bool, db: str) -> Iterator[str]:
 
 
 def _history(story: Story, width: int | None) -> Iterator[str]:
-    lines = story.lines()
+    from yaoki.cli.runs.family import condensed
+
+    lines = story.lines() if width is None else condensed(story.lines())
     at_wide = max(len(f"+{line.at_s:.3f} s") for line in lines)
     step_wide = max(columns_of(line.step) for line in lines)
     what_wide = max(columns_of(line.what) for line in lines)
