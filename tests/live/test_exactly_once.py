@@ -20,6 +20,7 @@ from cut_proxy import CutProxy
 from servers import PostgresServer
 from yaoki import DeclinedError, Saga
 from yaoki.errors import DefinitionError, RunBlockedError, RunUndoneError
+from yaoki.saga.journal.postgres.spares import AT_ONCE
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
 
@@ -106,6 +107,29 @@ async def test_a_commit_whose_answer_is_lost_is_read_back(postgres: PostgresServ
             assert await asyncio.wait_for(run.result(), 20) == "7 and 7"
         assert proxy.cuts == 1
     assert await booked(url) == [("credit", 7), ("debit", 7)]
+
+
+async def test_steps_share_a_few_connections_and_nothing_that_one_has_set_reaches_the_next(url: str):
+    saga = Saga("settings", input=int, brake=None)
+    seen: list[tuple[int, str]] = []
+    at_once = most = 0
+
+    @saga.step(tx=True, undo=None)
+    async def set_something(n: int, tx: Any) -> int:
+        nonlocal at_once, most
+        at_once += 1
+        most = max(most, at_once)
+        seen.append((await tx.fetchval("SELECT pg_backend_pid()"), await tx.fetchval("SHOW search_path")))
+        await tx.execute("SET search_path TO nowhere")
+        at_once -= 1
+        return n
+
+    async with yaoki.open(url, sagas=[saga]) as app:
+        runs = [await app.start(saga, n) for n in range(60)]
+        assert [await run.result() for run in runs] == list(range(60))
+    assert {path for _, path in seen} == {'"$user", public'}
+    assert most <= AT_ONCE
+    assert len({pid for pid, _ in seen}) <= AT_ONCE, "the first ones were used again"
 
 
 class OutOfStock(Exception):

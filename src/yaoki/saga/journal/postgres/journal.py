@@ -21,6 +21,7 @@ from yaoki.saga.journal.postgres.lease import Lease
 from yaoki.saga.journal.postgres.link import Connection, Link, Target
 from yaoki.saga.journal.postgres.past import archive, drop_days
 from yaoki.saga.journal.postgres.schema import prepare, refuse_newer, version_of
+from yaoki.saga.journal.postgres.spares import Spares
 from yaoki.saga.journal.postgres.writing import Writing
 from yaoki.saga.journal.registers.postgres import PostgresRegisters
 
@@ -56,6 +57,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         self._group = GroupCommit(self._commit, turns=TURNS)
         self._writer = Link(self.target, "writer", patience_s=None)
         self._side = Link(self.target, "claims", patience_s=10.0, connected=self._listen)
+        self._spares = Spares(self.target, lambda: self._lost)
         self._lease: Lease | None = None
         self._graphs: list[str] | None = None
         self._queues: list[str] | None = None
@@ -121,6 +123,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
             with contextlib.suppress(JournalError):
                 await self._side.execute(sql.LEAVE, self.incarnation)
         self.incarnation = 0
+        self._spares.close()
         await self._writer.close()
         await self._side.close()
 

@@ -30,16 +30,20 @@ WITH fence AS (
 # with it what this worker believes to own.
 BATCH_FENCE = _FENCE.format(counter="batch", also="claim >= $3 AND ")  # and the parts in `batch.py`
 CLAIM_FENCE = _FENCE.format(counter="claim", also="")
-# The same for one run inside a step's own transaction, at its end. The run's row is always touched: whoever reads back after a
-# broken connection waits for it, and so for the end of the transaction.
-ALIVE = "SELECT no FROM yaoki.worker WHERE no = $1 AND state IN ('alive', 'draining') FOR SHARE"
-STEP_RECORDS = """
-INSERT INTO yaoki.record (run, seq, kind, step, data, at)
-SELECT * FROM unnest($1::bigint[], $2::int[], $3::text[], $4::text[], $5::bytea[], $6::float8[])"""
-STEP_RUN = """
-UPDATE yaoki.run SET state = coalesce($2, state), result = $3, reason = $4, updated_at = $5, finished_at = $6,
-    owner = CASE WHEN $7::float8 IS NULL THEN owner END, due_at = coalesce($7, due_at)
-WHERE no = $1 AND owner = $8"""
+# The same for one run inside a step's own transaction, at its end: nothing when the worker is dead, or the run is not its own any
+# more. The run's row is always touched: whoever reads back after a broken connection waits for it, and so for the transaction's end.
+STEP_END = """
+WITH alive AS MATERIALIZED (
+    SELECT no FROM yaoki.worker WHERE no = $1 AND state IN ('alive', 'draining') FOR SHARE
+), changed AS (
+    UPDATE yaoki.run SET state = coalesce($3, state), result = $4, reason = $5, updated_at = $6, finished_at = $7,
+        owner = CASE WHEN $8::float8 IS NULL THEN owner END, due_at = coalesce($8, due_at)
+    FROM alive WHERE run.no = $2 AND owner = alive.no RETURNING run.no
+), written AS (
+    INSERT INTO yaoki.record (run, seq, kind, step, data, at)
+    SELECT changed.no, r.* FROM changed, unnest($9::int[], $10::text[], $11::text[], $12::bytea[], $13::float8[]) AS r
+)
+SELECT no FROM changed"""
 STEP_FOUND = """
 WITH ended AS MATERIALIZED (SELECT no FROM yaoki.run WHERE no = $1 FOR UPDATE)
 SELECT EXISTS (SELECT FROM yaoki.record, ended WHERE run = $1 AND seq = $2)"""

@@ -32,7 +32,7 @@ async def transacted(connection: Connection, worker: int, work: Callable[[Any], 
             raise TransactionLost from error  # the connection's failure, not the step's
         raise
     try:
-        if await connection.fetchval(sql.ALIVE, worker) is None or not await _write(connection, worker, entry):
+        if not await _write(connection, worker, entry):
             refused_by = refused()
         else:
             await transaction.commit()
@@ -60,15 +60,13 @@ async def _worked(connection: Connection, work: Callable[[Any], Any]) -> Append:
 
 
 async def _write(connection: Connection, worker: int, entry: Append) -> bool:
-    """False when the run is not this worker's any more."""
-    records = entry.records
-    count = len(records)
-    await connection.execute(sql.STEP_RECORDS, [entry.run] * count, [entry.seq + i for i in range(count)],
-                             [record.kind.value for record in records], [record.step for record in records],
-                             [record.data for record in records], [record.at for record in records])
-    if entry.asks:
+    """False when the worker is dead, or the run is not its own any more."""
+    records, state = entry.records, entry.state
+    ended = entry.at if state is not None and state.is_end else 0.0
+    written = await connection.fetchval(
+        sql.STEP_END, worker, entry.run, state.value if state else None, entry.result, entry.reason, entry.at, ended, entry.due_at,
+        [entry.seq + i for i in range(len(records))], [record.kind for record in records], [record.step for record in records],
+        [record.data for record in records], [record.at for record in records])
+    if written is not None and entry.asks:
         await connection.executemany(ASK, asks_of([entry]))
-    state = entry.state.value if entry.state else None
-    ended = entry.at if entry.state is not None and entry.state.is_end else 0.0
-    done: str = await connection.execute(sql.STEP_RUN, entry.run, state, entry.result, entry.reason, entry.at, ended, entry.due_at, worker)
-    return done == "UPDATE 1"
+    return written is not None

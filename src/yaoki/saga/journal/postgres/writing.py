@@ -16,8 +16,9 @@ from yaoki.saga.journal.port import Append, Created, NewRun, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.batch import Batch, Lane, lane_of
 from yaoki.saga.journal.postgres.kin import asks_of, send_asking
-from yaoki.saga.journal.postgres.link import BACKOFF, Connection, Link, is_lost
+from yaoki.saga.journal.postgres.link import Connection, Link
 from yaoki.saga.journal.postgres.rows import header_made, header_of
+from yaoki.saga.journal.postgres.spares import Spares
 from yaoki.saga.journal.postgres.standing import Standing
 from yaoki.saga.journal.postgres.stepping import CommitLost, transacted
 from yaoki.saga.records import Header
@@ -28,6 +29,7 @@ class Writing(Standing):
 
     _side: Link
     _writer: Link
+    _spares: Spares
     _group: GroupCommit
     _batch: int
     _claim: int
@@ -72,9 +74,9 @@ class Writing(Standing):
 
     async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
         incarnation = self.incarnation
-        connection = await self._another_connection()
         try:
-            entry = await transacted(connection, incarnation, work, self._was_refused)
+            async with self._spares.one() as connection:
+                entry = await transacted(connection, incarnation, work, self._was_refused)
         except CommitLost as lost:
             # Two statements, so that the second sees what the first one waited for.
             await self._side.fetch("SELECT no FROM yaoki.run WHERE no = $1 FOR UPDATE", run)
@@ -82,25 +84,9 @@ class Writing(Standing):
             if not row[0]:
                 raise TransactionLost from lost
             entry = lost.entry
-        finally:
-            connection.terminate()
         if entry.due_at is not None or (entry.state is not None and entry.state.is_end):
             self._held.discard(run)
         return entry
-
-    async def _another_connection(self) -> Connection:
-        """For a step's own transaction; waits while the server is away, for that is not the step's failure."""
-        failures = 0
-        while True:
-            try:
-                return await self.target.connect("step")
-            except Exception as error:
-                if self._lost is not None:
-                    raise self._lost from error
-                if not is_lost(error):
-                    raise
-            failures += 1
-            await runtime.sleep(BACKOFF.delay(failures, 0.0, runtime.rng()))
 
     async def _sent_before(self, connection: Connection, number: int) -> list[Any]:
         """The fence did not let the batch through: was it there already, or are we dead?"""
