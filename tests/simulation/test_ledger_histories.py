@@ -29,6 +29,7 @@ def test_a_healthy_history_raises_nothing() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_ten_thousand_healthy_histories_raise_nothing() -> None:
     healthy(range(10_000))
 
@@ -51,6 +52,7 @@ def test_all_that_is_done_to_a_sink_is_named_and_nothing_else() -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1800)
 def test_all_that_is_done_to_a_sink_is_named_in_five_thousand_histories() -> None:
     harmed(range(5000))
 

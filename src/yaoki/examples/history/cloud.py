@@ -114,6 +114,7 @@ class Cloud:
         await self.call("lambda", "create_function", FunctionName=FUNCTION, Runtime="python3.11", Handler="handler.handler",
                         Role="arn:aws:iam::000000000000:role/demo", Code={"ZipFile": code.getvalue()}, Timeout=30,
                         Environment={"Variables": {**CREDENTIALS, "AWS_ENDPOINT_URL": self.endpoint, "BUCKET": BUCKET}})
+        await self.call("lambda", "invoke", FunctionName=FUNCTION, Payload=b'{"Records": []}')  # warm: a cold start is no loss
         await self.start_trigger("TRIM_HORIZON")
 
     async def start_trigger(self, position: str) -> None:
