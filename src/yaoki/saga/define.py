@@ -35,6 +35,7 @@ from yaoki.saga.heartbeat import add_heartbeat
 from yaoki.saga.locking import Keys
 from yaoki.saga.parts.each import ITEM
 from yaoki.saga.parts.flow import FLOW, Flow
+from yaoki.saga.mapping import GraphMapping, Mappings
 from yaoki.saga.queue import Queue
 from yaoki.saga.retrying import UNDO, Retrying
 from yaoki.saga.schedule.declared import Scheduled
@@ -55,7 +56,7 @@ class Step(Generic[P, R]):
     """One step of a saga. Calling it calls the function, so that a unit test needs nothing else.
 
     Attributes:
-        name: unique in the saga; the function's name unless given.
+        name: unique in the saga; the function's name unless given. effect_name: the one in its keys: what it was called first.
         fn: the function; `undo_fn`: what undoes it, or None where nothing needs undoing.
         needs: steps it waits for, in order of definition.
         timeout: seconds for one attempt; `deadline`: seconds for all of them. None: no limit of its own.
@@ -66,7 +67,7 @@ class Step(Generic[P, R]):
                  deadline: float | None, retrying: Retrying, undo: Callable[..., Any] | None, parts: str = "") -> None:
         self.saga = saga
         self.fn = fn
-        self.name = name
+        self.name = self.effect_name = name
         self.pivot = pivot
         self.timeout = timeout
         self.deadline = deadline
@@ -141,7 +142,7 @@ class Step(Generic[P, R]):
         return fn
 
 
-class Saga(Composing, Scheduled, Generic[I]):
+class Saga(Composing, Scheduled, Mappings, Generic[I]):
     """Named steps and edges: an operation over several services that finishes or undoes itself.
 
     Args:
@@ -176,6 +177,7 @@ class Saga(Composing, Scheduled, Generic[I]):
         self.stuck_after = stuck_after
         self.brake = brake
         self.queue = queue
+        self.mappings: dict[str, GraphMapping] = {}
         self.attributes = attributes
         self.steps: dict[str, Step[..., Any]] = {}
         self.has_tx = False

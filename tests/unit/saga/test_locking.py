@@ -201,7 +201,7 @@ def test_a_step_locks_from_its_turn_on_and_what_needs_no_key_goes_ahead():
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 3), max_size=3), st.lists(st.integers(0, 3), max_size=3)), min_size=2, max_size=6),
        st.integers(1, 6))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_whatever_keys_they_want_and_in_whatever_order_all_runs_end_and_none_meets_another(wants: list[Any], concurrency: int):
     """Safety: no key has two holders. Liveness: no two wait for each other."""
     seats, saga = Seats(), Saga("s", input=int)

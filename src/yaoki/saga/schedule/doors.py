@@ -6,8 +6,6 @@ from collections.abc import Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from yaoki.saga.schedule.plan import Spec
-
 if TYPE_CHECKING:
     from yaoki.saga.define import Saga
     from yaoki.saga.engine import Engine
@@ -41,10 +39,8 @@ class Schedules:
         Raises:
             ConfigError, DefinitionError, InputError: nothing is scheduled.
         """
-        every_s = every.total_seconds() if isinstance(every, timedelta) else float(every)
-        spec = Spec(name, saga.name, cron=cron, zone=zone, every_s=every_s, offset_s=offset, overlap=overlap, catch_up_s=catch_up,
-                    jitter_s=jitter)
-        self.engine.keeper.add(spec, saga, input)
+        self.engine.keeper.add(name, saga, cron=cron, zone=zone, every=every, offset=offset, input=input, overlap=overlap,
+                               catch_up=catch_up, jitter=jitter)
 
 
 class SyncSchedules:

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -60,16 +60,23 @@ class Keeper:
         self._defined: set[str] = set()
         self._is_open = False
         self.task: asyncio.Task[None] | None = None
+        for saga in engine.sagas.values():
+            for name, how in saga.schedules.items():
+                self.add(name, saga, **how)
 
-    def add(self, spec: Spec, saga: Saga[Any], value: Any) -> None:
-        """Raises ConfigError, DefinitionError, InputError."""
+    def add(self, name: str, saga: Saga[Any], *, cron: str = "", zone: str = "UTC", every: float | timedelta = 0.0, offset: float = 0.0,
+            input: Any = None, overlap: str = "skip", catch_up: float = 3600.0, jitter: float = 0.0) -> None:  # noqa: A002
+        """As `App.schedule`. Raises ConfigError, DefinitionError, InputError."""
+        every_s = every.total_seconds() if isinstance(every, timedelta) else float(every)
+        spec = Spec(name, saga.name, cron=cron, zone=zone, every_s=every_s, offset_s=float(offset), overlap=overlap,
+                    catch_up_s=float(catch_up), jitter_s=float(jitter))
         if self._engine.sagas.get(saga.name) is not saga:
             raise DefinitionError(f"saga {saga.name!r} was not given to this app", do=f"open it with sagas=[..., {saga.name}]")
         if spec.name in self._schedules:
             raise DefinitionError(f"there is a schedule {spec.name!r} already", do="rename one of them")
-        make = value if callable(value) else None
+        make = input if callable(input) else None
         if make is None:
-            data = _encoded(spec.name, saga, value)
+            data = _encoded(spec.name, saga, input)
             spec = msgspec.structs.replace(spec, input=data.decode())
         spec.check()
         self._schedules[spec.name] = Schedule(spec, saga, make)

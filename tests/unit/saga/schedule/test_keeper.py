@@ -176,6 +176,21 @@ def test_wherever_a_worker_dies_the_next_one_goes_on_and_each_instant_is_one_run
     assert counts <= {6, 7}, "none is lost, none is done twice"
 
 
+def test_a_schedule_that_the_saga_declares_is_kept_by_every_app_with_the_saga():
+    saga, made = reports()
+    saga.schedule("often", every=60, input="x")
+
+    async def main(clock: Clock) -> None:
+        async with App(MemoryJournal(), [saga], concurrency=10, grace=1.0):
+            await asyncio.sleep(125)
+
+    virtually(main)
+    assert made == ["x", "x"]
+    saga.schedule("wrong", every=60, input=7)
+    with pytest.raises(InputError):
+        App(MemoryJournal(), [saga], concurrency=10, grace=1.0)
+
+
 def test_what_cannot_be_scheduled_is_said_at_once():
     saga, _ = reports()
     app = App(MemoryJournal(), [saga], concurrency=10, grace=1.0)
