@@ -58,8 +58,12 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
     if resume is not None and jobs != 1:
         raise ConfigError("an exploration that can be resumed runs in one job", do="leave out jobs, or resume")
 
+    clock = earlier.clock if earlier is not None else ""
+    if jobs > 1 and reduce and scenario.timed is None:  # all jobs must agree what a state is, so it is found out before
+        clock = Explorer(scenario, depth=min(faults, 1), kinds=kinds, settings=Settings(seed, order)).run().clock
+
     def share(part: tuple[int, int]) -> Report:
-        return Explorer(scenario, depth=faults, budget_s=budget, most=most, most_broken=most_broken, kinds=kinds, settings=Settings(seed, order),
+        return Explorer(scenario, depth=faults, clock=clock, budget_s=budget, most=most, most_broken=most_broken, kinds=kinds, settings=Settings(seed, order),
                         progress=progress if part[0] == 0 else None, share=part, first=first, swarm=swarm, skip=earlier.resume_at if earlier else 0,
                         reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
 

@@ -95,6 +95,7 @@ class VirtualLoop(Clockwork):
         """A loop that starts at this one's instant."""
         inner = VirtualLoop(self._owner, order=self._order)
         inner._now, inner._until = self._now, self._until
+        inner.watched = self.watched
         inner.labels, inner._dead, inner._paused, inner._special = self.labels, self._dead, self._paused, self._special
         return inner
 

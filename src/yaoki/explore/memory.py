@@ -65,6 +65,19 @@ class Memory:
         World().inside(compile_again)
         return Memory.of_policies()
 
+    def digest(self) -> str:
+        """What is remembered, where it is not what was kept: canonical text, the same in every process."""
+        found = []
+        for number, (each, attributes) in enumerate(self._kept):
+            if isinstance(each, Tally):
+                continue  # only counts what people are told
+            for name, was in attributes.items():
+                value = getattr(each, name, None)
+                is_full = isinstance(value, _CONTAINERS) and bool(value)
+                if is_full or (value is not was and value != was):
+                    found.append(f"{number}.{name}={_canonical(value, _DEPTH)}")
+        return ";".join(found)
+
     def __len__(self) -> int:
         return len(self._kept)
 
@@ -96,6 +109,21 @@ class Memory:
             else:
                 value.clear()
                 value.extend(was) if isinstance(value, deque) else value.update(was)
+
+
+def _canonical(value: Any, depth: int) -> str:
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return repr(value)
+    if depth == 0:
+        return type(value).__name__
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{_canonical(key, depth - 1)}:{_canonical(each, depth - 1)}' for key, each in value.items())}}}"
+    if isinstance(value, (list, tuple, deque)):
+        return f"[{','.join(_canonical(each, depth - 1) for each in value)}]"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{','.join(sorted(_canonical(each, depth - 1) for each in value))}}}"
+    inside = _attributes(value) if type(value).__module__.startswith(_OURS) else {}
+    return f"{type(value).__name__}({','.join(f'{name}={_canonical(each, depth - 1)}' for name, each in inside.items())})"
 
 
 def _remembers(kind: type) -> bool:

@@ -28,12 +28,13 @@ class Execution:
         outcome: one word for the matrix: ok, error, undone, blocked, cancelled, stuck.
         effects: units held at each service by subject, where not zero: `("payment", "t1/pay") → 1`.
         points: every visit of every site, in order.
+        clock: who decided by time, where that was watched; "" nobody.
         fired: index into `points` of the last planned fault; -1 without one.
         stuck: why it did not end, or "".
         unfired: planned faults that were never reached; void: one that was, and can do nothing there, or "".
     """
 
-    __slots__ = ("answer", "calls", "crashes", "digests", "effects", "error", "fired", "logs", "outcome", "plan", "points", "reached", "runs", "settings",
+    __slots__ = ("answer", "calls", "clock", "crashes", "digests", "effects", "error", "fired", "logs", "outcome", "plan", "points", "reached", "runs", "settings",
                  "stuck", "time_s", "timeline", "unfired", "value", "violations", "void")
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
@@ -57,6 +58,7 @@ class Execution:
         self.timeline: list[tuple[float, str, str]] = []
         self.digests: list[Key] = []
         self.time_s = 0.0
+        self.clock = ""
         self.crashes = 0
 
     @property
@@ -93,7 +95,8 @@ class Execution:
         self.logs = {name: state.log for name, state in world.services.items() if hasattr(state, "log")} if world.notes is not None else {}
         self.timeline = world.notes or []
         self.digests = world.states.keys if world.states is not None else []
-        self.time_s = world.loop.time()
+        self.time_s = world.loop._now
+        self.clock = world.clock_reads.where if world.clock_reads is not None else ""
         if self.plan:
             wanted = {(each.site, each.nth) for each in self.plan}
             for index in range(len(self.points) - 1, -1, -1):

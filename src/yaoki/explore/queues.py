@@ -59,7 +59,7 @@ class Line:
 
     def digest(self) -> Any:
         now = universe().now
-        return (tuple((each.id, repr(each.body), each.deliveries, each.visible_at > now) for each in self.kept), tuple(self.acked),
+        return (tuple((each.id, repr(each.body), each.deliveries, round(max(0.0, each.visible_at - now), 6)) for each in self.kept), tuple(self.acked),
                 tuple(each.id for each in self.dead))
 
     def visible(self, now: float) -> list[_Kept]:

@@ -18,11 +18,12 @@ MOST = 4096
 def install(stack: contextlib.ExitStack, httpx: Any) -> None:
     """Spare `httpx` (or a twin of it) what it needs not do twice, until `stack` closes. What it has renamed since is left alone."""
     parsing = getattr(httpx, "_urlparse", None)
-    if hasattr(parsing, "urlparse"):
+    if parsing is not None and hasattr(parsing, "urlparse"):
         remembered = _remembered(parsing.urlparse)
-        for module in (parsing, getattr(httpx, "_urls", None)):
-            if hasattr(module, "urlparse"):
-                _put(stack, module, "urlparse", remembered)
+        _put(stack, parsing, "urlparse", remembered)
+        urls = getattr(httpx, "_urls", None)  # has imported the name
+        if urls is not None and hasattr(urls, "urlparse"):
+            _put(stack, urls, "urlparse", remembered)
     if hasattr(httpx.Cookies, "extract_cookies"):
         _put(stack, httpx.Cookies, "extract_cookies", _if_there_are_any(httpx.Cookies.extract_cookies))
 

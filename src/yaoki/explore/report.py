@@ -25,6 +25,7 @@ class Report:
         matrix: site → fault → mark, of single faults.
         pruned: rule → plans that were left out because another covers them.
         never: *sometimes* assertions that no execution reached.
+        clock: who decides by time, so that the reductions tell states at different times apart; "": nobody.
         stopped: why it ended before everything was executed, or "".
     """
 
@@ -49,6 +50,7 @@ class Report:
         self.depths_done = 0
         self.deterministic = True
         self.baseline = ""
+        self.clock = ""
         self.reached: set[str] = set()
         self.never: list[str] = []
         self.swarm = 0
@@ -126,6 +128,7 @@ class Report:
         self.unfired.extend(other.unfired)
         self.reached |= other.reached
         self.stopped = self.stopped or other.stopped
+        self.clock = self.clock or other.clock
         self.exhausted = self.exhausted and other.exhausted
         self.deterministic = self.deterministic and other.deterministic
         self.depths_done = min(self.depths_done, other.depths_done) if other.depths_done else self.depths_done
@@ -148,7 +151,7 @@ class Report:
             "exhausted": self.exhausted, "stopped": self.stopped, "deterministic": self.deterministic,
             "executions": self.executions, "by_depth": {str(key): self.by_depth[key] for key in sorted(self.by_depth)},
             "points": self.points, "kinds": sorted(self.kinds), "faults_fired": self.fired, "unfired": self.unfired,
-            "outcomes": dict(sorted(self.outcomes.items())), "baseline": self.baseline,
+            "outcomes": dict(sorted(self.outcomes.items())), "baseline": self.baseline, "clock": self.clock,
             "violations": self.found, "broken": {" + ".join(key): count for key, count in sorted(self.signatures.items())},
             "stories": [story.to_dict() for story in self.stories], "matrix": self.matrix, "pruned": dict(sorted(self.pruned.items())),
             "sometimes": sorted(name for name in self.reached if not name.startswith("?")), "never": self.never,
@@ -160,7 +163,7 @@ class Report:
     def from_dict(data: dict[str, Any]) -> Report:
         """What `to_dict` wrote down, for merging."""
         report = Report(data["scenario"], depth=data["depth"], settings=Settings(data["seed"], data["order"]))
-        for name in ("executions", "points", "unfired", "stopped", "exhausted", "depths_done", "deterministic", "baseline", "swarm", "resume_at", "seconds"):
+        for name in ("executions", "points", "unfired", "stopped", "exhausted", "depths_done", "deterministic", "baseline", "clock", "swarm", "resume_at", "seconds"):
             setattr(report, name, data[name])
         report.by_depth = Counter({int(key): count for key, count in data["by_depth"].items()})
         report.outcomes = Counter(data["outcomes"])
@@ -194,6 +197,8 @@ class Report:
         lines = [f"{self.name}: {self.executions:,} executions in {seconds:.2f} s{rate} ({depths}), {size}"]
         if self.pruned:
             lines.append("left out because another execution covers it: " + ", ".join(f"{count:,} ({rule})" for rule, count in sorted(self.pruned.items()) if count))
+        if self.clock:
+            lines.append(f"time decides here ({self.clock}), so states at different times are different states: little can be left out")
         if self.stopped:
             lines.append(f"stopped {self.stopped}; every set of up to {max(0, self.depths_done)} faults was covered")
         elif self.exhausted:

@@ -7,11 +7,13 @@ from typing import Any, TypeVar
 
 from yaoki.app import App
 from yaoki.errors import ConfigError, JournalError
+from yaoki.explore.clock_reads import why_timed
 from yaoki.explore.journal import Platter, SimJournal
 from yaoki.explore.scenarios import Scenario
 from yaoki.explore.world import World
 from yaoki.saga.child import children_of
 from yaoki.saga.define import Saga
+from yaoki.saga.journal.port import Journal
 from yaoki.saga.records import RunState
 
 T = TypeVar("T")
@@ -20,28 +22,51 @@ T = TypeVar("T")
 RESTART_S = 5.0
 
 
-def open_app(world: World, *sagas: Saga[Any], journal: str = "journal", concurrency: int = 1000, grace: float = 10.0) -> App:
-    """Make the app that `yaoki.open` makes, on a simulated journal.
+def open_app(world: World, *sagas: Saga[Any], journal: str = "journal", storage: str = "memory", concurrency: int = 1000, grace: float = 10.0) -> App:
+    """Make the app that `yaoki.open` makes, on a journal in this universe.
 
     Args:
         journal: its name; the same name is the same journal, also after a power cut.
+        storage: "memory" (quickest), "sqlite" (the real journal, in memory) or "file" (the real journal, in a file that may be torn).
+
+    Raises:
+        ConfigError: another storage.
     """
     platter = next((each for each in world.journals if each.name == journal), None)
     if platter is None:
-        platter = Platter(journal)
+        platter = _new_platter(world, journal, storage)
         world.journals.append(platter)
-        world.circular.append(platter.kept)
     platter.sagas.update({saga.name: saga for saga in children_of(sagas)})
-    app = App(SimJournal(world, platter), sagas, concurrency=concurrency, grace=grace)
+    opened: Journal = SimJournal(world, platter) if isinstance(platter, Platter) else _on_sqlite(world, platter)
+    app = App(opened, sagas, concurrency=concurrency, grace=grace)
     world.circular += (app.engine, app.journal)
+    if world.clock_reads is not None:
+        for saga in platter.sagas.values():
+            world.decides_by_time(why_timed(saga))
     return app
 
 
-async def supervised(world: World, work: Callable[[App], Awaitable[T]], *sagas: Saga[Any]) -> T:
+def _new_platter(world: World, name: str, storage: str) -> Any:
+    if storage == "memory":
+        platter = Platter(name)
+        world.circular.append(platter.kept)
+        return platter
+    from yaoki.explore.sqlite_journal import open_platter  # noqa: PLC0415  most explorations do without SQLite
+
+    return open_platter(name, storage)
+
+
+def _on_sqlite(world: World, platter: Any) -> Journal:
+    from yaoki.explore.sqlite_journal import SimSqliteJournal  # noqa: PLC0415  as above
+
+    return SimSqliteJournal(world, platter)
+
+
+async def supervised(world: World, work: Callable[[App], Awaitable[T]], *sagas: Saga[Any], storage: str = "memory") -> T:
     """Open the sagas and do `work`; when the journal's disk fails, start again, as a supervisor would."""
     while True:
         try:
-            async with open_app(world, *sagas) as app:
+            async with open_app(world, *sagas, storage=storage) as app:
                 return await work(app)
         except (JournalError, OSError) as error:
             world.note("main", f"the journal failed ({error}); the program is started again")
@@ -49,11 +74,12 @@ async def supervised(world: World, work: Callable[[App], Awaitable[T]], *sagas: 
 
 
 def saga_scenario(saga: Saga[Any], *, input: Any = None, runs: Mapping[str, Any] | None = None, id: str = "run-1",  # noqa: A002
-                  name: str = "", **settings: Any) -> Scenario:
+                  name: str = "", storage: str = "memory", **settings: Any) -> Scenario:
     """A program that starts one run (or several, by id) and waits for the result; it starts again after a power cut.
 
     Args:
         input: what the run starts with. runs: id → input, to start several.
+        storage: of the journal: see `open_app`.
         settings: of `Scenario`.
 
     Raises:
@@ -65,7 +91,7 @@ def saga_scenario(saga: Saga[Any], *, input: Any = None, runs: Mapping[str, Any]
             raise ConfigError(f"saga {saga.name!r} needs an input of type {saga.input_type!r}", do="pass input=... or runs={id: input}")
 
     async def main(world: World) -> Any:
-        return await supervised(world, lambda app: _all(app, saga, started), saga)
+        return await supervised(world, lambda app: _all(app, saga, started), saga, storage=storage)
 
     return Scenario(main, name=name or saga.name, **settings)
 

@@ -53,7 +53,8 @@ class Scenario:
         effects: reads what services of your own hold: `(service, subject)` → units; a subject of a run begins with `RUN/`.
             Fake services keep these accounts themselves.
         service_points: may faults strike at every `Service` call? By default only where there is no other point.
-        timed: does it matter when things happen (leases, expiry)? Then states at different times are different states.
+        timed: does it matter when things happen (leases, expiry)? Then states at different times are different states. By default
+            that is found out: it does where anybody looks at a clock. False: it does not, whoever looks.
         network: zones, latencies, loss: see `Network`; None: everything is near, and nothing is lost by itself.
         seal: "patch" makes clocks and randomness virtual wherever they are read; "strict" makes them errors; "off".
     """
@@ -61,7 +62,7 @@ class Scenario:
     def __init__(self, main: Callable[..., Any], *, name: str = "", setup: Callable[[World], object] | None = None,
                  invariants: Iterable[Check] = (), always: Iterable[Check] = (), steady: Callable[..., Any] | None = None,
                  atomic: bool = False, same_answer: bool = True, faults: Sequence[str] | None = None, most_calls: int = 400,
-                 most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False, timed: bool = False,
+                 most_per_site: int = 40, limit: float = 86_400.0, outage_calls: int = 5, blocked_ok: bool = False, timed: bool | None = None,
                  effects: Effects | None = None, service_points: bool | None = None, network: Network | None = None, seal: str = "patch") -> None:
         self.main = main
         self.name = name or getattr(main, "__name__", "scenario")
@@ -93,21 +94,23 @@ class Scenario:
 
     # ── one execution ──
 
-    def execute(self, plan: Plan = (), settings: Settings = PLAIN, *, story: bool = False, keys: bool = False) -> Execution:
+    def execute(self, plan: Plan = (), settings: Settings = PLAIN, *, story: bool = False, keys: bool = False, watch: bool = False,
+                timed: bool | None = None) -> Execution:
         """Run once under `plan`, and say what came of it.
 
         Args:
             story: keep the timeline and the events (slower).
-            keys: digest the state at each point (for reductions).
+            keys: digest the state at each point (for reductions). timed: with the time; None: as the scenario says.
+            watch: notice who reads a clock.
         """
         world = World(lookup(plan) if plan else None, seed=settings.seed, order=settings.order, limit_s=self.limit,
-                      most_calls=self.most_calls, rng=self._rng, network=self.network)
+                      most_calls=self.most_calls, rng=self._rng, network=self.network, watch=watch)
         if self.always:
             world.watchers.extend(self.always)
         if story:
             world.notes = []
         if keys:
-            world.states = States(world, timed=self.timed)
+            world.states = States(world, timed=bool(self.timed if timed is None else timed))
         run = Execution(plan, settings)
         if self.service_points:
             attach(world)

@@ -16,7 +16,8 @@ Reductions, each of which can be switched off, and audited (`Explorer.audit`):
              Answers to attempts of a step whose result is recorded are forgotten. So a state that was reached with fewer
              faults is not extended again. (Generalises Filibuster, Meiklejohn et al., SoCC 2021.)
 
-Neither looks at the clock: two states that differ only in time count as one. Schedules: see `_contended`.
+Neither looks at the clock, unless the program does: see `clock_reads.py`. Then two states that differ only in time are two, and what
+was explored before that was known is explored again. Schedules: see `_contended`.
 """
 
 from __future__ import annotations
@@ -62,6 +63,14 @@ def _contended(points: Sequence[Point]) -> set[int]:
     return found
 
 
+class _TimeDecidesError(Exception):
+    """The program looks at a clock, so states must have the time in them. where: who does."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(where)
+        self.where = where
+
+
 class Explorer:
     """One exploration of one scenario.
 
@@ -76,13 +85,14 @@ class Explorer:
         first: plans to run before all others (a corpus); one that does not apply any more is left out.
         swarm: executions to draw at random, seeded, beyond `depth`.
         most_broken: executions that break an invariant after which it stops; None: none.
+        clock: who decides by time, where that is known from before.
         skip: plans that an earlier exploration of the same code has executed (its report's `resume_at`).
     """
 
     def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
-                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None) -> None:
+                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "") -> None:
         self.scenario = scenario
         self.depth = depth
         self.settings = settings
@@ -102,6 +112,9 @@ class Explorer:
         self._began = 0.0
         self._seen: set[bytes] = set()
         self._cuts: set[bytes] = set()
+        self._timed = bool(scenario.timed) or bool(clock)
+        self._watch = bool(self.reduce) and scenario.timed is None and not clock
+        self.report.clock = clock
 
     def _faults(self, tier: Tier) -> dict[At, tuple[str, ...]]:
         if self._kinds is not None:
@@ -135,12 +148,24 @@ class Explorer:
         return self.report
 
     def _search(self) -> None:
+        try:
+            self._search_once()
+        except _TimeDecidesError as found:
+            # Known after the first executions, as a rule. `watch` is off now, so it is known once.
+            self._timed, self._watch = True, False
+            self._seen.clear()
+            self._cuts.clear()
+            self.report = Report(self.scenario.name, depth=self.depth, settings=self.settings)
+            self.report.clock = found.where
+            self._search_once()
+
+    def _search_once(self) -> None:
         scenario, report = self.scenario, self.report
         scenario.baseline = None
-        base = scenario.execute((), self.settings, keys=bool(self.reduce))
+        base = self._with_keys(())
         if not base.points and scenario.service_points is None:
             scenario.service_points = True
-            base = scenario.execute((), self.settings, keys=bool(self.reduce))
+            base = self._with_keys(())
         scenario.baseline = base
         again = scenario.execute((), self.settings)
         report.take_baseline(base, again)
@@ -161,7 +186,20 @@ class Explorer:
     def _again(self, plans: list[Plan]) -> Iterator[Execution]:
         """Parents are executed once more to learn their points; keeping all of them would need memory without bound."""
         for plan in plans:
-            yield self.scenario.execute(plan, self.settings, keys=bool(self.reduce))
+            yield self._with_keys(plan)
+
+    def _with_keys(self, plan: Plan) -> Execution:
+        return self._noticed(self.scenario.execute(plan, self.settings, keys=bool(self.reduce), watch=self._watch, timed=self._timed))
+
+    def _noticed(self, run: Execution) -> Execution:
+        """Did anybody decide by time, of whom it was not known?"""
+        if run.clock and self._watch:
+            if self.share[1] == 1:
+                raise _TimeDecidesError(run.clock)
+            # The other jobs count their plans as if nobody did; `explore` has tried all single faults before.
+            self._watch = False
+            self.report.stopped = f"as time decides here, found late ({run.clock}): explore with timed=True, or in one job"
+        return run
 
     def _one_level(self, parents: Iterator[Execution] | list[Execution], depth: int) -> list[Plan]:
         kept: list[Plan] = []
@@ -241,7 +279,7 @@ class Explorer:
         return not report.stopped
 
     def _try(self, plan: Plan, settings: Settings | None = None, *, told: bool = True) -> Execution:
-        run = self.scenario.execute(plan, settings or self.settings)
+        run = self._noticed(self.scenario.execute(plan, settings or self.settings, watch=self._watch))
         self._collect()
         if run.void:
             self.report.pruned["can do nothing there"] += 1

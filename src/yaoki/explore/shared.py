@@ -222,4 +222,5 @@ def open_worker(world: World, name: str, *sagas: Saga[Any], journal: str = "jour
     platter.sagas.update({saga.name: saga for saga in sagas})
     app = App(SharedSimJournal(world, platter, name, fencing=fencing), sagas, concurrency=100, grace=10.0)
     world.circular += (app.engine, app.journal)
+    world.decides_by_time("workers hold leases")
     return app

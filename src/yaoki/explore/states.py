@@ -2,7 +2,9 @@
 
     durable     what a power cut leaves: services with their accounts and logs, journals, stores, faults that still rule
     volatile    for each process, what was durable when it started and the answers it has had since
-    under way   requests that are not answered yet
+    under way   requests that are not answered yet, and time limits that are running, with what is left of them
+    policies    what breakers, budgets and the like remember, where it is not what they began with
+    time        only where somebody decides by it: see `clock_reads.py`
 
 Answers on the way to a step's recorded end are forgotten. Digests are of canonical text, never `hash()`: that one differs between
 processes. Only executions whose points are to be extended keep any: it takes longer than the execution itself.
@@ -13,6 +15,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from yaoki.explore.clock_reads import limits
 
 if TYPE_CHECKING:
     from yaoki.explore.process import Life
@@ -69,8 +73,11 @@ class States:
         durable = self.durable()
         volatile = repr([(process.name, process.done, process.life.born, sorted(process.life.heard.items()))
                          for process in self._world.processes])
-        clock = f"{self._world.loop.time():.6f}" if self._timed else ""
-        state = _hash(durable + f"{volatile}{sorted(self._under_way)}{clock}".encode())
+        world = self._world
+        if self._timed:
+            durable = _hash(durable + f"{world.loop.time():.6f}".encode())
+        remembered = "" if world.memory is None else world.memory.digest()
+        state = _hash(durable + f"{volatile}{sorted(self._under_way)}{limits(world.loop)}{remembered}".encode())
         self.keys.append(Key(state, durable, bool(self._under_way)))
 
     def durable(self) -> bytes:

@@ -14,6 +14,7 @@ from typing import Any
 
 from yaoki import effect as effects
 from yaoki import runtime as runtimes
+from yaoki.explore.clock_reads import ClockReads
 from yaoki.explore.clocks import Clocks
 from yaoki.explore.conditions import REQUEST_LOST, Conditions
 from yaoki.explore.loop import VirtualLoop
@@ -40,14 +41,19 @@ class World(Points):
         limit_s: virtual seconds an execution may take.
         most_calls: calls after which retries count as unbounded.
         network: zones, latencies and noise; None: everything is near, and nothing is lost by itself.
+        watch: notice who reads a clock.
     """
 
     def __init__(self, plan: dict[tuple[str, int], str] | None = None, *, seed: int = 0, order: int = 0, limit_s: float = 86_400.0,
-                 most_calls: int = 400, rng: Random | None = None, network: Network | None = None) -> None:
+                 most_calls: int = 400, rng: Random | None = None, network: Network | None = None, watch: bool = False) -> None:
         super().__init__(plan, most_calls=most_calls)
         self.seed = seed
         self.loop = VirtualLoop(owner, order=Random(order) if order else None, limit_s=limit_s)
         self.runtime = SimRuntime(self.loop, rng if rng is not None else Random(), seed)
+        self.clock_reads: ClockReads | None = None
+        if watch:
+            self.clock_reads = ClockReads()
+            self.loop.watched = self.clock_reads.look
         self.disk: dict[str, Any] = {}
         self.services: dict[str, Any] = {}
         self.journals: list[Any] = []
@@ -113,6 +119,11 @@ class World(Points):
         if self.runtime.clocks is None:
             self.runtime.clocks = Clocks()
         return self.runtime.clocks
+
+    def decides_by_time(self, why: str) -> None:
+        """Say that what happens here depends on when, although nobody looks at a clock. why: for people; "" does nothing."""
+        if self.clock_reads is not None and not self.clock_reads.where:
+            self.clock_reads.where = why
 
     @property
     def rng(self) -> Random:

@@ -1,0 +1,78 @@
+"""Who reads a clock: where that decides anything, two states at different times are different states.
+
+The reductions leave time out of a state, because each retry shifts the clock and hardly two states would be the same. That is sound
+only for programs that never look at it. So while reductions are in use everybody who looks is noticed, except those of whom it is
+known that they only write the time down for people. What decides by time without looking is said outright (`World.decides_by_time`):
+deadlines and waits of sagas, leases of workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import PurePath
+from types import CodeType, FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from yaoki.explore.loop import VirtualLoop
+    from yaoki.saga.define import Saga
+
+# They stamp log lines and cookies, and measure how long a response took.
+_ONLY_STAMP = frozenset({"anyio", "asyncio", "email", "fastapi", "flask", "http", "httpcore", "httpx", "httpx2", "logging", "random", "requests",
+                         "starlette", "urllib3", "uuid", "werkzeug"})
+# Ours: the door itself, the explorer, and what stamps records. Policies do decide by the clock.
+_OURS_ONLY_STAMP = ("yaoki.app.", "yaoki.chaos.", "yaoki.effect.", "yaoki.events.", "yaoki.explore.", "yaoki.saga.", "yaoki.service.")
+_THE_DOOR = frozenset({"yaoki.runtime", "yaoki.explore.runtime", "yaoki.explore.seal", "yaoki.explore.world"})
+
+_verdicts: dict[CodeType, bool] = {}  # does this function only stamp?
+
+
+class ClockReads:
+    """Notices the first one in a universe who looks at a clock. where: `file:line`, or why time decides; "" so far nobody."""
+
+    __slots__ = ("where",)
+
+    def __init__(self) -> None:
+        self.where = ""
+
+    def look(self, frame: FrameType | None) -> None:
+        """The code of `frame`, or whoever called it through the door, reads a clock."""
+        while frame is not None and frame.f_globals.get("__name__", "") in _THE_DOOR:
+            frame = frame.f_back
+        if frame is None or self.where:
+            return
+        code = frame.f_code
+        harmless = _verdicts.get(code)
+        if harmless is None:
+            harmless = _verdicts[code] = _only_stamps(frame.f_globals.get("__name__", ""))
+        if not harmless:
+            self.where = f"{PurePath(code.co_filename).name}:{frame.f_lineno}"
+
+
+def _only_stamps(module: str) -> bool:
+    return module.partition(".")[0] in _ONLY_STAMP or f"{module}.".startswith(_OURS_ONLY_STAMP)
+
+
+def limits(loop: VirtualLoop) -> list[tuple[str, float]]:
+    """Time limits that are running, of whose they are, and what is left of each, in seconds: they decide by time without a look."""
+    found = []
+    for when, _, _, handle in loop._timers:
+        if not handle.gone and _is_limit(handle.callback):
+            life: Any = handle.context.get(loop._owner)
+            found.append((life.name if life is not None else "", round(when - loop._now, 6)))
+    return sorted(found)
+
+
+def _is_limit(callback: Any) -> bool:
+    target = getattr(callback, "__self__", None)
+    return isinstance(target, asyncio.Timeout) or getattr(callback, "__module__", "").startswith("yaoki.policies.")
+
+
+def why_timed(saga: Saga[Any]) -> str:
+    """Why time decides in this saga, or ""."""
+    if saga.deadline is not None:
+        return f"saga {saga.name} has a deadline"
+    for step in saga.steps.values():
+        if step.deadline is not None or step.wait is not None:
+            return f"step {step.name} of saga {saga.name} {'has a deadline' if step.deadline is not None else 'waits'}"
+    return ""
