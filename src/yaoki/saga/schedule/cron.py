@@ -48,7 +48,7 @@ class Cron:
         try:
             self.zone = ZoneInfo(zone)
         except (KeyError, ValueError, OSError) as error:
-            raise ConfigError(f"there is no time zone {zone!r}", do="name one of the IANA database, as Europe/Berlin, or UTC") from error
+            raise ConfigError(f"there is no time zone {zone!r}", do="name one of the IANA database, as Europe/Berlin; where the system has none, pip install tzdata") from error
         fields = _NICKNAMES.get(self.expression.lower(), self.expression).split()
         if len(fields) != len(_FIELDS):
             raise ConfigError(f"cron={expression!r} has {len(fields)} fields, not 5", do='minute hour day month weekday, as "30 2 * * *"')
