@@ -176,8 +176,7 @@ async def test_publishing_again_after_a_doubt_is_recognized_by_whoever_receives(
 
     async with app:
         # A subscription of the intake's must exist before SQS keeps anything for it.
-        await until(lambda: app._workers[-1]._leads)
-        await asyncio.sleep(0.3)
+        await until(lambda: app._workers[-1].is_reading)
         for _ in range(3):
             await broker.publish([made(1, "k"), made(2, "k")])
         await until(lambda: len(saw.seen) >= 2)
@@ -195,7 +194,7 @@ async def test_two_services_talk_over_it(broker, tmp_path):
         saw.note("", placed.n)
 
     async with hotel:
-        await until(lambda: hotel._workers[-1]._leads)
+        await until(lambda: hotel._workers[-1].is_reading)
         await asyncio.sleep(0.3)
         async with shop:
             await shop.publish(*(Placed(n) for n in range(20)), key="k")

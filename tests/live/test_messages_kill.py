@@ -56,6 +56,17 @@ async def until_slow(condition, timeout: float = 60.0) -> None:
     raise AssertionError("did not come about")
 
 
+async def while_it_grows(count, wanted: int, patience_s: float = 60.0) -> None:
+    """Wait until `count` is `wanted`; give up when it has not grown for `patience_s`."""
+    last, at = -1, time.monotonic()
+    while (now := await count()) < wanted:
+        if now != last:
+            last, at = now, time.monotonic()
+        if time.monotonic() - at > patience_s:
+            raise AssertionError(f"{now} of {wanted}, and no more for {patience_s:g} s")
+        await asyncio.sleep(0.1)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 async def place(request, tmp_path):
     """A store with a table for effects: its address, and a function that reads them."""
@@ -105,11 +116,13 @@ async def test_killed_consumers_lose_nothing_and_apply_nothing_twice(place, kill
                 workers.kill_one(rng)
                 workers.start()
 
-            async def all_there() -> bool:
-                return len({n for n, _ in await effects()}) == sent
+            async def how_many() -> int:
+                return len({n for n, _ in await effects()})
 
-            await until_slow(all_there)
+            await while_it_grows(how_many, sent)
             found = await effects()
+            print(f"\n{kills} kills of consumers, {sent} messages: {sent - len({n for n, _ in found})} lost, {len(found) - sent} twice")
+            assert await app.store.held() == [], "gave up, although nothing was wrong with it"
             followed = await app.store.read(["Done"], dict.fromkeys(range(16), (0, 0)), 100_000)
         finally:
             workers.end()

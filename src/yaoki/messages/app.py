@@ -125,7 +125,8 @@ class Messages:
         self._store = await open_store(self._given) if isinstance(self._given, str) else self._given
         try:
             self._workers = self._make_workers()
-            self._tasks = [runtime.spawn(each.run(), name=f"{self.service}-{type(each).__name__}") for each in self._workers]
+            for each in self._workers:
+                self._set_to_work(each, f"{self.service}-{type(each).__name__}")
         except BaseException:
             await self._close_store()
             raise
@@ -139,6 +140,11 @@ class Messages:
             types = {self._reply_type, *(name for handler in self.handlers.values() for name in handler.takes)}
             workers.append(Intake(self.store, self.broker, service=self.service, types=types, pace=self.pace))
         return workers
+
+    def _set_to_work(self, worker: Consumer | Relay | Intake, name: str) -> None:
+        task = runtime.spawn(worker.run(), name=name)
+        task.add_done_callback(_told_if_failed)
+        self._tasks.append(task)
 
     async def __aexit__(self, *_: object) -> None:
         """Drain: take nothing more, let handlers finish, write what is done, and free the partitions."""
@@ -220,9 +226,17 @@ class Messages:
         # Before the request is stored, so that an answer that is quicker than this reader is not missed.
         await self.store.declare(reader.group, handler.takes, since="now")
         self._workers.append(reader)
-        self._tasks.append(runtime.spawn(reader.run(), name=reader.group))
+        self._set_to_work(reader, reader.group)
 
     async def _answered(self, payload: Any, message: Message) -> None:
         answer = self._replies.get(message.correlation)
         if answer is not None and not answer.done():
             answer.set_result(payload)
+
+
+def _told_if_failed(task: asyncio.Task[None]) -> None:
+    """A worker that ends by an error is a bug; it is raised when the app closes, and said at once."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        task.get_loop().call_exception_handler(
+            {"message": f"{task.get_name()} has stopped: its messages wait until the app is opened again",
+             "exception": error, "task": task})

@@ -69,6 +69,7 @@ class Consumer:
         self._handling = Handling(store, handler, self.lanes, service=service, group=self.group, lease_s=self.pace.lease_s,
                                   begin_again=self._begin_again)
         self._bell = Bell()
+        self._declared = False
         self._stopping = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining: frozenset[int] = frozenset()
@@ -83,7 +84,6 @@ class Consumer:
 
     async def run(self) -> None:
         """Work until `stop`. Cancellation leaves the leases to be taken over at once."""
-        await self.store.declare(self.group, self.handler.takes, since=self.handler.since)
         watcher = runtime.spawn(self._watch(), name=f"{self.group}-watch")
         try:
             while not self._stopping:
@@ -136,6 +136,9 @@ class Consumer:
     # ── partitions ───────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _balance(self) -> None:
+        if not self._declared:
+            await self.store.declare(self.group, self.handler.takes, since=self.handler.since)
+            self._declared = True
         await self._settle(all_parts=True)
         share = await self.store.balance(self.group, self.worker, self.pace.lease_s, draining=self._draining)
         self._balance_at = runtime.monotonic() + share.check_in_s

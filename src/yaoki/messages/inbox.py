@@ -34,6 +34,9 @@ class Intake:
 
     Args:
         types: what to take in.
+
+    Attributes:
+        is_reading: has it been subscribed? Brokers that keep nothing for whoever comes later (SQS) keep it from then on.
     """
 
     def __init__(self, store: Store, broker: Broker, *, service: str, types: Collection[str],
@@ -46,8 +49,10 @@ class Intake:
         self.pace = pace or Pace()
         self.worker = runtime.new_id()
         self.failures = 0
+        self._declared = False
         self._balance_at = 0.0
         self._leads = False
+        self.is_reading = False
         self._stopping = False
         self._bell = Bell()
 
@@ -58,8 +63,6 @@ class Intake:
 
     async def run(self) -> None:
         """Take in until `stop`."""
-        # The group only leads an election; it reads nothing of the log.
-        await self.store.declare(self.group, [], since="now")
         subscription: Subscription | None = None
         try:
             while not self._stopping:
@@ -72,6 +75,7 @@ class Intake:
                         await self._bell.wait(heard, max(0.01, self._balance_at - runtime.monotonic()))
                         continue
                     subscription = subscription or await self.broker.subscribe(self.service, self.types)
+                    self.is_reading = True
                     await self._take_in(subscription)
                     self.failures = 0
                 except MessagesError as error:
@@ -89,6 +93,10 @@ class Intake:
     async def _balance(self) -> None:
         if runtime.monotonic() < self._balance_at:
             return
+        if not self._declared:
+            # The group only leads an election; it reads nothing of the log.
+            await self.store.declare(self.group, [], since="now")
+            self._declared = True
         share = await self.store.balance(self.group, self.worker, self.pace.lease_s)
         self._balance_at = runtime.monotonic() + share.check_in_s
         surplus = share.surplus - {0}

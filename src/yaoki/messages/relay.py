@@ -38,6 +38,7 @@ class Relay:
         self.worker = runtime.new_id()
         self.lanes = Lanes(limit=2 * BATCH)
         self.failures = 0
+        self._declared = False
         self._balance_at = 0.0
         self._stopping = False
         self._bell = Bell()
@@ -49,14 +50,11 @@ class Relay:
 
     async def run(self) -> None:
         """Send until `stop`."""
-        await self.store.declare(self.group, ["*"], since="beginning")
         ringer = runtime.spawn(self._ring(), name=f"{self.group}-ring")
         try:
             while True:
                 heard, stopping = self._bell.rings, self._stopping
-                if runtime.monotonic() >= self._balance_at:
-                    await self._balance()
-                sent = await self._send()
+                sent = await self._turn()
                 if stopping and (not sent or self.failures):
                     break
                 if not sent or self.failures:
@@ -64,6 +62,24 @@ class Relay:
         finally:
             ringer.cancel()
             await self._leave()
+
+    async def _turn(self) -> bool:
+        """One batch. True if there was something, and it was sent."""
+        try:
+            if runtime.monotonic() >= self._balance_at:
+                await self._balance()
+            sent = await self._send()
+        except FencedError:
+            self._begin_again()
+            return True
+        except MessagesError as error:  # of the broker, or of the store itself
+            self._begin_again()
+            self.failures += 1
+            events.emit(events.RelayStalled(broker=self.broker.name, error=str(error), failures=self.failures,
+                                            retry_in_s=self._pause_s()))
+            return False
+        self.failures = 0
+        return sent
 
     async def _ring(self) -> None:
         while True:
@@ -76,6 +92,9 @@ class Relay:
             LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self.failures - 1, 20))
 
     async def _balance(self) -> None:
+        if not self._declared:
+            await self.store.declare(self.group, ["*"], since="beginning")
+            self._declared = True
         share = await self.store.balance(self.group, self.worker, self.pace.lease_s)
         self._balance_at = runtime.monotonic() + share.check_in_s
         # Between two batches nothing is under way, so surplus partitions can be given back at once.
@@ -84,27 +103,17 @@ class Relay:
         self.lanes.grant(lease for part, lease in share.leases.items() if part not in share.surplus)
 
     async def _send(self) -> bool:
-        """One batch. True if there was something."""
         page = await self.store.read(None, self.lanes.after(), BATCH)
         self.lanes.offer(page, now=float("inf"))
         batch = self.lanes.take_batch(2 * BATCH)
         own = [entry.message for entry in batch if entry.message.source == self.service]
-        try:
-            if own:
-                await self.broker.publish(own)
-            for entry in batch:
-                self.lanes.finish(entry)
-            settlement = self.lanes.settlement()
-            if settlement:
-                await self.store.settle(self.group, settlement)
-            self.failures = 0
-        except FencedError:
-            self._begin_again()
-        except MessagesError as error:
-            self._begin_again()
-            self.failures += 1
-            events.emit(events.RelayStalled(broker=self.broker.name, error=str(error), failures=self.failures,
-                                            retry_in_s=self._pause_s()))
+        if own:
+            await self.broker.publish(own)
+        for entry in batch:
+            self.lanes.finish(entry)
+        settlement = self.lanes.settlement()
+        if settlement:
+            await self.store.settle(self.group, settlement)
         return bool(batch)
 
     def _begin_again(self) -> None:
@@ -119,7 +128,5 @@ class Relay:
             if settlement:
                 await self.store.settle(self.group, settlement)
             await self.store.release(self.group, self.worker, self.lanes.parts, leaving=True)
-        except MessagesError:
+        except (MessagesError, FencedError):
             return  # the leases run out by themselves
-        except FencedError:
-            return

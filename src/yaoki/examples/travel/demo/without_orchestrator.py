@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +41,8 @@ class LeaderlessPlay(Play):
         self._broker = broker
         self._claims: dict[str, str] = {}
         self._next_to_die: list[str] = []
+        self._minded: set[asyncio.Task[None]] = set()
+        self._fallen = ""
 
     async def _book(self) -> None:
         """Run the front desk to its end, killing desks, the front desk and the broker on the way."""
@@ -61,6 +64,8 @@ class LeaderlessPlay(Play):
             line = await front.stdout.readline()
             if not line:
                 break  # it ended, or was killed and its heir could not be started
+            if self._fallen:
+                raise ConfigError(self._fallen, do=f"see {self.plan.folder}")
             told = json.loads(line)
             if "claims" in told:
                 self._claims = told["claims"]
@@ -83,6 +88,18 @@ class LeaderlessPlay(Play):
             self._front = process
         else:
             self._desks[role] = process
+            task = asyncio.create_task(self._mind(role, process))
+            self._minded.add(task)
+            task.add_done_callback(self._minded.discard)
+
+    async def _mind(self, role: str, process: asyncio.subprocess.Process) -> None:
+        """A desk works until it is killed. One that ends by itself is not what is to be shown here."""
+        assert process.stdout is not None
+        last = b""
+        while line := await process.stdout.readline():
+            last = line
+        if await process.wait() != -signal.SIGKILL:
+            self._fallen = f"the {role} desk ended by itself ({process.returncode}): {last.decode().strip()}"
 
     async def _start_broker(self) -> None:
         address = self._broker.removeprefix("nats://").rpartition(":")
