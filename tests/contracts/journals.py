@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from yaoki.explore.journal import Platter, SimJournal
+from yaoki.explore.sqlite_journal import FilePlatter, SimSqliteJournal, SqlitePlatter
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Journal
 from yaoki.saga.journal.sqlite import SqliteJournal
@@ -28,4 +29,15 @@ def simulated(folder: Path) -> Place:
     return lambda: SimJournal(None, platter)
 
 
-PLACES: dict[str, Callable[[Path], Place]] = {"memory": memory, "sqlite": sqlite, "simulated": simulated}
+def in_a_universe(folder: Path) -> Place:
+    platter = SqlitePlatter("journal")
+    return lambda: SimSqliteJournal(None, platter)
+
+
+def in_a_file_of_a_universe(folder: Path) -> Place:
+    platter = FilePlatter("journal")
+    return lambda: SimSqliteJournal(None, platter)
+
+
+PLACES: dict[str, Callable[[Path], Place]] = {
+    "memory": memory, "sqlite": sqlite, "simulated": simulated, "sqlite in a universe": in_a_universe, "sqlite in a file": in_a_file_of_a_universe}

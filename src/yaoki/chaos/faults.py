@@ -138,6 +138,8 @@ _PROCESS = (
     _fault("crash.before_ack", {At.ACK}, Effect.NONE, "nothing", "the process lost power after the work, before the acknowledgement", crash=True),
     _fault("proc.cancel", _CALLS | _WRITES, Effect.LATE, "nothing", "the caller was cancelled while the request was under way", asked=True),
     _fault("proc.pause", _ALL, Effect.LATE, "ok", "the process stood still for longer than its lease, then went on", asked=True),
+    _fault("proc.pause:sent", _CALLS | _WRITES | {At.COMMIT}, Effect.DONE, "ok",
+           "the request was sent, and the process stood still for longer than its lease while it was answered", asked=True),
     _fault("proc.twin", _ALL, Effect.TWICE, "ok", "the same program was started a second time, beside the first", asked=True, bends=_TURNED_AWAY),
     _fault("proc.restart", {At.CALL, At.BATCH, At.SWAP}, Effect.DONE, "in_doubt",
            "the service was restarted after the effect, and lost what was not durable"),
@@ -243,5 +245,5 @@ def chosen(words: Iterable[str], *, tiers: frozenset[Tier] = frozenset(Tier)) ->
         unasked = [fault for fault in found if not fault.asked]
         if not found:
             find(word)
-        wanted.update((word, *(fault.id for fault in unasked or found)))
+        wanted.update((word, *(fault.id for fault in (unasked or (found if word not in BY_ID else ())))))
     return tuple(fault for fault in CATALOGUE if fault.id in wanted and fault.tier in tiers)

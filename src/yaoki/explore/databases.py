@@ -15,6 +15,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from weakref import finalize
 
 from yaoki.explore.process import Life, owner
 from yaoki.explore.world import World
@@ -40,6 +41,7 @@ class Database:
         self.name = name
         self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=256)
         self.connection.deserialize(_template(prepare))
+        finalize(self, self.connection.close)
         self.bell = Bell()
         self._digest = tuple(digest)
         self._holder: tuple[object, Life | None] | None = None

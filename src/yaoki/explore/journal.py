@@ -1,7 +1,8 @@
 """The simulated journal: the real one in memory, on a platter that outlives its process, with a point before each commit.
 
 What a commit acknowledged is on the platter; what was waiting for one when the power failed is gone. A torn write leaves
-nothing of its batch, which is what a transaction promises; the SQLite journal keeps that promise by its own tests.
+nothing of its batch, which is what a transaction promises; that SQLite keeps the promise, with a log that is really torn, is
+for `sqlite_journal`.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class SimJournal(MemoryJournal):
         if world is None:
             return super()._commit(batch)
         write = partial(self._write_batch, batch, self._writer(), owner.get())
-        return world.call(self._platter.name, _what(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)
+        return world.call(self._platter.name, what_is_committed(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)
 
     def _write_batch(self, batch: list[NewRun | Append], write_one: Callable[[NewRun | Append], Created | None],
                      life: Life | None) -> list[Created | None]:
@@ -132,7 +133,7 @@ class SimJournal(MemoryJournal):
                     heard.pop(f"{run}/{step}", None)
 
 
-def _what(batch: list[NewRun | Append]) -> str:
+def what_is_committed(batch: list[NewRun | Append]) -> str:
     """A name for a commit that outlives edits: what it records, of its first run."""
     first = batch[0]
     if isinstance(first, NewRun):
