@@ -1,4 +1,4 @@
-"""One worker of `test_outside_workers.py`: `python outside_worker.py URL NAME FOLDER [stuck]`. Ends when it is told to, or killed."""
+"""One worker of `test_outside_workers.py`: `python outside_worker.py URL NAME FOLDER [stuck] [starts]`. Ends when it is told to, or killed."""
 
 from __future__ import annotations
 
@@ -76,17 +76,33 @@ def reporting(log: Log, *, stuck: bool) -> Saga[int]:
     return saga
 
 
-async def main(url: str, name: str, folder: Path, *, stuck: bool) -> None:
+def printing(log: Log) -> Saga[int]:
+    saga = Saga("print", input=int)
+
+    @saga.external(str, undo=None, heartbeat=3600)
+    async def ticket(n: int, effect: Effect) -> None:
+        log("token", effect.token)
+
+    return saga
+
+
+async def main(url: str, name: str, folder: Path, *, stuck: bool, starts: bool) -> None:
     log = Log(folder)
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     tick = ticking(log)
-    app = yaoki.open(url, sagas=[booking(log), tick, reporting(log, stuck=stuck)], concurrency=64, grace=1.0, name=name)
+    book, report, prints = booking(log), reporting(log, stuck=stuck), printing(log)
+    app = yaoki.open(url, sagas=[book, tick, report, prints], concurrency=64, grace=1.0, name=name)
     app.schedule("tick", tick, every=1.0, input=lambda at: at.isoformat(), overlap="allow")
     async with app:
         log("ready", name)
+        if starts:
+            await app.start(prints, 1, id="print-1")
+            await app.start(report, 1, id="report-1")
+            for n in range(8):
+                await app.start(book, f"run-{n}:seat", id=f"run-{n}")
         await told.wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), stuck="stuck" in sys.argv[4:]))
+    asyncio.run(main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), stuck="stuck" in sys.argv[4:], starts="starts" in sys.argv[4:]))
