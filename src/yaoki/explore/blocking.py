@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 # How long a caller that blocks stands there before its call, or after it.
 _BEFORE_S = {"proc.pause": PAUSE_S}
-_AFTER_S = {"call.slow": SLOW_S, "res.cpu": BUSY_S}
+_AFTER_S = {"call.slow": SLOW_S, "proc.pause:sent": PAUSE_S, "res.cpu": BUSY_S}
 
 
 def strike_blocking(world: World, fault: str, effect: Callable[[], Any], life: Life | None, service: str, site: str,

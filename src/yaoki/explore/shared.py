@@ -21,7 +21,7 @@ import msgspec
 
 from yaoki import runtime
 from yaoki.app import App
-from yaoki.errors import FencedError
+from yaoki.errors import FencedError, JournalError
 from yaoki.explore.journal import Platter, SimJournal
 from yaoki.explore.world import World
 from yaoki.saga.define import Saga
@@ -177,7 +177,17 @@ class SharedSimJournal(SimJournal):
         return no not in self.table.owners and not self._headers[no].state.is_end and self._parked.get(no, 0.0) <= self.now()
 
     async def take(self, limit: int) -> list[Stored]:
-        me = self._pass_fence(self._me)
+        """Looking costs nothing; claiming is a statement, at which a worker can die or stand still."""
+        self._pass_fence(self._me)
+        if not any(self._is_free(no) for no in self._headers):
+            return []
+        try:
+            return await self._beside("claim", partial(self._claim_free, self._me, limit))
+        except OSError as error:
+            raise JournalError(f"the journal did not answer: {error}", do="nothing: it is asked again") from error
+
+    def _claim_free(self, sender: Worker | None, limit: int) -> list[Stored]:
+        me = self._pass_fence(sender)
         free = (no for no in self._headers if self._is_free(no))
         return [self._claim(no, me) for no in list(islice(free, limit))]
 

@@ -218,7 +218,7 @@ SHAPES: dict[str, Shape] = {
     "clock.jump": Shape("once", before=_jump(JUMP_S)), "clock.jump:back": Shape("once", before=_jump(-JUMP_S)),
     "clock.skew": Shape("once", before=_skew(SKEW_S)), "clock.skew:behind": Shape("once", before=_skew(-SKEW_S)),
     "clock.freeze": Shape("once", before=_freeze),
-    "proc.cancel": Shape("once"), "proc.pause": Shape("once"), "res.cpu": Shape("once"),  # see `_PAUSING`
+    "proc.cancel": Shape("once"), "proc.pause": Shape("once"), "proc.pause:sent": Shape("once"), "res.cpu": Shape("once"),  # see `_PAUSING`
     **dict.fromkeys(("call.partial", "read.stale", "payload.truncate", "payload.corrupt", "payload.unexpected", "msg.duplicate", "msg.reorder",
                      "msg.delay", "msg.redeliver", "msg.drop", "msg.poison", "disk.bitrot", "stream.replay", "stream.gap", "stream.stuck",
                      "stream.shard_stuck", "stream.shard_split", "stream.iterator_expired"), _OWN),
@@ -317,4 +317,12 @@ def _busy(s: Strike) -> None:
     s.deliver()
 
 
-_PAUSING: dict[str, Callable[[Strike], None]] = {"proc.cancel": _cancel, "proc.pause": _pause, "res.cpu": _busy}
+def _pause_sent(s: Strike) -> None:
+    """The same, for longer than a lease: others take over what this process believes to hold."""
+    if s.life is not None:
+        s.world.loop.pause(s.life, PAUSE_S)
+        s.world.note(s.life.name, f"stands still for {PAUSE_S:g} s")
+    s.deliver()
+
+
+_PAUSING: dict[str, Callable[[Strike], None]] = {"proc.cancel": _cancel, "proc.pause": _pause, "proc.pause:sent": _pause_sent, "res.cpu": _busy}
