@@ -22,6 +22,8 @@ _ONLY_STAMP = frozenset({"anyio", "asyncio", "email", "fastapi", "flask", "http"
                          "starlette", "urllib3", "uuid", "werkzeug"})
 # Ours: the door itself, the explorer, and what stamps records. Policies do decide by the clock.
 _OURS_ONLY_STAMP = ("yaoki.app.", "yaoki.chaos.", "yaoki.effect.", "yaoki.events.", "yaoki.explore.", "yaoki.saga.", "yaoki.service.")
+# Where a pipeline that was made one function says that its code is.
+_FUSED = "<yaoki fused"
 _THE_DOOR = frozenset({"yaoki.runtime", "yaoki.explore.runtime", "yaoki.explore.seal", "yaoki.explore.world"})
 
 _verdicts: dict[CodeType, bool] = {}  # does this function only stamp?
@@ -46,7 +48,7 @@ class ClockReads:
         if harmless is None:
             harmless = _verdicts[code] = _only_stamps(frame.f_globals.get("__name__", ""))
         if not harmless:
-            self.where = f"{PurePath(code.co_filename).name}:{frame.f_lineno}"
+            self.where = "a policy" if code.co_filename.startswith(_FUSED) else f"{PurePath(code.co_filename).name}:{frame.f_lineno}"
 
 
 def _only_stamps(module: str) -> bool:
