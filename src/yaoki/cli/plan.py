@@ -23,11 +23,14 @@ def command(*, targets: tuple[str, ...], db: str) -> Exit:
     r"""Compare the sagas of these modules with every run in flight.
 
     \b
-    same     the graph that the run was started with
-    adopts   another graph, and the run can go on with this one
-    stays    only workers with the old code can finish it: keep one running until it has ended
+    same           the graph that the run was started with
+    adopts         another graph, and the run can go on with this one
+    maps           the saga says how (`saga.maps`), and it fits
+    needs mapping  steps are gone, renamed, or give something else: say how they map, or keep an old worker
+    stays          only workers with the old code can finish it: keep one running until it has ended
+    blocks         alone on its journal, this code would set the run aside, for a person
 
-    Exit code 1: some runs stay on old workers.
+    Exit code 1: some runs can not go on with this code.
     """
     import asyncio
 
@@ -39,19 +42,21 @@ def command(*, targets: tuple[str, ...], db: str) -> Exit:
         out.emit(row)
     if not rows:
         out.say("no runs of these sagas are in flight: deploy as you like")
-    colors = {"same": "green", "adopts": "green", "stays": "red"}
+    colors = {"same": "green", "adopts": "green", "maps": "green"}
     from yaoki.cli.frame.tables import Cell
 
     out.table(("saga", "graph", "verdict", "runs", "why"),
-              [(row["saga"], row["graph"], Cell(row["verdict"], colors[row["verdict"]]), row["runs"], row["why"]) for row in rows])
-    return Exit.FINDING if any(row["verdict"] == "stays" for row in rows) else Exit.OK
+              [(row["saga"], row["graph"], Cell(row["verdict"], colors.get(row["verdict"], "red")), row["runs"], row["why"]) for row in rows])
+    for graph in sorted({(row["saga"], row["graph"]) for row in rows if row["verdict"] == "needs mapping"}):
+        out.remark(f'{graph[0]}: say how its steps map: saga.maps("{graph[1]}", renamed={{...}}, dropped=[...], results={{...}})')
+    return Exit.FINDING if any(row["verdict"] not in colors for row in rows) else Exit.OK
 
 
 async def _plan(sagas: list[Saga[Any]], db: str) -> list[dict[str, Any]]:
     from yaoki.cli.frame.journal import observed
     from yaoki.cli.runs.choosing import every
-    from yaoki.saga.deploy import differences, why_not
     from yaoki.saga.graph import Graph
+    from yaoki.saga.planning import verdict_on, verdict_on_run
     from yaoki.saga.records import RunState
 
     counts: dict[tuple[str, str, str, str], int] = {}
@@ -65,16 +70,10 @@ async def _plan(sagas: list[Saga[Any]], db: str) -> list[dict[str, Any]]:
                     stored = await journal.load_graph(header.graph)
                     graphs[header.graph] = Graph.from_json(stored) if stored else None
                 old = graphs[header.graph]
-                verdict, why = "same", ""
-                if header.graph != saga.graph.hash:
-                    found = differences(old, saga.graph) if old else ["its graph is not in the journal"]
-                    verdict, why = ("stays", found[0]) if found else ("adopts", "")
-                    if found and old and looked_at < LOOKED_AT:
-                        looked_at += 1
-                        run = await journal.read(header.id)
-                        reason = why_not(run.records, old, saga.graph) if run else ""
-                        # On a shared journal workers go by the graph; alone, each run is tried.
-                        verdict, why = ("stays", why) if reason or journal.shared else ("adopts", "what changed has not happened to it yet")
+                verdict, why = verdict_on(saga, old, header.graph)
+                if verdict not in {"same", "adopts"} and old is not None and looked_at < LOOKED_AT:
+                    looked_at += 1
+                    verdict, why = verdict_on_run(saga, old, await journal.read(header.id), verdict, why, shared=journal.shared)
                 key = (saga.name, header.graph, verdict, why)
                 counts[key] = counts.get(key, 0) + 1
     return [{"saga": saga, "graph": graph, "verdict": verdict, "why": why, "runs": runs}

@@ -110,7 +110,7 @@ class Attempts:
         if driver.hold is not None:
             await driver.hold()
         self.made += 1
-        under_way = Effect(header.id, header.saga, self._step.name, self._undo, self.made, header.fence, header.traceparent)
+        under_way = Effect(header.id, header.saga, self._step.effect_name, self._undo, self.made, header.fence, header.traceparent)
         if events.wanted():
             events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
         token = effect.current.set(under_way)
@@ -296,7 +296,7 @@ async def attempt_plainly(driver: Driver, step: Step[..., Any]) -> Record | None
     if driver.hold is not None:
         await driver.hold()
     header, name, began = driver.header, step.name, driver.clock()
-    under_way = Effect(header.id, header.saga, name, False, 1, header.fence, header.traceparent)
+    under_way = Effect(header.id, header.saga, step.effect_name, False, 1, header.fence, header.traceparent)
     listening = events.wanted()
     if listening:
         events.emit(events.StepStarted(run=header.id, saga=header.saga, step=name, undo=False))

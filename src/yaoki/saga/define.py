@@ -33,9 +33,9 @@ from yaoki.saga.exact import TX
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.heartbeat import add_heartbeat
 from yaoki.saga.locking import Keys
+from yaoki.saga.mapping import GraphMapping, Mappings
 from yaoki.saga.parts.each import ITEM
 from yaoki.saga.parts.flow import FLOW, Flow
-from yaoki.saga.mapping import GraphMapping, Mappings
 from yaoki.saga.queue import Queue
 from yaoki.saga.retrying import UNDO, Retrying
 from yaoki.saga.schedule.declared import Scheduled

@@ -24,6 +24,7 @@ from yaoki.saga.journal.operations import BLOCKED_UNTIL, PAUSED_UNTIL
 from yaoki.saga.journal.port import Append, Ask, Journal
 from yaoki.saga.locking import Holding
 from yaoki.saga.machine import Machine
+from yaoki.saga.mapping import brought_over
 from yaoki.saga.outside.external import end_of_external, end_of_silence, take_in
 from yaoki.saga.records import Abort, Adopted, Failure, Header, Kind, Late, Record, Resolution, RunState, Stored
 from yaoki.saga.waiting import end_of_wait
@@ -84,8 +85,10 @@ class Driver:
         self._wakes: list[asyncio.Future[None]] = []
         self._deadline: asyncio.TimerHandle | None = None
         self.locks = Holding(self, saga.keys) if saga.keys else None
-        for record in stored.records:
+        records, self._mapped = brought_over(saga, stored, rt.unix_time())
+        for record in records:
             self._take_in(record)
+        self._seq = len(stored.records)
         # What is ready now may have been running when an earlier process died.
         # One that is a transaction left nothing behind, and one whose key is held by another was not begun.
         self.perhaps_started = () if is_new else tuple(name for name in self.machine.start if not saga.steps[name].tx)
@@ -100,6 +103,8 @@ class Driver:
         self._set_deadline()
         machine, running = self.machine, self._running
         try:
+            if self._mapped is not None:
+                await self._move(self._mapped)
             if self._lost() or machine.failed:  # it was undoing itself, or about to, when its process died
                 await self.write()
             while not self._let_go:
@@ -162,6 +167,13 @@ class Driver:
     def is_under_way(self, name: str = "") -> bool:
         """Does this step, or its undo, run at this moment beside others? "": does any?"""
         return name in self._running if name else bool(self._running)
+
+    async def _move(self, mapped: Record) -> None:
+        """Write how the history is told from now on, and put the run under this definition."""
+        entry, graph = Append(self.header.no, self._seq, (mapped,), at=self.now()), self.saga.graph.hash
+        await self.journal.move(self.header.no, entry, graph)
+        self._seq += 1
+        self.header.graph, self._mapped = graph, None
 
     async def _next_result(self) -> None:
         """Wait for steps side by side, or for somebody to ask for something; write what is there."""

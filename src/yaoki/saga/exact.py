@@ -57,7 +57,7 @@ async def make_exactly_once(attempts: Attempts, driver: Turn, step: Step[..., An
 def _work(attempts: Attempts, driver: Turn, step: Step[..., Any]) -> Any:
     """What the journal does inside the transaction: the function, then the entry that goes with it."""
     header = driver.header
-    under_way = Effect(header.id, header.saga, step.name, False, attempts.made, header.fence, header.traceparent)
+    under_way = Effect(header.id, header.saga, step.effect_name, False, attempts.made, header.fence, header.traceparent)
 
     def arguments(tx: Any) -> dict[str, Any]:
         return {**attempts.arguments(under_way), **{name: tx for name, source in step.sources if source == TX}}

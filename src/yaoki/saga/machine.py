@@ -250,7 +250,7 @@ class Machine:
             self._late(self._number(record), again=late.again, alone=late.alone)
         elif kind == "locked":
             self._outside().locked = _LOCKED.decode(record.data)
-        elif kind != "attempts":  # those are for people
+        elif kind not in {"attempts", "mapped"}:  # those are for people, and for who reads the history
             raise HistoryError(f"unknown kind of record: {kind}")
 
     def parts_of(self, name: str) -> Parts:

@@ -60,7 +60,7 @@ async def _settled(attempts: Attempts, driver: Turn, step: Step[..., Any], doubt
 
 
 async def _called(attempts: Attempts, driver: Turn, step: Step[..., Any], *, verifying: bool) -> Any:
-    under_way = Effect(driver.header.id, driver.header.saga, step.name, False, 1, driver.header.fence, driver.header.traceparent)
+    under_way = Effect(driver.header.id, driver.header.saga, step.effect_name, False, 1, driver.header.fence, driver.header.traceparent)
     token = effect.current.set(under_way)
     try:
         if not verifying:

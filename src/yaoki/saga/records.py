@@ -54,6 +54,7 @@ class Kind(StrEnum):
     AGAIN = "again"  # nothing was heard of a step that the outside completes, and it is asked again: `Failure`
     LATE = "late"  # its result came while the run undoes itself: `Late`
     LOCKED = "locked"  # the keys that the run holds now: a list of texts
+    MAPPED = "mapped"  # from here on the run is one of another graph, and what came before is told in its words: `Mapped`
     ATTEMPTS = "attempts"  # what became of the earlier attempts of a step that has ended now: `Attempted`; changes nothing
 
 
@@ -120,6 +121,16 @@ class Adopted(msgspec.Struct, frozen=True):
 
     run: str
     result: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class Mapped(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a history of one graph is told by another. Attributes as in `mapping.GraphMapping`; results: as they are to be, by new name."""
+
+    old: str
+    new: str
+    renamed: dict[str, str] = {}
+    dropped: tuple[str, ...] = ()
+    results: dict[str, msgspec.Raw] = {}
 
 
 class Abort(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -11,11 +11,14 @@ from yaoki.saga.graph import Graph, Node
 from yaoki.saga.machine import Step
 from yaoki.saga.records import (
     Abort,
+    Adopted,
     Attempted,
     FailedAttempt,
     Failure,
     Header,
     Kind,
+    Late,
+    Mapped,
     Record,
     Resolution,
     RunState,
@@ -79,7 +82,8 @@ def test_a_person_is_named_with_what_was_decided():
 def test_every_kind_of_record_can_be_told(kind: Kind):
     data = {Kind.FAILED: encode(Failure("E")), Kind.BLOCKED: encode(Failure("E", undo=True)), Kind.ABORT: encode(Abort("why")),
             Kind.UNDO_ASKED: encode(Abort("why")), Kind.RESOLVED: encode(Resolution("done")), Kind.WAITING: encode(Waiting(200.0)),
-            Kind.ATTEMPTS: encode(Attempted((FailedAttempt(100.5, "E", "why", 0.5),)))}.get(kind, b"1")
+            Kind.ADOPTED: encode(Adopted("t-0")), Kind.MAPPED: encode(Mapped("old", "new")), Kind.AGAIN: encode(Failure("E")),
+            Kind.LATE: encode(Late(msgspec.Raw(b"1"))), Kind.LOCKED: b'["seat/7"]', Kind.ATTEMPTS: encode(Attempted((FailedAttempt(100.5, "E", "why", 0.5),)))}.get(kind, b"1")
     line = story(Record(kind, "hotel", data, 101.0), graph=None).lines()[-1]
     assert line.what
     assert line.mark

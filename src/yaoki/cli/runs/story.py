@@ -20,7 +20,20 @@ from yaoki.saga.drawing.look import STATES
 from yaoki.saga.graph import Graph
 from yaoki.saga.locking import shown as shown_key
 from yaoki.saga.machine import HistoryError, Machine, Step
-from yaoki.saga.records import Abort, Adopted, Attempted, Failure, Kind, Late, Record, Resolution, Stored, Waiting
+from yaoki.saga.mapping import translated
+from yaoki.saga.records import (
+    Abort,
+    Adopted,
+    Attempted,
+    Failure,
+    Kind,
+    Late,
+    Mapped,
+    Record,
+    Resolution,
+    Stored,
+    Waiting,
+)
 from yaoki.text import grouped
 
 
@@ -44,7 +57,7 @@ class Story:
     """
 
     def __init__(self, stored: Stored, graph: Graph | None) -> None:
-        self.stored = stored
+        self.stored = Stored(stored.header, translated(stored.records))
         self.graph = graph
         self.machine: Machine | None = None
         self.wrong = "" if graph else "the journal does not hold this run's definition"
@@ -191,6 +204,9 @@ def _told(record: Record) -> tuple[str, str, str, str]:
         return "too late", f"{_shown(bytes(msgspec.json.decode(record.data, type=Late).result))}: for its undo", "busy", "☞"
     if record.kind is Kind.LOCKED:
         return "locked", ", ".join(shown_key(key) for key in msgspec.json.decode(record.data)), "plain", "▪"
+    if record.kind is Kind.MAPPED:
+        said = msgspec.json.decode(record.data, type=Mapped)
+        return "goes on with other code", f"graph {said.old} became {said.new}", "plain", "▸"
     if record.kind is Kind.ADOPTED:
         adopted = msgspec.json.decode(record.data, type=Adopted)
         return "adopted", f"{_shown(bytes(adopted.result))}, done by {adopted.run}", "gone", "✓"

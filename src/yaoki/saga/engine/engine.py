@@ -16,7 +16,7 @@ from yaoki import events, runtime
 from yaoki.errors import DefinitionError, JournalError, RunNotFoundError, UsageError
 from yaoki.saga.child import children_of
 from yaoki.saga.define import Saga
-from yaoki.saga.deploy import definition_of, differences
+from yaoki.saga.deploy import definition_of
 from yaoki.saga.engine.floor import Floor, unfit
 from yaoki.saga.engine.forks import Forks
 from yaoki.saga.engine.gates import Gates
@@ -28,6 +28,7 @@ from yaoki.saga.engine.waiters import Waiters
 from yaoki.saga.engine.watch import COALESCE_S, SHARED_POLL_S, Watch
 from yaoki.saga.graph import Graph
 from yaoki.saga.journal.port import Journal
+from yaoki.saga.mapping import can_run
 from yaoki.saga.placing import PLAIN, Placing
 from yaoki.saga.queue import Queue
 from yaoki.saga.records import Header, RunState
@@ -108,7 +109,7 @@ class Engine:
         can = {saga.graph.hash for saga in self.sagas.values()}
         for graph_hash, data in await self.journal.graphs(list(self.sagas)):
             old = Graph.from_json(data)
-            if old.saga in self.sagas and not differences(old, self.sagas[old.saga].graph):
+            if old.saga in self.sagas and can_run(self.sagas[old.saga], old):
                 can.add(graph_hash)
         await self.journal.serve(sorted(can) if self.works else [], self.queues)
 

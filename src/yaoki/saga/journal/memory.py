@@ -121,6 +121,10 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, MemoryOperations, OneOwner):
         await self.append(entry)
         return entry
 
+    async def move(self, run: int, entry: Append, graph: str) -> None:
+        await self.append(entry)
+        self._headers[run].graph = graph
+
     async def take(self, limit: int) -> list[Stored]:
         lanes = self._desk.lanes
         found = [self._taken_up(no) for no in self._take_from_queues(limit)] if lanes else []

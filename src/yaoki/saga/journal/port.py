@@ -192,6 +192,9 @@ class Journal(Registers, Locks, Operations, Queues, Protocol):
         """
         ...
 
+    async def move(self, run: int, entry: Append, graph: str) -> None:
+        """Write an entry, and put the run under another definition (hash), in one transaction. Raises TransactionLost."""
+
     async def take(self, limit: int) -> list[Stored]:
         """The next unfinished runs that this owner has not taken yet, oldest first; empty: none is left.
 

@@ -210,6 +210,13 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations
             self._let_go(run)
         return entry
 
+    async def move(self, run: int, entry: Append, graph: str) -> None:
+        def work(connection: sqlite3.Connection) -> Append:
+            connection.execute("UPDATE run SET graph = ? WHERE no = ?", (graph, run))
+            return entry
+
+        await self.transact(run, work)
+
     async def take(self, limit: int) -> list[Stored]:
         again, self._again = self._again[:limit], self._again[limit:]
         found = await self._call(lambda c: _unfinished_of(c, again)) if again else []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,7 +13,7 @@ from yaoki.saga.journal.postgres.link import Connection, Link
 from yaoki.saga.journal.postgres.statements import NOW, REQUEST
 
 if TYPE_CHECKING:
-    from yaoki.saga.journal.port import Ask
+    from yaoki.saga.journal.port import Append, Ask
 
 LOG = f"INSERT INTO yaoki.operation (at, action, kind, name, who, why, data) VALUES ({NOW}, $1, $2, $3, $4, $5, $6)"
 _READ = """
@@ -29,6 +29,15 @@ _PARK_RUN = f"UPDATE yaoki.run SET due_at = {PAUSED_UNTIL!r} WHERE id = $1 AND o
 _FREE = f"""
 UPDATE yaoki.run SET due_at = {NOW} FROM yaoki.lane l WHERE l.gate <> 2 AND run.lane = l.no AND run.owner IS NULL
     AND run.due_at = {PAUSED_UNTIL!r} AND NOT EXISTS (SELECT FROM yaoki.pause p WHERE p.kind = 'run' AND p.name = run.id)"""
+
+# A run of another graph waits in another lane.
+_NEW_LANE = """
+INSERT INTO yaoki.lane (saga, graph, queue, priority, tenant) SELECT l.saga, $2, l.queue, l.priority, l.tenant
+FROM yaoki.run r JOIN yaoki.lane l ON l.no = r.lane WHERE r.no = $1 ON CONFLICT DO NOTHING"""
+_MOVE = """
+UPDATE yaoki.run SET graph = $2, lane = t.no FROM yaoki.lane l JOIN yaoki.lane t
+    ON (t.saga, t.graph, t.queue, t.priority, t.tenant) = (l.saga, $2, l.queue, l.priority, l.tenant)
+WHERE run.no = $1 AND l.no = run.lane"""
 
 _ATTRIBUTES = "SELECT run, name, value FROM yaoki.attribute WHERE run = ANY($1) ORDER BY run, name"
 _BLOCKED = f"""
@@ -55,6 +64,18 @@ class PostgresOperations:
 
         await self._side.run(work)
         await self.ring()
+
+    if TYPE_CHECKING:
+
+        async def transact(self, run: int, work: Callable[[Any], Any]) -> Append: ...
+
+    async def move(self, run: int, entry: Append, graph: str) -> None:
+        async def work(connection: Connection) -> Append:
+            await connection.execute(_NEW_LANE, run, graph)
+            await connection.execute(_MOVE, run, graph)
+            return entry
+
+        await self.transact(run, work)
 
     async def log_operation(self, operation: Operation) -> None:
         await self._side.execute(LOG, *row_of(operation))
