@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
@@ -41,6 +41,16 @@ async def until(condition: Callable[[], object], what: str = "", timeout: float 
         async with asyncio.timeout(timeout):
             while not condition():  # noqa: ASYNC110 (conditions of many kinds)
                 await asyncio.sleep(0.005)
+    except TimeoutError:
+        raise AssertionError(f"did not come about in {timeout} s: {what or condition}") from None
+
+
+async def until_so(condition: Callable[[], Awaitable[object]], what: str = "", timeout: float = 20.0) -> None:
+    """`until` for a condition that asks a database."""
+    try:
+        async with asyncio.timeout(timeout):
+            while not await condition():  # noqa: ASYNC110 (conditions of many kinds)
+                await asyncio.sleep(0.01)
     except TimeoutError:
         raise AssertionError(f"did not come about in {timeout} s: {what or condition}") from None
 

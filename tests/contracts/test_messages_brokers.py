@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -195,7 +194,6 @@ async def test_two_services_talk_over_it(broker, tmp_path):
 
     async with hotel:
         await until(lambda: hotel._workers[-1].is_reading)
-        await asyncio.sleep(0.3)
         async with shop:
             await shop.publish(*(Placed(n) for n in range(20)), key="k")
         await until(lambda: len(saw.seen) == 20)
