@@ -85,7 +85,7 @@ async def audit(tmp_path: Path, table: str = "points", **more: Any) -> list[tupl
         for _ in range(2):
             await watch.look(whole=True)
             await asyncio.sleep(0.05)
-        return [(each.kind, each.key, each.version, each.state) for each in watch.auditor.book if each.version >= 0]
+        return [(each.kind, each.key, each.version, each.state) for each in watch.auditor.book.open_ones() if each.version >= 0]
 
 
 async def test_it_is_audited_by_its_stream_and_its_items(client: Any, tmp_path: Path) -> None:

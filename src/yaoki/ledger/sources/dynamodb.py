@@ -340,20 +340,28 @@ class DynamoSource:
         try:
             return await runtime.run_blocking(getattr(getattr(self._clients, client), operation), **arguments)
         except ClientError as error:
-            raise _explained(error, operation, self) from error
+            raise _explained(error, client, operation, self) from error
         except BotoCoreError as error:
             raise AuditError(f"{operation} got no answer: {error}", do="check the endpoint, the network and the credentials",
                              aws=type(error).__name__) from error
 
 
-def _explained(error: ClientError, operation: str, source: DynamoSource) -> AuditError:
+def action_of(client: str, operation: str) -> str:
+    """The action that a role must be granted for this call."""
+    if (client, operation) == ("functions", "invoke"):
+        return "lambda:InvokeFunction"
+    words = "".join(word.capitalize() for word in operation.split("_"))
+    return f"{'lambda' if client == 'functions' else 'dynamodb'}:{words}"
+
+
+def _explained(error: ClientError, client: str, operation: str, source: DynamoSource) -> AuditError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     if code == "ResourceNotFoundException":
         what = f"table {source.table}" if operation == "describe_table" else f"what {operation} asks for"
         return AuditError(f"there is no {what}", do="check the name, the region and the account", aws=code)
-    if code in {"AccessDeniedException", "AccessDenied", "UnrecognizedClientException", "InvalidSignatureException"}:
+    if code in {"AccessDeniedException", "AccessDenied", "403", "UnrecognizedClientException", "InvalidSignatureException"}:
         return AuditError(f"{operation} is not allowed to us", aws=code,
-                          do="grant the auditor's role this action; docs/how-to/audit-a-pipeline.md has the policy")
+                          do=f"grant {action_of(client, operation)} to the auditor's role; docs/how-to/audit-a-pipeline.md has all of them")
     return AuditError(f"{operation} failed: {error}", do="look up the code in the service's documentation", aws=code)
 
 
