@@ -165,7 +165,7 @@ def translated(records: list[Record]) -> list[Record]:
 
 
 def _again(record: Record, said: Mapped) -> Record | None:
-    if record.step in said.dropped:
+    if record.step.partition("/")[0] in said.dropped:  # or a part of one that is
         return None
     name = said.renamed.get(record.step, record.step)
     if record.kind is Kind.ABORT:

@@ -174,9 +174,7 @@ class _Trying(InParts):
         return PartAttempts(driver, self._part(name, option), fill, undo=True, doubt=not parts.is_done(name))
 
     def _part(self, name: str, option: Step[..., Any]) -> Step[..., Any]:
-        part = part_of(option, name, option.result)
-        part.name = f"{self.step.name}/{name}"
-        return part
+        return part_of(option, name, option.result, whole=self.step.name)
 
 
 def _filled(sources: tuple[tuple[str, str], ...], driver: Driver, under_way: Effect) -> dict[str, Any]:

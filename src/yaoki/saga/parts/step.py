@@ -23,10 +23,10 @@ _FAILURE = msgspec.json.Decoder(Failure)
 _BUG = Verdict(bug=True, repeat=False, in_doubt=False)
 
 
-def part_of(step: Step[..., Any], part: str, decoder: codec.Decoder) -> Step[..., Any]:
-    """The step under the name of one of its parts: an attempt of it is an attempt of the part."""
+def part_of(step: Step[..., Any], part: str, decoder: codec.Decoder, *, whole: str = "") -> Step[..., Any]:
+    """The step under the name of one of its parts: an attempt of it is an attempt of the part. whole: the step's name, if not its own."""
     made = copy.copy(step)
-    made.name = f"{step.name}/{part}"
+    made.name = made.effect_name = f"{whole or step.name}/{part}"
     made.result = decoder
     made.way = made.wait = None
     return made
