@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
 
 from yaoki.errors import JournalError, JournalLockedError
@@ -11,6 +12,9 @@ try:
     import fcntl
 except ImportError:  # not POSIX
     fcntl = None  # type: ignore[assignment]
+
+
+_HELD: weakref.WeakSet[OwnerLock] = weakref.WeakSet()
 
 
 class OwnerLock:
@@ -38,8 +42,19 @@ class OwnerLock:
                                      path=str(self._path), pid=owner) from error
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        _HELD.add(self)
 
     def release(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _after_fork() -> None:
+    """A child has a copy of the descriptor, and the lock would last until the last of them is closed: it is the parent's alone."""
+    for lock in list(_HELD):
+        lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
