@@ -95,7 +95,7 @@ def scenario_of(trip: Trip, faults: Sequence[str] = FAULTS) -> Scenario:
 
     # Five services that hear each other's every word: a trip that goes well is three hundred calls.
     return Scenario(book, name="choreographed", setup=setup, effects=agency.holds, invariants=[agency.one_of_each, the_claim_is_so],
-                    faults=faults, most_calls=2000, most_per_site=200)
+                    faults=faults, timed=True, most_calls=2000, most_per_site=200)
 
 
 def scenario() -> Scenario:
