@@ -23,9 +23,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from math import floor
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING
 
 from yaoki.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 _MONTHS = {name: number for number, name in enumerate(["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"], 1)}
 _DAYS = {name: number for number, name in enumerate(["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT"])}
@@ -44,9 +47,11 @@ class Cron:
     """Five fields in a time zone. Raises ConfigError for what cannot be read, or never comes."""
 
     def __init__(self, expression: str, zone: str = "UTC") -> None:
+        from zoneinfo import ZoneInfo  # noqa: PLC0415  most programs have no schedule
+
         self.expression = expression.strip()
         try:
-            self.zone = ZoneInfo(zone)
+            self.zone: ZoneInfo = ZoneInfo(zone)
         except (KeyError, ValueError, OSError) as error:
             raise ConfigError(f"there is no time zone {zone!r}", do="name one of the IANA database, as Europe/Berlin; where the system has none, pip install tzdata") from error
         fields = _NICKNAMES.get(self.expression.lower(), self.expression).split()
