@@ -466,7 +466,11 @@ class VerdictReached(Event, frozen=True, kw_only=True):
 
 
 class AuditAdvanced(Event, frozen=True, kw_only=True):
-    """An audit finished a look. All that was committed until `audited_through` is at rest in the sink or named in a finding."""
+    """An audit finished a look. All that was committed until `audited_through` is at rest in the sink or named in a finding.
+
+    For alarms: the age of `audited_through`; `open_findings`, `lost` (of those: no copy exists anywhere) and the `worst`
+    verdict; `longest_delay_s`, measured from a commit to the finding that named its loss, beside the bounds promised.
+    """
 
     sink: str
     audited_through: float
@@ -474,6 +478,26 @@ class AuditAdvanced(Event, frozen=True, kw_only=True):
     loss_bound_s: float
     stuck_bound_s: float
     duration_s: float
+    longest_delay_s: float = 0.0
+    lost: int = 0
+    worst: str = ""
+
+
+class DrillEnded(Event, frozen=True, kw_only=True):
+    """A version that was dropped on purpose was named by the audit, after `delay_s`; or was not within `bound_s`."""
+
+    sink: str
+    found: bool
+    delay_s: float
+    bound_s: float
+
+
+class LedgerPruned(Event, frozen=True, kw_only=True):
+    """Old rows were let go. `held`: partitions that keep more than is asked for, because somebody still needs it."""
+
+    ledger: str
+    rows: int
+    held: int
 
 
 # ── messages: `group` names the reader (service and handler) ─────────────────────────────────────────────────────────

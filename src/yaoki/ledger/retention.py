@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from yaoki import events
+from yaoki.events import LedgerPruned
 from yaoki.ledger.epochs import Position
 from yaoki.ledger.notes import all_progress, load_findings
 from yaoki.ledger.store.port import Store
@@ -95,6 +97,7 @@ async def prune(ledger: Ledger, before: float, *, dry_run: bool = False) -> Prun
     if not dry_run:
         await _mark(ledger, done, result)
         result.waiting = await ledger.store.remove({part: mark.until for part, mark in done.items()})
+        events.emit(LedgerPruned(ledger=ledger.name, rows=result.rows, held=len(result.held)))
     return result
 
 

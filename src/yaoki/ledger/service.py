@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from yaoki import runtime
+from yaoki import events, runtime
 from yaoki.errors import AuditError, FencedError
+from yaoki.events import DrillEnded
 from yaoki.ledger import findings as kinds
 from yaoki.ledger.delivery import Deliverer
 from yaoki.ledger.findings import Book
@@ -131,7 +132,8 @@ class Keeper:
         dropped = await drills(self.ledger.store, watch.sink.name)
         if not dropped:
             return
-        named = {(each.key, each.version) for each in watch.auditor.book}
+        found = {(each.key, each.version): each for each in watch.auditor.book}
+        named = found.keys()
         overdue = [(key, version) for key, version in dropped - named
                    for each in await self.ledger.history(key, first=version, last=version)
                    if await self.ledger.store.now() - each.written_at > self.rules.loss_bound_s]
@@ -140,6 +142,11 @@ class Keeper:
                                f"within {self.rules.loss_bound_s:.0f} s: this audit cannot be relied on")
         async with self.ledger.store.transaction() as tx:
             await save_drills(tx, watch.sink.name, dropped - named - set(overdue))
+        bound_s = self.rules.loss_bound_s
+        for name in sorted(dropped & named):
+            events.emit(DrillEnded(sink=watch.sink.name, found=True, delay_s=found[name].delay_s, bound_s=bound_s))
+        for _ in overdue:
+            events.emit(DrillEnded(sink=watch.sink.name, found=False, delay_s=bound_s, bound_s=bound_s))
 
     async def watch_the_watchers(self) -> list[str]:
         """The dead-man's switch: name every audit of this ledger that has fallen silent. Runs wherever a keeper runs."""

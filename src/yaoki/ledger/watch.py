@@ -247,10 +247,12 @@ class Watch:
             if before.get(verdict.part) != verdict.kind:
                 events.emit(VerdictReached(sink=self.sink.name, part=verdict.part, kind=verdict.kind,
                                            before=before.get(verdict.part, ""), reason=verdict.reason))
+        open_ones = self.auditor.book.open_ones()
         events.emit(AuditAdvanced(
             sink=self.sink.name, audited_through=self.progress.audited_through, duration_s=duration_s,
-            open_findings=len(self.auditor.book.open_ones()), loss_bound_s=self.rules.loss_bound_s,
-            stuck_bound_s=self.rules.stuck_bound_s))
+            open_findings=len(open_ones), lost=sum(each.state == kinds.LOST for each in open_ones), worst=self.auditor.worst(),
+            loss_bound_s=self.rules.loss_bound_s, stuck_bound_s=self.rules.stuck_bound_s,
+            longest_delay_s=self.progress.longest_delay_s))
 
     # ── reading both sides alike ─────────────────────────────────────────────────────────────────────────────────────
 

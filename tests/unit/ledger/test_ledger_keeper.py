@@ -230,7 +230,14 @@ async def test_a_new_sink_is_filled_from_the_beginning_with_progress(stage: Stag
 async def test_a_drill_is_detected_and_repaired_within_the_bound(stage: Stage) -> None:
     await stage.wait(60)
     await stage.keeper.drill()
-    await stage.wait(RULES.loss_bound_s + 30)
+    told: list[events.Event] = []
+    with events.listen(told.append):
+        await stage.wait(RULES.loss_bound_s + 30)
+    (ended,) = [each for each in told if isinstance(each, events.DrillEnded)]
+    assert ended.found
+    assert 0 < ended.delay_s <= ended.bound_s == RULES.loss_bound_s
+    last = [each for each in told if isinstance(each, events.AuditAdvanced)][-1]
+    assert (last.open_findings, last.lost, last.worst, last.longest_delay_s) == (0, 0, verdicts.QUIET, ended.delay_s)
     (finding,) = await stage.findings(kinds.MISSING)
     assert (finding.key, finding.state) == (DRILL_KEY, kinds.CLOSED)
     assert (DRILL_KEY, 1) in stage.sink.contents
