@@ -4,6 +4,7 @@
 """
 
 from yaoki.messages.accepted.asgi import Accepted, accepted
+from yaoki.messages.accepted.audited import lost_by
 from yaoki.messages.accepted.work import HandlerWork, SagaWork, State, Status, Work
 
-__all__ = ["Accepted", "HandlerWork", "SagaWork", "State", "Status", "Work", "accepted"]
+__all__ = ["Accepted", "HandlerWork", "SagaWork", "State", "Status", "Work", "accepted", "lost_by"]
