@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the work.")
 @click.option("--kind", "kinds", multiple=True, metavar="FAULT", help="Only these faults: an id, or a family like crash. May be repeated.")
 @click.option("--swarm", type=click.IntRange(0), default=0, metavar="N", help="Then draw so many executions with more faults and other orders.")
+@click.option("--schedules", type=click.IntRange(0), default=0, metavar="N", help="Execute also up to N other orders in which requests arrive.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of randomness and ids inside.")
 @click.option("--order", type=click.IntRange(0), default=0, help="Seed of the order of what falls due together; 0: as it was set.")
 @click.option("--input", "given", metavar="JSON", help="What the run starts with, when the target is a saga.")

@@ -18,13 +18,16 @@ from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from types import FrameType
-from typing import Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, TypeVarTuple
 from weakref import WeakSet
 
 import msgspec
 
 from yaoki.explore.stuck import DeadlockError, LivelockError
 from yaoki.explore.waiting import describe_tasks
+
+if TYPE_CHECKING:
+    from yaoki.explore.schedules import Line
 
 Ts = TypeVarTuple("Ts")
 
@@ -85,6 +88,7 @@ class Clockwork(base_events.BaseEventLoop):
         self._until = START_S + limit_s
         self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
         self.finished = False
+        self.line: Line | None = None  # of requests under way, only while their order is explored
         self.watched: Callable[[FrameType], None] | None = None  # told who asks for the time
         self.wakes = 0
         self.failures: list[dict[str, Any]] = []
@@ -195,6 +199,8 @@ class Clockwork(base_events.BaseEventLoop):
         timers, ready = self._timers, self._ready
         while timers and timers[0][3].gone:
             heappop(timers)
+        if self.line is not None and self.line.next(self):
+            return
         if not timers:
             waiting = self.waiting()
             raise DeadlockError(f"everything waits and nothing can wake it: {'; '.join(waiting) or 'no task is left'}",

@@ -23,7 +23,7 @@ from yaoki.explore.story import Story
 
 
 def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: int = 0, order: int = 0,
-            kinds: Sequence[str] | None = None, most: int | None = None, most_broken: int | None = None, reduce: bool = True, jobs: int = 1, swarm: int = 0,
+            kinds: Sequence[str] | None = None, most: int | None = None, most_broken: int | None = None, reduce: bool = True, jobs: int = 1, swarm: int = 0, schedules: int = 0,
             corpus: Path | str | None = None, resume: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
     """Run `target` under every fault at every point, and report.
 
@@ -36,6 +36,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         most: executions after which it stops; most_broken: those that break an invariant, likewise.
         reduce: leave out what another execution covers.
         jobs: processes that share the work.
+        schedules: execute also other orders in which requests under way together arrive: all that can matter, but at most so many.
         swarm: executions to draw at random beyond `faults`, with random orders.
         corpus: a file of counterexamples: they are run first, and what is found is added.
         resume: a file that keeps how far an exploration came that was stopped; it goes on from there. For one job.
@@ -64,7 +65,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
 
     def share(part: tuple[int, int]) -> Report:
         return Explorer(scenario, depth=faults, clock=clock, budget_s=budget, most=most, most_broken=most_broken, kinds=kinds, settings=Settings(seed, order),
-                        progress=progress if part[0] == 0 else None, share=part, first=first, swarm=swarm, skip=earlier.resume_at if earlier else 0,
+                        progress=progress if part[0] == 0 else None, share=part, first=first, swarm=swarm, schedules=schedules, skip=earlier.resume_at if earlier else 0,
                         reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
 
     report = share((0, 1)) if jobs == 1 else explore_in_jobs(share, jobs)

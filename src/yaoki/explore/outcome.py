@@ -28,13 +28,14 @@ class Execution:
         outcome: one word for the matrix: ok, error, undone, blocked, cancelled, stuck.
         effects: units held at each service by subject, where not zero: `("payment", "t1/pay") → 1`.
         points: every visit of every site, in order.
+        covered: it was given up, because its schedule has an equal that was executed before.
         clock: who decided by time, where that was watched; "" nobody.
         fired: index into `points` of the last planned fault; -1 without one.
         stuck: why it did not end, or "".
         unfired: planned faults that were never reached; void: one that was, and can do nothing there, or "".
     """
 
-    __slots__ = ("answer", "calls", "clock", "crashes", "digests", "effects", "error", "fired", "logs", "outcome", "plan", "points", "reached", "runs", "settings",
+    __slots__ = ("answer", "calls", "clock", "covered", "crashes", "digests", "effects", "error", "fired", "logs", "outcome", "plan", "points", "reached", "runs", "settings",
                  "stuck", "time_s", "timeline", "unfired", "value", "violations", "void")
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
@@ -59,6 +60,7 @@ class Execution:
         self.digests: list[Key] = []
         self.time_s = 0.0
         self.clock = ""
+        self.covered = False
         self.crashes = 0
 
     @property

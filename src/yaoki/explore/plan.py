@@ -40,10 +40,15 @@ Plan = tuple[Planned, ...]
 
 
 class Settings(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What else an execution depends on. seed: of randomness; order: of what falls due together (0: as it was set)."""
+    """What else an execution depends on.
+
+    seed: of randomness; order: of what falls due together (0: as it was set); schedule: in which order requests that are under way
+    together arrive (0: each in its turn), see `schedules.py`.
+    """
 
     seed: int = 0
     order: int = 0
+    schedule: int = 0
 
 
 PLAIN = Settings()

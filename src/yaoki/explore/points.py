@@ -9,7 +9,7 @@ An effect lands in the context of the service, not of the caller: a request unde
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from yaoki import effect as effects
 from yaoki.chaos import faults
 from yaoki.chaos.faults import At
 from yaoki.explore.blocking import strike_blocking
+from yaoki.explore.clockwork import Handle
 from yaoki.explore.dialect import FAKE, Dialect
 from yaoki.explore.process import Life, PowerCut, here, owner
 from yaoki.explore.strike import strike
@@ -28,6 +29,7 @@ from yaoki.explore.topology import LATENCY_S
 if TYPE_CHECKING:
     from yaoki.explore.conditions import Conditions
     from yaoki.explore.loop import VirtualLoop
+    from yaoki.explore.schedules import Line
     from yaoki.explore.states import States
     from yaoki.explore.topology import Topology
 
@@ -75,12 +77,13 @@ class Points:
         self.watchers: list[Callable[[Any], Any]] = []
         self.landing = 0  # effects on their way that nobody waits for
         self.states: States | None = None  # kept only while somebody asks
+        self.line: Line | None = None  # of requests under way, only while their order is explored
         self._first_run = ""
 
     # ── leaving a process ──
 
     def call(self, service: str, op: str, effect: Callable[[], Any], *, kind: At = At.CALL, dialect: Dialect = FAKE,
-             timeout_s: float | None = 5.0, variants: Variants | None = None) -> asyncio.Future[Any]:
+             timeout_s: float | None = 5.0, variants: Variants | None = None, keys: Iterable[str] = ()) -> asyncio.Future[Any]:
         """Carry out `effect` at `service`, over the network; await the answer.
 
         Args:
@@ -89,6 +92,7 @@ class Points:
             dialect: how faults look to this kind of caller.
             timeout_s: seconds after which the caller's client gives up on an answer; None: never.
             variants: what happens instead of `effect` under a fault of the point's own (a stale read, a message twice).
+            keys: what it touches at the service, if not everything: requests that touch nothing in common need not be reordered.
         """
         loop = self.loop
         future: asyncio.Future[Any] = loop.create_future()
@@ -100,7 +104,11 @@ class Points:
             self.states.listen(future, life, site)
         if not fault:
             way_s = self.latency_s if self.topology is None else self.topology.one_way_s(here(), service)
-            loop.call_at(loop._now + way_s, self.land, future, effect, context=self.base)
+            if self.line is None:
+                loop.call_at(loop._now + way_s, self.land, future, effect, context=self.base)
+            else:
+                landing, due = Handle(self.land, (future, effect), self.base), loop._now + way_s
+                self.line.send(f"{site}@{self.counts[site]}", here(), service, kind, keys, due, landing)
         else:
             strike(self, fault, future, effect, life, service, site, dialect, timeout_s, variants)  # type: ignore[arg-type]
         return future

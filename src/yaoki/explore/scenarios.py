@@ -21,6 +21,7 @@ from yaoki.explore.loop import DeadlockError, LivelockError
 from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution, Violation
 from yaoki.explore.plan import PLAIN, Plan, Settings, lookup
+from yaoki.explore.schedules import CoveredError, Line, Replay, Search
 from yaoki.explore.service_points import attach
 from yaoki.explore.states import States
 from yaoki.explore.tidy import take_apart
@@ -95,13 +96,14 @@ class Scenario:
     # ── one execution ──
 
     def execute(self, plan: Plan = (), settings: Settings = PLAIN, *, story: bool = False, keys: bool = False, watch: bool = False,
-                timed: bool | None = None) -> Execution:
+                timed: bool | None = None, search: Search | None = None) -> Execution:
         """Run once under `plan`, and say what came of it.
 
         Args:
             story: keep the timeline and the events (slower).
             keys: digest the state at each point (for reductions). timed: with the time; None: as the scenario says.
             watch: notice who reads a clock.
+            search: chooses in which order requests arrive.
         """
         world = World(lookup(plan) if plan else None, seed=settings.seed, order=settings.order, limit_s=self.limit,
                       most_calls=self.most_calls, rng=self._rng, network=self.network, watch=watch)
@@ -111,6 +113,8 @@ class Scenario:
             world.notes = []
         if keys:
             world.states = States(world, timed=bool(self.timed if timed is None else timed))
+        if search is not None or settings.schedule:
+            world.line = world.loop.line = Line(search if search is not None else Replay(settings.schedule))
         run = Execution(plan, settings)
         if self.service_points:
             attach(world)
@@ -134,12 +138,16 @@ class Scenario:
             world.run(main)
         except (DeadlockError, LivelockError) as error:
             run.stuck = str(error)
+        except CoveredError:
+            run.covered = True
         run.stuck = run.stuck or world.stopped
         run.settle(world)
         if self.effects is not None:
             run.effects.update({key: units for key, units in world.inside(self.effects, world).items() if units})
 
     def _judge(self, world: World, run: Execution) -> None:
+        if run.covered:
+            return
         if missing := world.unfired():
             run.unfired = tuple(missing)
             return

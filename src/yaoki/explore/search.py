@@ -17,13 +17,18 @@ Reductions, each of which can be switched off, and audited (`Explorer.audit`):
              faults is not extended again. (Generalises Filibuster, Meiklejohn et al., SoCC 2021.)
 
 Neither looks at the clock, unless the program does: see `clock_reads.py`. Then two states that differ only in time are two, and what
-was explored before that was known is explored again. Schedules: see `_contended`.
+was explored before that was known is explored again.
+
+Schedules: `_contended` delays a request past its neighbours, at any depth, together with other faults; `schedules.py` goes through
+all orders of an execution without faults.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from random import Random
+
+import msgspec
 
 from yaoki import runtime
 from yaoki.chaos import faults
@@ -33,6 +38,7 @@ from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import PLAIN, Plan, Planned, Settings
 from yaoki.explore.report import Report
 from yaoki.explore.scenarios import Scenario
+from yaoki.explore.schedules import Search
 from yaoki.explore.seal import sealed
 from yaoki.explore.service_points import listening
 from yaoki.explore.shrink import shrink
@@ -85,6 +91,7 @@ class Explorer:
         first: plans to run before all others (a corpus); one that does not apply any more is left out.
         swarm: executions to draw at random, seeded, beyond `depth`.
         most_broken: executions that break an invariant after which it stops; None: none.
+        schedules: orders of requests under way together to execute at most, without faults; see `schedules.py`.
         clock: who decides by time, where that is known from before.
         skip: plans that an earlier exploration of the same code has executed (its report's `resume_at`).
     """
@@ -92,7 +99,7 @@ class Explorer:
     def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
-                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "") -> None:
+                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "", schedules: int = 0) -> None:
         self.scenario = scenario
         self.depth = depth
         self.settings = settings
@@ -102,6 +109,7 @@ class Explorer:
         self.most = most
         self.first = first
         self.swarm = swarm
+        self.schedules = schedules if share[0] == 0 else 0
         self.skip = skip
         self.most_broken = most_broken
         self.report = Report(scenario.name, depth=depth, settings=settings)
@@ -173,6 +181,7 @@ class Explorer:
             if base.violations:
                 self._tell(base)
             return
+        self._schedules()
         for plan in self.first if self.share[0] == 0 else ():
             if not scenario.execute(plan, self.settings).unfired:
                 self._try(plan)
@@ -288,6 +297,25 @@ class Explorer:
             if run.violations:
                 self._tell(run)
         return run
+
+    # ── orders of what is under way together ──
+
+    def _schedules(self) -> None:
+        """Every order that can matter, or as many as were asked for."""
+        orders, report = Search(reduce=bool(self.reduce) and not self.scenario.always), self.report
+        left = True
+        while report.schedules < self.schedules and (left := orders.more()):
+            run = self.scenario.execute((), self.settings, search=orders)
+            self._collect()
+            if run.covered:
+                report.pruned["schedule"] += 1
+                continue
+            run.settings = msgspec.structs.replace(self.settings, schedule=orders.number)
+            report.schedules += 1
+            report.take(run)
+            if run.violations:
+                self._tell(run)
+        report.schedules_done = self.schedules > 0 and not left
 
     # ── beyond the depth: seeded swarms ──
 

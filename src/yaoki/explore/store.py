@@ -5,7 +5,7 @@ It is what many programs lean on: a key-value table with conditional writes, tra
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -72,7 +72,7 @@ class FakeStore:
 
     async def get(self, key: str, default: Any = None) -> Any:
         table = self.table
-        return await self._ask("get", lambda: copied(table.rows.get(key, default)), kind=At.READ,
+        return await self._ask("get", lambda: copied(table.rows.get(key, default)), kind=At.READ, keys=[key],
                                variants={"read.stale": lambda: copied(table.before.get(key, table.rows.get(key, default)))})
 
     async def put(self, key: str, value: Any) -> None:
@@ -96,7 +96,7 @@ class FakeStore:
                 table.fence = fence
             table.write(rows)
 
-        await self._ask("put", write)
+        await self._ask("put", write, keys=rows if fence is None else ())
 
     async def put_if(self, key: str, expected: Any, value: Any) -> None:
         """Write if the value is still `expected`.
@@ -112,7 +112,7 @@ class FakeStore:
                 raise ConflictError(f"{self.name}: {key} is {found!r}, not {expected!r}", do="read again", found=found)
             table.write({key: value})
 
-        await self._ask("put_if", write)
+        await self._ask("put_if", write, keys=[key])
 
     async def add(self, key: str, amount: float) -> float:
         """Add to a number, atomically; a lost answer leaves it unknown whether it was added."""
@@ -122,7 +122,7 @@ class FakeStore:
             table.write({key: table.rows.get(key, 0) + amount})
             return table.rows[key]  # type: ignore[no-any-return]
 
-        return await self._ask("add", write)  # type: ignore[no-any-return]
+        return await self._ask("add", write, keys=[key])  # type: ignore[no-any-return]
 
     async def put_many(self, rows: Mapping[str, Any]) -> list[str]:
         """Write several keys, each for itself, as batch requests of databases do. Returns the keys that were *not* taken: send them again."""
@@ -149,8 +149,9 @@ class FakeStore:
         table = self.table
         await self._ask("transact", lambda: table.write(copied(dict(work(copied(table.rows))))), kind=At.SWAP)
 
-    async def _ask(self, op: str, effect: Callable[[], Any], *, kind: At = At.CALL, variants: worlds.Variants | None = None) -> Any:
-        return await universe().call(self.name, op, effect, kind=kind, dialect=_STORE, timeout_s=self.timeout, variants=variants)
+    async def _ask(self, op: str, effect: Callable[[], Any], *, kind: At = At.CALL, variants: worlds.Variants | None = None,
+                   keys: Iterable[str] = ()) -> Any:
+        return await universe().call(self.name, op, effect, kind=kind, dialect=_STORE, timeout_s=self.timeout, variants=variants, keys=keys)
 
 
 class _StoreDialect(OurDialect):
