@@ -27,6 +27,7 @@ import msgspec
 from cut_proxy import CutProxy
 from servers import PostgresServer, running_postgres
 from torture.checker import STEPS, check
+from torture.compound import FAILING
 from torture.sagas import Service, TicketOffice, Trip, trips
 from yaoki.saga.journal.port import NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
@@ -55,7 +56,7 @@ class Campaign:
         self.broken_fence = broken_fence
         self.did: Counter[str] = Counter()
         self.verbose = False
-        can_fail = ("hotel", "flight", "ticket", "payment")
+        can_fail = ("hotel", "flight", "ticket", "payment", *FAILING)
         self.expected = {f"run-{n:06d}": self.rng.choice(can_fail) if self.rng.random() < 0.25 else "" for n in range(runs)}
         self._unanswered: list[str] = []
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
@@ -152,7 +153,7 @@ class Campaign:
 
     async def _cut_in_commit(self, proxy: CutProxy) -> None:
         """The next batch that records a step reaches the server, and its answer does not come back."""
-        proxy.cut_answer_to(self.rng.choice(STEPS).encode())
+        proxy.cut_answer_to(self.rng.choice((*STEPS, "bags", "cover", "extras")).encode())
         await asyncio.sleep(0.3)
         self.did["cut in a commit"] += 1
 
@@ -170,7 +171,7 @@ class Campaign:
                     self._spawn(number)
             try:
                 connection = await asyncpg.connect(self._url)
-                left = len(self.expected) - await connection.fetchval("SELECT count(*) FROM yaoki.run WHERE finished_at > 0")
+                left = len(self.expected) - await connection.fetchval("SELECT count(*) FROM yaoki.run WHERE finished_at > 0 AND id NOT LIKE '%/%'")
                 await connection.close()
             except (OSError, asyncpg.PostgresError):
                 left = -1

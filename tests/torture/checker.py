@@ -9,7 +9,9 @@ from typing import Any
 
 import asyncpg
 
-from torture.sagas import effects_in, tickets_in
+from torture.compound import wrong_with_children, wrong_with_parts
+from torture.sagas import tickets_in
+from torture.service import effects_in
 
 STEPS = ("hotel", "flight", "payment", "mail")
 """That have their effect in the service, whatever the run's input."""
@@ -31,10 +33,15 @@ async def check(url: str, folder: Path, expected: dict[str, str]) -> tuple[list[
     for record in records:
         histories[record["run"]].append(record)
     effects: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    made: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # by run, and by step
     for key, what, fence in effects_in(folder):
         effects[key].append((what, fence))
+        run, _, step = key.partition("/")
+        made[run][step].add(what)
     tickets = Counter(tickets_in(folder))
-    wrong = [each for run in runs for each in _wrong_with(run, histories[run["no"]], effects, expected)]
+    everybody, runs = runs, [run for run in runs if "/" not in run["id"]]
+    wrong = wrong_with_children(everybody) + [each for run in runs for each in wrong_with_parts(run["id"], run["state"], made[run["id"]])]
+    wrong += [each for run in runs for each in _wrong_with(run, histories[run["no"]], effects, expected)]
     for run in runs:
         recorded = sum(record["kind"] == "done" and record["step"] == "debit" for record in histories[run["no"]])
         if debits[run["id"]] != recorded:
@@ -44,7 +51,7 @@ async def check(url: str, folder: Path, expected: dict[str, str]) -> tuple[list[
     wrong += [f"worker {each['name']} ({each['no']}) committed {each['batch'] - each['last_batch']} batches after its death"
               for each in workers if each["state"] == "dead" and each["last_batch"] is not None and each["batch"] > each["last_batch"]]
     happened = Counter(json.loads(line)["event"] for path in folder.glob("events-*.log") for line in path.read_text().splitlines())
-    figures = {"runs": len(runs), "records": len(records), "states": dict(Counter(run["state"] for run in runs)),
+    figures = {"runs": len(runs), "children": len(everybody) - len(runs), "records": len(records), "states": dict(Counter(run["state"] for run in runs)),
                "taken over": sum(run["fence"] > 1 for run in runs), "incarnations": len(workers),
                "dead": sum(each["state"] == "dead" for each in workers), "effects": sum(map(len, effects.values())),
                "repeated effects": sum(len(each) - len({what for what, _ in each}) for each in effects.values()),

@@ -12,48 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from torture.compound import add_early_steps, add_late_steps
+from torture.service import Done, Service, Trip
 from yaoki import DeclinedError, Effect, Saga, runtime
 from yaoki.policies import backoff, retry
-
-
-class Trip(msgspec.Struct):
-    """`fails`: the step that says no, or "". `slow`: seconds that a step takes. `insured`: has it the step that not all have?"""
-
-    fails: str = ""
-    slow: float = 0.0
-    insured: bool = False
-
-
-class Done(msgspec.Struct):
-    """A step's result: under which fence it was made, so that the checker sees the owners in a run's history."""
-
-    fence: int
-    pid: int
-
-
-def effects_in(folder: Path) -> list[tuple[str, str, int]]:
-    """(key, do or undo, fence) of every effect, in the order of each process."""
-    lines = [line.split() for path in sorted(folder.glob("effects-*.log")) for line in path.read_text().splitlines()]
-    return [(line[0], line[1], int(line[2])) for line in lines if len(line) == 3]
-
-
-class Service:
-    """Appends to a file of its own in each process: a line is in the page cache before the step goes on, so kill -9 keeps it."""
-
-    def __init__(self, folder: Path) -> None:
-        self._fd = os.open(folder / f"effects-{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-
-    async def call(self, effect: Effect, trip: Trip) -> Done:
-        if trip.slow:
-            await runtime.sleep(trip.slow * runtime.rng().random() * 2)
-        if trip.fails == effect.step and not effect.undo:
-            raise DeclinedError("sold out")
-        if runtime.rng().random() < 0.05:
-            raise ConnectionError("the service is having a moment")
-        os.write(self._fd, f"{effect.key} {'undo' if effect.undo else 'do'} {effect.fence}\n".encode())
-        return Done(effect.fence, os.getpid())
 
 
 class TicketOffice:
@@ -108,8 +70,8 @@ def tickets_in(folder: Path) -> list[str]:
 
 
 def trips(service: Service, office: TicketOffice) -> Saga[Trip]:
-    """hotel ∥ flight → a nap (parked) → a visa (somebody's answer) → debit (a transaction) → ticket (at most once) → payment (pivot)
-    → insurance (if it is wanted) ∥ mail.
+    """hotel ∥ flight ∥ bags (each) ∥ cover (a child) ∥ taxi (first of) → a nap (parked) → a visa (somebody's answer) → debit (a transaction) → ticket (at most once)
+    → extras (a flow) → payment (pivot) → insurance (if it is wanted) ∥ mail.
     """
     saga = Saga("trips", input=Trip, brake=None)
     patient = retry(20, backoff.exponential(0.01, cap=0.1))
@@ -130,9 +92,12 @@ def trips(service: Service, office: TicketOffice) -> Saga[Trip]:
     async def cancel_flight(trip: Trip, flight: Done | None, effect: Effect) -> None:
         await service.call(effect, trip)
 
-    @saga.sleep
+    early = add_early_steps(saga, service)
+
     def nap(trip: Trip, hotel: Done, flight: Done) -> float:
         return 2.5 if trip.slow else 0.0
+
+    saga.sleep(nap, name="nap", after=early)
 
     @saga.wait_for(str, after="nap", timeout=600.0, otherwise="nobody answered")
     def visa(trip: Trip) -> None: ...
@@ -160,6 +125,8 @@ def trips(service: Service, office: TicketOffice) -> Saga[Trip]:
     @ticket.undo
     def cancel_ticket(trip: Trip, ticket: Done | None, effect: Effect) -> None:
         office.cancel(effect)
+
+    add_late_steps(saga, service)
 
     @saga.step(retry=patient, pivot=True)
     async def payment(trip: Trip, hotel: Done, flight: Done, ticket: Done, effect: Effect) -> Done:
