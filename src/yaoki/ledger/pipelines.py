@@ -185,7 +185,8 @@ async def _state(pipeline: Pipeline, stack: contextlib.AsyncExitStack) -> Shadow
 
 
 async def _dynamo(pipeline: Pipeline, sink: Sink, stack: contextlib.AsyncExitStack) -> Watch:
-    from yaoki.ledger.sources.dynamodb import Clients, DynamoSource  # noqa: PLC0415
+    from yaoki.ledger.sources.aws import Clients  # noqa: PLC0415
+    from yaoki.ledger.sources.dynamodb import DynamoSource  # noqa: PLC0415
 
     if pipeline.via and not pipeline.via.startswith("lambda:"):
         raise ConfigError(f"--via {pipeline.via!r} is not known", do="use lambda:NAME")

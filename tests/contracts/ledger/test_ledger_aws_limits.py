@@ -27,7 +27,8 @@ from yaoki.errors import AuditError
 from yaoki.ledger import Rules, Watch, verdicts
 from yaoki.ledger.sinks.memory import MemorySink
 from yaoki.ledger.sinks.s3 import S3Sink
-from yaoki.ledger.sources.dynamodb import Clients, DynamoSource
+from yaoki.ledger.sources.aws import Clients
+from yaoki.ledger.sources.dynamodb import DynamoSource
 from yaoki.ledger.sources.shadow import Shadow
 from yaoki.ledger.store.sqlite import SqliteStore
 

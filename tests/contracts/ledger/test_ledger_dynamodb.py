@@ -19,7 +19,8 @@ from yaoki.ledger import Rules
 from yaoki.ledger.dynamodb import DynamoLedger
 from yaoki.ledger.dynamodb import ledger as module
 from yaoki.ledger.pipelines import Pipeline, open_audit
-from yaoki.ledger.sources.dynamodb import Clients, DynamoSource
+from yaoki.ledger.sources.aws import Clients
+from yaoki.ledger.sources.dynamodb import DynamoSource
 from yaoki.ledger.sources.shadow import Shadow
 from yaoki.ledger.store.sqlite import SqliteStore
 

@@ -11,16 +11,12 @@ owner's function like any other; it must be able to digest them.
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
-
-import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
 
 from yaoki import runtime
 from yaoki.errors import AuditError
@@ -29,20 +25,13 @@ from yaoki.ledger.notes import load_note, save_note
 from yaoki.ledger.records import Batch, Naming, Record, check_version, is_beat
 from yaoki.ledger.sinks.port import Sink
 from yaoki.ledger.sketch import Tally
+from yaoki.ledger.sources.aws import Clients, plain
 from yaoki.ledger.sources.canaries import canaries_due
 from yaoki.ledger.sources.port import Lane
 from yaoki.ledger.sources.shadow import Seen, Shadow
 
 RECENT_MOST = 5000
 PAGES_A_LOOK = 1000
-
-
-class Clients(msgspec.Struct, frozen=True):
-    """boto3 clients of the table's account and region."""
-
-    dynamodb: Any
-    streams: Any
-    functions: Any
 
 
 class DynamoSource:
@@ -337,42 +326,4 @@ class DynamoSource:
         return list(answer["EventSourceMappings"])
 
     async def _ask(self, client: str, operation: str, **arguments: Any) -> Any:
-        try:
-            return await runtime.run_blocking(getattr(getattr(self._clients, client), operation), **arguments)
-        except ClientError as error:
-            raise _explained(error, client, operation, self) from error
-        except BotoCoreError as error:
-            raise AuditError(f"{operation} got no answer: {error}", do="check the endpoint, the network and the credentials",
-                             aws=type(error).__name__) from error
-
-
-def action_of(client: str, operation: str) -> str:
-    """The action that a role must be granted for this call."""
-    if (client, operation) == ("functions", "invoke"):
-        return "lambda:InvokeFunction"
-    words = "".join(word.capitalize() for word in operation.split("_"))
-    return f"{'lambda' if client == 'functions' else 'dynamodb'}:{words}"
-
-
-def _explained(error: ClientError, client: str, operation: str, source: DynamoSource) -> AuditError:
-    code = str(error.response.get("Error", {}).get("Code", ""))
-    if code == "ResourceNotFoundException":
-        what = f"table {source.table}" if operation == "describe_table" else f"what {operation} asks for"
-        return AuditError(f"there is no {what}", do="check the name, the region and the account", aws=code)
-    if code in {"AccessDeniedException", "AccessDenied", "403", "UnrecognizedClientException", "InvalidSignatureException"}:
-        return AuditError(f"{operation} is not allowed to us", aws=code,
-                          do=f"grant {action_of(client, operation)} to the auditor's role; docs/how-to/audit-a-pipeline.md has all of them")
-    return AuditError(f"{operation} failed: {error}", do="look up the code in the service's documentation", aws=code)
-
-
-def plain(value: Any) -> Any:
-    """boto3's values as Lambda writes them in JSON."""
-    if isinstance(value, datetime):
-        return value.timestamp()
-    if isinstance(value, (bytes, bytearray)):
-        return base64.b64encode(value).decode()
-    if isinstance(value, Mapping):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [plain(each) for each in value]
-    return value
+        return await self._clients.ask(client, operation, f"table {self.table}", **arguments)
