@@ -583,7 +583,7 @@ def test_the_brake_holds_new_runs_when_all_are_undone_and_gives_them_back():
             raise DeclinedError("no")
         return 1
 
-    async def work(app: App) -> tuple[int, RunState]:
+    async def work(app: App) -> tuple[bool, RunState]:
         nonlocal broken
         heard: list[Any] = []
         with events.listen(heard.append, kinds=(events.SagaPaused,)):
@@ -592,9 +592,9 @@ def test_the_brake_holds_new_runs_when_all_are_undone_and_gives_them_back():
         assert [event.saga for event in heard] == ["bad"]
         held = await app.start(saga, Trip(), id="held")
         broken = False
-        return app.resume(saga), await held.wait()
+        return await app.resume(saga), await held.wait()
 
-    assert on_app(saga, work) == (1, RunState.COMPLETED)
+    assert on_app(saga, work) == (True, RunState.COMPLETED)
 
 
 def test_a_run_without_progress_raises_an_event_once():
