@@ -46,7 +46,12 @@ class World:
             self.write(Kind.ABORT, "", Abort("why", failed, started))
 
     def crash(self) -> None:
+        """The process dies: what was under way may have had its effect."""
         perhaps = set(self.machine.start)
+        for name in [*self.machine.start, *self.machine.awaited]:
+            if self.graph.nodes[self.graph.index[name]].parts:
+                under_way = [part for part, state in self.machine.parts_of(name).states.items() if state is Part.BEGUN]
+                self.effects |= {f"{name}/{part}" for part in under_way if self.rng.random() < 0.5}
         self.machine = decide(self.graph, self.history)
         for name in self.machine.awaited:
             self.write(Kind.FAILED, name, Failure("ProcessDied", in_doubt=True))
@@ -95,7 +100,7 @@ class World:
             self.write(Kind.STARTED, f"{name}/{part}", {})
         elif under_way:
             part = rng.choice(under_way)
-            if rng.random() < 0.8 or not self.faults:
+            if rng.random() < 0.8 or not self.faults or f"{name}/{part}" in self.effects:
                 self.effects.add(f"{name}/{part}")
                 self.write(Kind.DONE, f"{name}/{part}", 1)
             else:
