@@ -8,7 +8,7 @@ import sqlite3
 import msgspec
 import pytest
 
-from contracts.messages_world import QUICK, Placed, Recorder, Reserved, service, stored, until
+from contracts.messages_world import QUICK, Placed, Recorder, Reserved, service, stored, until, until_so
 from yaoki import effect
 from yaoki.errors import (
     ConfigError,
@@ -19,7 +19,7 @@ from yaoki.errors import (
     NoTransactionError,
     RefusedError,
 )
-from yaoki.messages import Message, Messages, Retries, event
+from yaoki.messages import Message, Messages, Pace, Retries, event
 from yaoki.messages.boxes import discard, edit, find, redrive
 from yaoki.messages.envelope import PARTS
 from yaoki.messages.store.port import Held, Settlement
@@ -509,6 +509,58 @@ async def test_old_messages_go_when_every_group_has_done_them(url):
         assert await store.prune(-10.0) == 9
         (box,) = await find(store)
         assert box.message.data == b'{"n":3}'
+
+
+async def test_a_service_that_says_how_long_it_keeps_messages_prunes_by_itself(url):
+    app = Messages("orders", url, pace=Pace(lease_s=2.0), keep=0.05)
+    saw = Recorder()
+
+    @app.on(Placed)
+    async def take(placed: Placed):
+        saw.note("", placed.n)
+
+    async with app:
+        for n in range(20):
+            await app.publish(Placed(n))
+        await until(lambda: len(saw.seen) == 20)
+
+        async def left() -> bool:
+            page = await app.store.read(None, dict.fromkeys(range(PARTS), (0, 0)), 100)
+            return [entry.message.id for entry in page.entries] == []
+
+        await until_so(left)
+    assert saw.seen == list(range(20))
+
+
+async def test_what_is_in_flight_can_be_seen_from_outside(url):
+    app, gate = service(url), asyncio.Event()
+
+    @app.on(Placed, in_flight=5)
+    async def take(placed: Placed):
+        await gate.wait()
+
+    async with app:
+        await app.publish(*(Placed(n) for n in range(9)))
+
+        async def five() -> bool:
+            return [lag.under_way for lag in await app.store.lag()] == [5]
+
+        await until_so(five)
+        gate.set()
+
+
+async def test_what_a_handler_is_annotated_to_return_is_what_may_follow(url):
+    app = service(url)
+
+    @app.on(Placed, retries=Retries(attempts=1))
+    async def reserve(placed: Placed) -> Reserved | None:
+        return Reserved(placed.n) if placed.n else Placed(7)  # type: ignore[return-value]
+
+    async with app:
+        await app.publish(Placed(0), Placed(1))
+        await until_so(lambda: find(app.store))
+        ((letter),) = await find(app.store)
+    assert "returned a Placed, and says that Reserved follows" in letter.error
 
 
 async def test_stopping_lets_handlers_finish(url):

@@ -115,9 +115,9 @@ async def _list(out: Output, db: str, *, group: str | None, key: str | None, err
         letters = await boxes.find(store, group=group, key=key, error=error, limit=limit)
     for lag in lags:
         out.emit({"group": lag.group, "waiting": lag.waiting, "oldest_s": lag.oldest_s, "held": lag.states,
-                  "keys_quarantined": lag.keys_blocked, "workers": lag.workers})
-    out.table(("reader", "waiting", "oldest", "retry", "scheduled", "quarantined keys", "dead", "workers"), [
-        (lag.group, lag.waiting, f"{lag.oldest_s:.1f} s" if lag.waiting else "-", lag.states.get("retry", 0) + lag.states.get("behind", 0),
+                  "under_way": lag.under_way, "keys_quarantined": lag.keys_blocked, "workers": lag.workers})
+    out.table(("reader", "waiting", "oldest", "in flight", "retry", "scheduled", "quarantined keys", "dead", "workers"), [
+        (lag.group, lag.waiting, f"{lag.oldest_s:.1f} s" if lag.waiting else "-", lag.under_way, lag.states.get("retry", 0) + lag.states.get("behind", 0),
          lag.states.get("scheduled", 0), lag.keys_blocked, lag.states.get("dead", 0), lag.workers) for lag in lags])
     if not letters:
         return Exit.OK

@@ -29,12 +29,14 @@ from yaoki.messages.envelope import Message
 from yaoki.messages.handlers import Fn, Handler, flatten, handler_of
 from yaoki.messages.inbox import Intake
 from yaoki.messages.outbox import Outbox
+from yaoki.messages.pruner import Pruner
 from yaoki.messages.relay import Relay
 from yaoki.messages.store.opening import open_store
 from yaoki.messages.store.port import Store
 from yaoki.messages.verdict import Retries
 
 F = TypeVar("F", bound=Fn)
+Worker = Consumer | Relay | Intake | Pruner
 
 
 class AnyJson:
@@ -54,23 +56,29 @@ class Messages:
         pace: leases and draining.
         durability: the least that the broker must give: `power`, `process` or `memory`; see `brokers.port`. Default:
             whatever it gives, with a warning when that is less than `power`.
+        keep: seconds after which messages that every reader has done are taken out of the store; None: never. A message
+            that comes again after that is taken for new.
     """
 
     def __init__(self, service: str, store: str | Store, *, broker: Broker | None = None, pace: Pace | None = None,
-                 durability: str = "") -> None:
+                 durability: str = "", keep: float | None = None) -> None:
         if not service or any(each in service for each in ". \n"):
             raise ConfigError(f"service={service!r} cannot be the name of a service",
                               do="use a short name without dots or spaces: it is part of every group's name")
+        if keep is not None and keep <= 0:
+            raise ConfigError(f"keep={keep} seconds cannot be", do="give more than the longest time after which a message may "
+                              "come again: a week is 7 * 86_400")
         if broker is not None:
             check_durability(broker, durability)
         self.service = service
         self.pace = pace or Pace()
         self.broker = broker
         self.outbox = Outbox(service)
+        self.keep = keep
         self.handlers: dict[str, Handler] = {}
         self._given = store
         self._store: Store | None = None
-        self._workers: list[Consumer | Relay | Intake] = []
+        self._workers: list[Worker] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._replies: dict[str, asyncio.Future[Any]] = {}
         self._reply_type = f"reply.{service}"
@@ -132,16 +140,18 @@ class Messages:
             raise
         return self
 
-    def _make_workers(self) -> list[Consumer | Relay | Intake]:
-        workers: list[Consumer | Relay | Intake] = [
+    def _make_workers(self) -> list[Worker]:
+        workers: list[Worker] = [
             Consumer(self.store, handler, service=self.service, pace=self.pace) for handler in self.handlers.values()]
+        if self.keep is not None:
+            workers.append(Pruner(self.store, keep_s=self.keep))
         if self.broker is not None:
             workers.append(Relay(self.store, self.broker, service=self.service, pace=self.pace))
             types = {self._reply_type, *(name for handler in self.handlers.values() for name in handler.takes)}
             workers.append(Intake(self.store, self.broker, service=self.service, types=types, pace=self.pace))
         return workers
 
-    def _set_to_work(self, worker: Consumer | Relay | Intake, name: str) -> None:
+    def _set_to_work(self, worker: Worker, name: str) -> None:
         task = runtime.spawn(worker.run(), name=name)
         task.add_done_callback(_told_if_failed)
         self._tasks.append(task)

@@ -51,7 +51,7 @@ class Caller:
                 async with asyncio.timeout(handler.timeout_s):
                     returned = await runtime.run_blocking(handler.fn, payload, **more)
             return [] if returned is None else follow_ups(
-                returned, cause=message, source=self.service, group=self.group)
+                returned, cause=message, source=self.service, group=self.group, emits=handler.emits)
         finally:
             effect.current.reset(as_effect)
             handling.reset(as_message)

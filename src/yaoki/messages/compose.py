@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from yaoki import effect, runtime
+from yaoki.errors import DefinitionError
 from yaoki.messages.current import handling
 from yaoki.messages.envelope import Message, check_headers
 from yaoki.messages.schema import encode, schema_of
@@ -52,9 +53,19 @@ def compose_all(payloads: Iterable[object], *, source: str, key: Key = "", id: s
     return messages
 
 
-def follow_ups(returned: Any, *, cause: Message, source: str, group: str) -> list[Message]:
-    """What a handler returned, as messages. Handled again, it gives the same ids, so the store keeps one of each."""
+def follow_ups(returned: Any, *, cause: Message, source: str, group: str, emits: tuple[type, ...] = ()) -> list[Message]:
+    """What a handler returned, as messages. Handled again, it gives the same ids, so the store keeps one of each.
+
+    Raises:
+        DefinitionError: it is none of `emits`, which others have been told of.
+    """
     payloads = returned if isinstance(returned, list | tuple) else [returned]
+    if emits:
+        for payload in payloads:
+            if not isinstance(payload, emits):
+                raise DefinitionError(
+                    f"{group} returned a {type(payload).__name__}, and says that {' or '.join(each.__name__ for each in emits)} follows",
+                    do="return what is declared, or declare it: `emits=`, or the function's return annotation")
     return [_follow_up(payload, number, cause, source, group) for number, payload in enumerate(payloads)]
 
 

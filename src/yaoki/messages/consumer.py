@@ -140,7 +140,8 @@ class Consumer:
             await self.store.declare(self.group, self.handler.takes, since=self.handler.since)
             self._declared = True
         await self._settle(all_parts=True)
-        share = await self.store.balance(self.group, self.worker, self.pace.lease_s, draining=self._draining)
+        share = await self.store.balance(self.group, self.worker, self.pace.lease_s, draining=self._draining,
+                                         under_way=self.lanes.under_way)
         self._balance_at = runtime.monotonic() + share.check_in_s
         before = self.lanes.parts
         new = self.lanes.grant(share.leases.values())

@@ -22,7 +22,7 @@ import msgspec
 
 from yaoki.errors import DefinitionError
 from yaoki.messages.lanes import LIMIT_BYTES
-from yaoki.messages.schema import schema_of
+from yaoki.messages.schema import hints_of, schema_of
 from yaoki.messages.verdict import Retries
 
 Fn = Callable[..., Any]
@@ -39,7 +39,8 @@ class Handler(msgspec.Struct, frozen=True, kw_only=True):
         in_flight: messages under way at most (of a transactional one: in a transaction).
         in_flight_bytes: of the data of messages in memory, waiting or under way, about.
         since: where a new handler begins: the `beginning` of what is kept, or `now`.
-        emits, within_s, undo: what may follow, by when, and what takes it back; see `obligations`.
+        emits, within_s, undo: what may follow, by when, and what takes it back; see `obligations`. What the function is
+            annotated to return, unless it is said. Nothing else may be returned then.
     """
 
     fn: Fn
@@ -72,8 +73,21 @@ def handler_of(fn: Fn, events: tuple[Any, ...], *, name: str, settings: dict[str
             f"{_where(fn)} takes ({', '.join(each.name for each in parameters)})",
             do="take the payload first, then any of `message` and `tx`: def handler(order, message, tx)")
     names = {each.name for each in parameters}
+    settings = {**settings, "emits": settings.get("emits") or _returned(fn)}
     return Handler(fn=fn, name=name or fn.__name__, takes=takes, wants_message="message" in names,
                    transactional="tx" in names, is_async=inspect.iscoroutinefunction(fn), **settings)
+
+
+def _returned(fn: Fn) -> tuple[type, ...]:
+    """The events that the function is annotated to return: `-> A`, `-> A | B | None`, `-> list[A | B]`. JSON types are no events."""
+    wanted, found = [hints_of(fn).get("return")], []
+    while wanted:
+        hint = wanted.pop(0)
+        if get_origin(hint) in {Union, types.UnionType, list, tuple}:
+            wanted += [each for each in get_args(hint) if each is not Ellipsis]
+        elif isinstance(hint, type) and hint.__module__ not in {"builtins", "types"}:
+            found.append(hint)
+    return tuple(found)
 
 
 def flatten(events: tuple[Any, ...] | Any) -> tuple[type, ...]:

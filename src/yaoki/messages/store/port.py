@@ -150,6 +150,7 @@ class GroupLag(msgspec.Struct, frozen=True):
         oldest_s: age in seconds of the oldest of these, 0.0 if none.
         states: held messages by state. keys_blocked: keys that wait for a person.
         workers: live ones. parts: partitions that have an owner.
+        under_way: messages that the workers had in hand when they last renewed their leases, three times a lease.
     """
 
     group: str
@@ -159,6 +160,7 @@ class GroupLag(msgspec.Struct, frozen=True):
     keys_blocked: int
     workers: int
     parts: int
+    under_way: int = 0
 
 
 class Tx(Protocol):
@@ -207,8 +209,8 @@ class Store(Protocol):
         """Remove the group and everything kept for it."""
         ...
 
-    async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = ()) -> Share:
-        """Renew this worker's leases, and take its fair share of free ones. See `Share`."""
+    async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = (), under_way: int = 0) -> Share:
+        """Renew this worker's leases, and take its fair share of free ones. See `Share`; `under_way` is for people to see."""
         ...
 
     async def release(self, group: str, worker: str, parts: Collection[int], *, leaving: bool) -> None:
@@ -256,8 +258,11 @@ class Store(Protocol):
         """All messages whose id begins with this, in the order of the log."""
         ...
 
-    async def prune(self, older_than_s: float, *, limit: int = 10_000) -> int:
-        """Delete messages that are older, and that every group has done. Returns how many."""
+    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True) -> int:
+        """Delete messages that are older, and that every group has done. Returns how many.
+
+        runs: also the words of choreographed runs, which a run that is not over still needs.
+        """
         ...
 
     async def close(self) -> None:

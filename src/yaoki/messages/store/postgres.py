@@ -180,7 +180,7 @@ class PostgresStore:
         return [GroupLag(
             group=row["grp"], waiting=row["waiting"], oldest_s=max(0.0, now - row["oldest"]) if row["oldest"] else 0.0,
             states=states.get(row["grp"], {}), keys_blocked=row["keys_blocked"], workers=row["workers"],
-            parts=row["parts"]) for row in rows]
+            parts=row["parts"], under_way=row["under_way"]) for row in rows]
 
     async def _fetch(self, statement: str, *values: Any) -> list[asyncpg.Record]:
         with _as_store_errors():
@@ -233,12 +233,12 @@ class PostgresStore:
                 for table in ("held", "cursors", "members", "groups"):
                     await connection.execute(f"DELETE FROM yaoki_{table} WHERE grp = $1", group)  # noqa: S608 (ours)
 
-    async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = ()) -> Share:
+    async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = (), under_way: int = 0) -> Share:
         with _as_store_errors():
             async with self.pool.acquire() as connection, connection.transaction():
                 await connection.execute(sql.LOCK, group)
                 await connection.execute("DELETE FROM yaoki_members WHERE grp = $1 AND lease_until < clock_timestamp()", group)
-                await connection.execute(sql.JOIN, group, worker, ttl_s)
+                await connection.execute(sql.JOIN, group, worker, ttl_s, under_way)
                 workers = await connection.fetch("SELECT worker FROM yaoki_members WHERE grp = $1", group)
                 owned = await connection.fetch(sql.OWNED, group)
                 share = plan({row["part"]: Owned(row["owner"], row["left_s"]) for row in owned},
@@ -271,12 +271,12 @@ class PostgresStore:
         self.decisions += 1
         self.bell.ring()
 
-    async def prune(self, older_than_s: float, *, limit: int = 10_000) -> int:
+    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True) -> int:
         before = runtime.unix_time() - older_than_s
         with _as_store_errors():
             async with self.pool.acquire() as connection:
                 await connection.execute(sql.FORGET_DEAD_READERS, before)
-                done: str = await connection.execute(sql.PRUNE, before, limit)
+                done: str = await connection.execute(sql.PRUNE, before, limit, runs)
         return int(done.rsplit(maxsplit=1)[-1])
 
     async def close(self) -> None:

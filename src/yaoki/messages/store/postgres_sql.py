@@ -39,7 +39,7 @@ CREATE TABLE IF NOT EXISTS yaoki_groups (
     grp text PRIMARY KEY, types text[] NOT NULL, since_x bigint NOT NULL, since_pos bigint NOT NULL,
     declared timestamptz NOT NULL);
 CREATE TABLE IF NOT EXISTS yaoki_members (
-    grp text, worker text, lease_until timestamptz NOT NULL, PRIMARY KEY (grp, worker));
+    grp text, worker text, lease_until timestamptz NOT NULL, under_way integer NOT NULL, PRIMARY KEY (grp, worker));
 CREATE TABLE IF NOT EXISTS yaoki_cursors (
     grp text, part smallint, x bigint NOT NULL, pos bigint NOT NULL, owner text NOT NULL, lease_until timestamptz NOT NULL,
     fence bigint NOT NULL, crashes integer NOT NULL DEFAULT 0, PRIMARY KEY (grp, part)) WITH (fillfactor = 20, autovacuum_vacuum_scale_factor = 0);
@@ -198,8 +198,8 @@ WHERE h.grp = $1 AND h.state = 'done' AND c.grp = h.grp AND c.part = h.part AND 
 """
 MINE = "SELECT part, x, pos, fence, crashes FROM yaoki_cursors WHERE grp = $1 AND owner = $2"
 JOIN = """
-INSERT INTO yaoki_members VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
-ON CONFLICT (grp, worker) DO UPDATE SET lease_until = excluded.lease_until
+INSERT INTO yaoki_members VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3), $4)
+ON CONFLICT (grp, worker) DO UPDATE SET lease_until = excluded.lease_until, under_way = excluded.under_way
 """
 
 LAG = """
@@ -207,6 +207,7 @@ SELECT g.grp,
     count(m.pos) AS waiting, coalesce(min(m.time), 0) AS oldest,
     (SELECT count(DISTINCT key) FROM yaoki_held h WHERE h.grp = g.grp AND h.state = 'quarantined') AS keys_blocked,
     (SELECT count(*) FROM yaoki_members s WHERE s.grp = g.grp AND s.lease_until >= clock_timestamp()) AS workers,
+    (SELECT coalesce(sum(under_way), 0) FROM yaoki_members s WHERE s.grp = g.grp AND s.lease_until >= clock_timestamp()) AS under_way,
     (SELECT count(*) FROM yaoki_cursors c WHERE c.grp = g.grp AND c.owner <> '' AND c.lease_until >= clock_timestamp()) AS parts
 FROM yaoki_groups g
 LEFT JOIN LATERAL (
@@ -226,7 +227,7 @@ AND NOT EXISTS (SELECT 1 FROM yaoki_members s WHERE s.grp = g.grp AND s.lease_un
 """
 PRUNE = f"""
 DELETE FROM yaoki_messages WHERE (x, pos) IN (
-    SELECT m.x, m.pos FROM yaoki_messages m WHERE m.time < $1 AND m.x < {W}
+    SELECT m.x, m.pos FROM yaoki_messages m WHERE m.time < $1 AND m.x < {W} AND ($3 OR m.type NOT LIKE 'saga.%')
     AND NOT EXISTS (SELECT 1 FROM yaoki_groups g LEFT JOIN yaoki_cursors c ON c.grp = g.grp AND c.part = m.part
                     WHERE (coalesce(c.x, g.since_x), coalesce(c.pos, g.since_pos)) < (m.x, m.pos))
     AND NOT EXISTS (SELECT 1 FROM yaoki_held h WHERE h.part = m.part AND h.x = m.x AND h.pos = m.pos)

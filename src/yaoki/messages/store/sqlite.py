@@ -195,9 +195,9 @@ class SqliteStore:
     async def forget(self, group: str) -> None:
         await self._do(lambda connection: sql.forget(connection, group))
 
-    async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = ()) -> Share:
-        return await self._do(
-            lambda connection: sql.balance(connection, group, worker, ttl_s, draining=draining, now=runtime.unix_time()))
+    async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = (), under_way: int = 0) -> Share:
+        return await self._do(lambda connection: sql.balance(
+            connection, group, worker, ttl_s, draining=draining, under_way=under_way, now=runtime.unix_time()))
 
     async def release(self, group: str, worker: str, parts: Collection[int], *, leaving: bool) -> None:
         await self._do(lambda connection: sql.release(connection, group, worker, parts, leaving=leaving))
@@ -218,9 +218,9 @@ class SqliteStore:
         self.decisions += 1
         await self._do(lambda connection: sql.drop(connection, group, rows, runtime.unix_time()))
 
-    async def prune(self, older_than_s: float, *, limit: int = 10_000) -> int:
+    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True) -> int:
         before = runtime.unix_time() - older_than_s
-        return await self._do(lambda connection: sql.prune(connection, before, limit))
+        return await self._do(lambda connection: sql.prune(connection, before, limit, runs=runs))
 
     async def close(self) -> None:
         """Finish what was begun, and close the file."""

@@ -160,8 +160,10 @@ def _lag_of(connection: sqlite3.Connection, group: str, types: str, since: int, 
         {"grp": group, "since": since, "types": types}).fetchone()
     states = dict(connection.execute("SELECT state, count(*) FROM yaoki_held WHERE grp = ? AND state <> 'done' GROUP BY state", (group,)))
     keys = connection.execute("SELECT count(DISTINCT key) FROM yaoki_held WHERE grp = ? AND state = 'quarantined'", (group,))
-    workers = connection.execute("SELECT count(*) FROM yaoki_members WHERE grp = ? AND lease_until >= ?", (group, now))
+    workers = connection.execute("SELECT count(*), coalesce(sum(under_way), 0) FROM yaoki_members WHERE grp = ? AND lease_until >= ?", (group, now))
     parts = connection.execute("SELECT count(*) FROM yaoki_cursors WHERE grp = ? AND owner <> '' AND lease_until >= ?",
                                (group, now))
+    alive, under_way = workers.fetchone()
     return GroupLag(group=group, waiting=waiting, oldest_s=max(0.0, now - oldest) if oldest else 0.0, states=states,
-                    keys_blocked=keys.fetchone()[0], workers=workers.fetchone()[0], parts=parts.fetchone()[0])
+                    keys_blocked=keys.fetchone()[0], workers=alive, parts=parts.fetchone()[0],
+                    under_way=under_way)

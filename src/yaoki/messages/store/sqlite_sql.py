@@ -24,7 +24,7 @@ CREATE UNIQUE INDEX IF NOT EXISTS yaoki_messages_id ON yaoki_messages (id, sourc
 CREATE TABLE IF NOT EXISTS yaoki_groups (
     grp TEXT PRIMARY KEY, types TEXT NOT NULL, since INTEGER NOT NULL, declared REAL NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS yaoki_members (
-    grp TEXT, worker TEXT, lease_until REAL NOT NULL, PRIMARY KEY (grp, worker)) WITHOUT ROWID;
+    grp TEXT, worker TEXT, lease_until REAL NOT NULL, under_way INTEGER NOT NULL, PRIMARY KEY (grp, worker)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS yaoki_cursors (
     grp TEXT, part INTEGER, pos INTEGER NOT NULL, owner TEXT NOT NULL, lease_until REAL NOT NULL,
     fence INTEGER NOT NULL, crashes INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (grp, part)) WITHOUT ROWID;
@@ -158,7 +158,7 @@ def drop(connection: sqlite3.Connection, group: str, rows: Sequence[tuple[int, P
                 (now, group, part, group, part, gone[0]))
 
 
-def prune(connection: sqlite3.Connection, before: float, limit: int) -> int:
+def prune(connection: sqlite3.Connection, before: float, limit: int, *, runs: bool) -> int:
     """Delete old messages that every group has done and none holds.
 
     Readers of replies belong to one process; those of dead processes are forgotten here, or they would keep everything.
@@ -169,11 +169,11 @@ def prune(connection: sqlite3.Connection, before: float, limit: int) -> int:
         forget(connection, group)
     done = connection.execute(
         """DELETE FROM yaoki_messages WHERE pos IN (
-               SELECT pos FROM yaoki_messages m WHERE time < ?
+               SELECT pos FROM yaoki_messages m WHERE time < ? AND (? OR type NOT LIKE 'saga.%')
                AND NOT EXISTS (SELECT 1 FROM yaoki_groups g LEFT JOIN yaoki_cursors c ON c.grp = g.grp AND c.part = m.part
                                WHERE coalesce(c.pos, g.since) < m.pos)
                AND NOT EXISTS (SELECT 1 FROM yaoki_held h WHERE h.part = m.part AND h.pos = m.pos)
-               ORDER BY pos LIMIT ?)""", (before, limit))
+               ORDER BY pos LIMIT ?)""", (before, runs, limit))
     return done.rowcount
 
 
@@ -197,9 +197,9 @@ def forget(connection: sqlite3.Connection, group: str) -> None:
 
 
 def balance(connection: sqlite3.Connection, group: str, worker: str, ttl_s: float, *, draining: Collection[int],
-            now: float) -> Share:
+            under_way: int, now: float) -> Share:
     connection.execute("DELETE FROM yaoki_members WHERE grp = ? AND lease_until < ?", (group, now))
-    connection.execute("INSERT OR REPLACE INTO yaoki_members VALUES (?, ?, ?)", (group, worker, now + ttl_s))
+    connection.execute("INSERT OR REPLACE INTO yaoki_members VALUES (?, ?, ?, ?)", (group, worker, now + ttl_s, under_way))
     workers = [row[0] for row in connection.execute("SELECT worker FROM yaoki_members WHERE grp = ?", (group,))]
     owned = {part: Owned(owner, until - now) for part, owner, until in connection.execute(
         "SELECT part, owner, lease_until FROM yaoki_cursors WHERE grp = ?", (group,))}
