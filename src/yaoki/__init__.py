@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from yaoki.saga import Saga
     from yaoki.saga.heartbeat import heartbeat
     from yaoki.saga.parts.flow import Flow
+    from yaoki.saga.queue import Queue
     from yaoki.service import Service
 
 __version__ = "0.1.0"
@@ -51,7 +52,7 @@ _HOMES = {
     "App": "yaoki.app", "Run": "yaoki.app", "open": "yaoki.app",
     "Effect": "yaoki.effect",
     "Flow": "yaoki.saga.parts.flow",
-    "Saga": "yaoki.saga",
+    "Saga": "yaoki.saga", "Queue": "yaoki.saga.queue",
     "heartbeat": "yaoki.saga.heartbeat",
     "Service": "yaoki.service",
     **dict.fromkeys(("Pushed", "adaptive_limit", "backoff", "breaker", "budget", "bulkhead", "cache", "classify", "deadline", "failover",
@@ -63,7 +64,7 @@ _HOMES = {
 }
 
 __all__ = [
-    "App", "DeclinedError", "Effect", "ExhaustedError", "Flow", "InDoubtError", "Pushed", "RefusedError", "Run", "RunBlockedError",
+    "App", "DeclinedError", "Effect", "ExhaustedError", "Flow", "InDoubtError", "Pushed", "Queue", "RefusedError", "Run", "RunBlockedError",
     "RunUndoneError", "Saga", "Service", "YaokiError", "adaptive_limit", "backoff", "breaker", "budget", "bulkhead", "cache",
     "classify", "deadline", "failover", "fallback", "heartbeat", "hedge", "open", "pipeline", "rate_limit", "remaining", "retry",
     "single_flight", "standard", "throttle", "timeout",
