@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
-PAGES = ("reference/ledger.md", "how-to/audit-a-pipeline.md")
+PAGES = ("reference/ledger.md", "how-to/audit-a-pipeline.md", "how-to/keep-a-ledger.md")
 BLOCKS = [(page, number, block) for page in PAGES
           for number, block in enumerate(re.findall(r"```python\n(.*?)```", (DOCS / page).read_text("utf-8"), re.DOTALL))]
 
@@ -23,4 +23,4 @@ def test_code_in_the_docs_runs(page: str, number: int, block: str, tmp_path: Pat
 
 
 def test_there_is_code_to_run() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 5

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from yaoki.ledger.lint import changed_since, lint_mapping, lint_pipeline
-from yaoki.ledger.sources.canaries import CANARY, canaries_due, enough_for
 from yaoki.ledger.sources.aws import plain
+from yaoki.ledger.sources.canaries import CANARY, canaries_due, enough_for
 from yaoki.ledger.sources.tables import slot_dangers
 
 SOUND: dict[str, Any] = {
