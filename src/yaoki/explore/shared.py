@@ -50,6 +50,7 @@ class SharedPlatter(Platter):
         super().__init__(name)
         self.workers: dict[int, Worker] = {}
         self.owners: dict[int, int] = {}
+        self.asked = 0
 
     def digest(self) -> Any:
         return super().digest(), sorted(self.owners.items()), [(each.no, each.alive) for each in self.workers.values()]
@@ -211,6 +212,8 @@ class SharedSimJournal(SimJournal):
         return any(self._is_free(no) for no in self._headers), bool(self._requests)
 
     def _ask(self, run_id: str, kind: str, data: bytes, at: float) -> None:
+        self.table.asked += 1
+        self._next_request = self.table.asked  # the numbers are the database's, as those of runs
         super()._ask(run_id, kind, data, at)
         no = self._numbers.get(run_id)
         if no is not None and no not in self.table.owners and no in self._parked:
