@@ -18,7 +18,7 @@ from functools import partial
 from heapq import heappop, heappush
 from random import Random
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVarTuple
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVarTuple
 from weakref import WeakSet
 
 import msgspec
@@ -87,6 +87,7 @@ class Clockwork(base_events.BaseEventLoop):
         self.labels: dict[Any, str] = {}
         self._until = START_S + limit_s
         self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
+        self.get_debug = bool  # type: ignore[method-assign]  # asked for each future: False, without a frame of ours
         self.finished = False
         self.line: Line | None = None  # of requests under way, only while their order is explored
         self.watched: Callable[[FrameType], None] | None = None  # told who asks for the time
@@ -196,29 +197,31 @@ class Clockwork(base_events.BaseEventLoop):
 
     def _wake_next(self) -> None:
         """Move the clock to the next timer that still counts, and make everything ready that is due then."""
-        timers, ready = self._timers, self._ready
+        timers = self._timers
         while timers and timers[0][3].gone:
             heappop(timers)
         if self.line is not None and self.line.next(self):
             return
         if not timers:
-            waiting = self.waiting()
-            raise DeadlockError(f"everything waits and nothing can wake it: {'; '.join(waiting) or 'no task is left'}",
-                                do="look at the first task named: what should have answered it?", waiting=waiting)
-        when = timers[0][0]
+            self._hanging()
+        when, _, _, handle = heappop(timers)
         if when > self._now:
             self._now = when
             self.wakes += 1
             if when > self._until or self.wakes > IDLE_LIMIT:
                 self._too_late()
+        put = self._put if self._special else self._ready.append
+        put(handle)
         now = self._now
         while timers and timers[0][0] <= now:
             handle = heappop(timers)[3]
             if not handle.gone:
-                if self._special:
-                    self._put(handle)
-                else:
-                    ready.append(handle)
+                put(handle)
+
+    def _hanging(self) -> NoReturn:
+        waiting = self.waiting()
+        raise DeadlockError(f"everything waits and nothing can wake it: {'; '.join(waiting) or 'no task is left'}",
+                            do="look at the first task named: what should have answered it?", waiting=waiting)
 
     def _too_late(self) -> None:
         waiting = self.waiting()

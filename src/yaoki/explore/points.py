@@ -133,7 +133,8 @@ class Points:
 
     def visit(self, service: str, op: str, kind: At, life: Life | None) -> tuple[str, str]:
         """Count the visit of a site; which fault strikes there (or ""), and the site."""
-        site = self._site(service, op)
+        current = effects.current.get()
+        site = f"{service}.{op}" if current is None else f"{self._step(current)}>{service}.{op}"
         nth = self.counts.get(site, 0)
         self.counts[site] = nth + 1
         fault, free = "", True
@@ -150,17 +151,15 @@ class Points:
             self.note("" if life is None else life.name, f"→ {site}" + (f"  ⚡ {fault}" if fault else ""))
         return fault, site
 
-    def _site(self, service: str, op: str) -> str:
-        """What is called, and by which step: a name that outlives edits of the code."""
-        current = effects.current.get()
-        if current is None:
-            return f"{service}.{op}"
+    def _step(self, current: effects.Effect) -> str:
+        """By which step something is called: a name that outlives edits of the code. The first run goes without its name."""
         step = f"{current.step}!undo" if current.undo else current.step
-        if current.run != self._first_run:
-            if self._first_run:
-                return f"{current.run}/{step}>{service}.{op}"
+        if current.run == self._first_run:
+            return step
+        if not self._first_run:
             self._first_run = current.run
-        return f"{step}>{service}.{op}"
+            return step
+        return f"{current.run}/{step}"
 
     def _fault(self, site: str, nth: int, service: str, kind: At) -> tuple[str, bool]:
         """What strikes here, and whether another fault could have been added."""

@@ -42,10 +42,12 @@ class SimRuntime:
         self._ids = 0
 
     def monotonic(self) -> float:
-        return self.loop.time()
+        loop = self.loop
+        return loop._now if loop.watched is None else loop.time()
 
     def unix_time(self) -> float:
-        right = self.loop.time() + self.wall_offset_s
+        loop = self.loop
+        right = (loop._now if loop.watched is None else loop.time()) + self.wall_offset_s
         return right if self.clocks is None else self.clocks.read(right)
 
     def new_id(self) -> str:

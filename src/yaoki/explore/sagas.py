@@ -11,7 +11,6 @@ from yaoki.explore.clock_reads import why_timed
 from yaoki.explore.journal import Platter, SimJournal
 from yaoki.explore.scenarios import Scenario
 from yaoki.explore.world import World
-from yaoki.saga.child import children_of
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Journal
 from yaoki.saga.records import RunState
@@ -36,9 +35,9 @@ def open_app(world: World, *sagas: Saga[Any], journal: str = "journal", storage:
     if platter is None:
         platter = _new_platter(world, journal, storage)
         world.journals.append(platter)
-    platter.sagas.update({saga.name: saga for saga in children_of(sagas)})
     opened: Journal = SimJournal(world, platter) if isinstance(platter, Platter) else _on_sqlite(world, platter)
     app = App(opened, sagas, concurrency=concurrency, grace=grace)
+    platter.sagas.update(app.engine.sagas)
     world.circular += (app.engine, app.journal)
     if world.clock_reads is not None:
         for saga in platter.sagas.values():
