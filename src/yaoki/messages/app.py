@@ -28,6 +28,7 @@ from yaoki.messages.consumer import Consumer, Pace
 from yaoki.messages.envelope import Message
 from yaoki.messages.handlers import Fn, Handler, flatten, handler_of
 from yaoki.messages.inbox import Intake
+from yaoki.messages.lanes import LIMIT_BYTES
 from yaoki.messages.outbox import Outbox
 from yaoki.messages.pruner import Pruner
 from yaoki.messages.relay import Relay
@@ -87,7 +88,7 @@ class Messages:
     # ── what it listens to ───────────────────────────────────────────────────────────────────────────────────────
 
     def on(self, *payloads: Any, name: str = "", retries: Retries | None = None, timeout: float = 30.0,
-           in_flight: int = 64, since: str = "beginning", emits: Any = (), within: float = 0.0,
+           in_flight: int = 64, in_flight_bytes: int = LIMIT_BYTES, since: str = "beginning", emits: Any = (), within: float = 0.0,
            undo: type | None = None) -> Callable[[F], F]:
         """Handle these events with the decorated function. See `handlers`.
 
@@ -96,16 +97,18 @@ class Messages:
             name: under which progress is kept; default: the function's name.
             retries: see `Retries`. timeout: seconds for one attempt.
             in_flight: messages under way at most; of a transactional handler, in one transaction.
+            in_flight_bytes: of the data of messages in memory, waiting or under way, about.
             since: where a handler that is new begins: `beginning` or `now`.
             emits, within, undo: what may follow, in how many seconds, and what takes it back.
         """
-        if since not in {"beginning", "now"} or in_flight < 1 or timeout <= 0 or within < 0:
+        if since not in {"beginning", "now"} or in_flight < 1 or in_flight_bytes < 1 or timeout <= 0 or within < 0:
             raise ConfigError(f"since={since!r}, in_flight={in_flight}, timeout={timeout}, within={within} cannot be",
                               do="since is 'beginning' or 'now', in_flight at least 1, timeout above 0, within at least 0")
 
         def register(fn: F) -> F:
             self.add(handler_of(fn, payloads, name=name, settings={
-                "retries": retries or Retries(), "timeout_s": timeout, "in_flight": in_flight, "since": since,
+                "retries": retries or Retries(), "timeout_s": timeout, "in_flight": in_flight,
+                "in_flight_bytes": in_flight_bytes, "since": since,
                 "emits": flatten(emits), "within_s": within, "undo": undo}))
             return fn
 
