@@ -25,11 +25,14 @@ _FENCE = f"""
 UPDATE yaoki.worker SET claim = $2, lease_until = {NOW} + lease_s
 WHERE no = $1 AND claim = $2 - 1 AND state IN ('alive', 'draining') RETURNING no"""
 
-_DUE = f"r.owner IS NULL AND r.due_at <= {NOW}"
+# The transaction's time, not the clock's: that changes from row to row, so no index could be searched by it.
+_DUE = "r.owner IS NULL AND r.due_at <= extract(epoch FROM now())::float8"
+# Not `EXISTS`: of that the planner may make a walk through all that is due anywhere, to group it by lane.
+_HAS_DUE = f"CROSS JOIN LATERAL (SELECT FROM yaoki.run r WHERE r.lane = l.no AND {_DUE} LIMIT 1) AS has_due"
 _MINE = "l.gate = 1 AND ($1::text[] IS NULL OR l.graph = ANY($1)) AND ($2::text[] IS NULL OR l.queue = ANY($2))"
 _LOCKED = f"""
 SELECT name, concurrency, per_worker, rate, burst, tat, {NOW} AS now FROM yaoki.queue WHERE name IN (
-    SELECT l.queue FROM yaoki.lane l WHERE {_MINE} AND EXISTS (SELECT FROM yaoki.run r WHERE r.lane = l.no AND {_DUE})
+    SELECT l.queue FROM yaoki.lane l {_HAS_DUE} WHERE {_MINE}
 ) ORDER BY name FOR UPDATE"""
 # A place stands as long as its run is under way with the worker that took it.
 _STALE = """
@@ -40,9 +43,8 @@ _USED = "SELECT queue, count(*) AS placed, count(*) FILTER (WHERE owner = $2) AS
 # Urgent ones first; among equals each tenant that has any gives its share, in random order.
 _TAKE = f"""
 WITH lanes AS MATERIALIZED (
-    SELECT l.no, l.priority, count(*) OVER (PARTITION BY l.priority) AS peers FROM yaoki.lane l
+    SELECT l.no, l.priority, count(*) OVER (PARTITION BY l.priority) AS peers FROM yaoki.lane l {_HAS_DUE}
     WHERE l.queue = $3 AND l.gate = 1 AND ($5::text[] IS NULL OR l.graph = ANY($5))
-        AND EXISTS (SELECT FROM yaoki.run r WHERE r.lane = l.no AND {_DUE})
     ORDER BY l.priority, random()
 ), picked AS MATERIALIZED (
     SELECT found.no FROM lanes CROSS JOIN LATERAL (
@@ -75,8 +77,10 @@ SELECT names.name, q.concurrency, q.per_worker, q.rate, q.burst, coalesce(q.by_h
     (SELECT count(*) FROM yaoki.place p JOIN yaoki.run r ON r.no = p.run
         WHERE p.queue = names.name AND r.owner = p.owner AND r.finished_at = 0 AND r.state <> 'blocked') AS placed,
     (SELECT coalesce(sum(due.runs), 0)::bigint FROM yaoki.lane l CROSS JOIN LATERAL (
-        SELECT count(*) AS runs FROM (SELECT FROM yaoki.run r WHERE r.lane = l.no AND r.owner IS NULL
-            AND (r.due_at <= {NOW} OR r.due_at = {PAUSED_UNTIL!r}) LIMIT 1000) AS few) AS due WHERE l.queue = names.name) AS waiting
+        SELECT count(*) AS runs FROM (
+            (SELECT FROM yaoki.run r WHERE r.lane = l.no AND {_DUE} LIMIT 1000)
+            UNION ALL (SELECT FROM yaoki.run r WHERE r.lane = l.no AND r.owner IS NULL AND r.due_at = {PAUSED_UNTIL!r} LIMIT 1000)) AS few
+        ) AS due WHERE l.queue = names.name) AS waiting
 FROM names LEFT JOIN yaoki.queue q ON q.name = names.name ORDER BY 1"""
 
 
