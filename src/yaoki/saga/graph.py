@@ -67,6 +67,7 @@ class Graph:
         self.need_counts = [len(needed) for needed in self.needs]
         self.follower_counts = [len(each) for each in self.followers]
         self.roots = tuple(number for number, needed in enumerate(self.needs) if not needed)
+        self._json: bytes | None = None
         self.hash = hashlib.blake2b(msgspec.json.encode((saga, nodes)), digest_size=8).hexdigest()
 
     def _needs_of(self, number: int) -> tuple[int, ...]:
@@ -81,7 +82,9 @@ class Graph:
         return len(self.nodes)
 
     def to_json(self) -> bytes:
-        return msgspec.json.encode({"saga": self.saga, "nodes": self.nodes})
+        if self._json is None:
+            self._json = msgspec.json.encode({"saga": self.saga, "nodes": self.nodes})
+        return self._json
 
     @staticmethod
     def from_json(data: bytes) -> Graph:

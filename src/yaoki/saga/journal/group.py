@@ -62,9 +62,15 @@ class GroupCommit:
 
     def _send(self) -> None:
         """Commit what has gathered; those whose last commit is done, and who have not been told, go to work meanwhile."""
-        batch, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
-        began = runtime.monotonic()
-        commit = self._commit([operation for operation, _ in batch])
+        batch, self._waiting = self._waiting, []
+        if len(batch) > MAX_BATCH:
+            batch, self._waiting = batch[:MAX_BATCH], batch[MAX_BATCH:]
+        began = runtime.monotonic() if events.wanted() else None
+        try:
+            commit = self._commit([operation for operation, _ in batch])
+        except Exception as error:
+            self._failed(batch, error)
+            return
         if isinstance(commit, asyncio.Future):
             commit.add_done_callback(partial(self._sent, batch, began))
         else:
@@ -72,7 +78,7 @@ class GroupCommit:
         if self._durable:
             self._tell(len(self._durable))  # the loop wakes them after the task that has just been made, so the batch is sent first
 
-    async def _awaited(self, commit: Awaitable[Sequence[Any]], batch: list[Waiting], began: float) -> None:
+    async def _awaited(self, commit: Awaitable[Sequence[Any]], batch: list[Waiting], began: float | None) -> None:
         try:
             answers = await commit
         except Exception as error:
@@ -83,7 +89,7 @@ class GroupCommit:
         else:
             self._answered(batch, answers, began)
 
-    def _sent(self, batch: list[Waiting], began: float, commit: asyncio.Future[Sequence[Any]]) -> None:
+    def _sent(self, batch: list[Waiting], began: float | None, commit: asyncio.Future[Sequence[Any]]) -> None:
         if commit.cancelled():
             self._failed(batch, asyncio.CancelledError())
         elif (error := commit.exception()) is not None:
@@ -97,9 +103,9 @@ class GroupCommit:
                 future.set_exception(error)
         self._go_on()
 
-    def _answered(self, batch: list[Waiting], answers: Sequence[Any], began: float) -> None:
+    def _answered(self, batch: list[Waiting], answers: Sequence[Any], began: float | None) -> None:
         self._durable += [(future, answer) for (_, future), answer in zip(batch, answers, strict=True)]
-        if events.wanted():
+        if began is not None and events.wanted():
             events.emit(events.JournalCommitted(records=len(batch), runs=len(batch), duration_s=runtime.monotonic() - began))
         self._go_on()
 
@@ -130,7 +136,9 @@ class GroupCommit:
 
     def _tell(self, count: int) -> None:
         """Tell the first `count` of those whose operations are durable."""
-        told, self._durable = self._durable[:count], self._durable[count:]
+        told, self._durable = self._durable, []
+        if count < len(told):
+            told, self._durable = told[:count], told[count:]
         for future, answer in told:
             if not future.done():
                 future.set_result(answer)
