@@ -60,3 +60,19 @@ def test_the_agent_books_what_it_wants_and_takes_it_back(approved: bool):
                 assert names["booked"] == {}
 
     run(main())
+
+
+@pytest.mark.parametrize("items", [["sun", "star"], ["sun", "moon"]])
+def test_the_shop_charges_picks_and_sends_or_takes_it_all_back(items: list[str]):
+    names = program("how-to/compose-sagas.md")
+
+    async def main() -> None:
+        async with App(MemoryJournal(), [names["orders"]], concurrency=10, grace=1.0) as app:
+            handle = await app.start(names["orders"], names["Order"]("ann", items), id="order-7")
+            if "moon" in items:
+                assert await handle.wait() is RunState.UNDONE
+            else:
+                assert await handle.result() == "paid, 2 picked, by van"
+            assert (await app.engine.wait("order-7/payment")).state is (RunState.UNDONE if "moon" in items else RunState.COMPLETED)
+
+    run(main())
