@@ -237,3 +237,51 @@ async def test_a_durability_that_is_not_given_is_refused(nats_url, tmp_path):
     with pytest.raises(DurabilityError, match="two minutes"):
         Messages("hotel", f"sqlite:///{tmp_path}/x.db", broker=broker, durability="power")
     await broker.close()
+
+
+async def test_a_standard_queue_of_sqs_brings_everything_and_the_inbox_makes_it_once(sqs_endpoint, tmp_path):
+    """It promises neither order nor once: so every message comes, and each is handled once whatever the queue repeats."""
+    broker = await open_broker("sqs://eu-central-1", prefix="standard", endpoint_url=sqs_endpoint, fifo=False)
+    app, saw = service(f"sqlite:///{tmp_path}/hotel.db", "hotel", broker=broker), Recorder()
+
+    @app.on(Placed)
+    async def take(placed: Placed):
+        saw.note("", placed.n)
+
+    async with app:
+        await until(lambda: app._workers[-1].is_reading)
+        for _ in range(2):  # a standard queue does not recognize what is sent again
+            await broker.publish([made(n, f"k{n % 3}") for n in range(12)])
+        await until(lambda: len(saw.seen) == 12)
+        await broker.publish([made(99)])
+        await until(lambda: 99 in saw.seen)
+    assert sorted(saw.seen) == [*range(12), 99]
+    queues = (await broker.client.list_queues(QueueNamePrefix="standard"))["QueueUrls"]
+    assert queues
+    assert not any(each.endswith(".fifo") for each in queues)
+    await broker.close()
+
+
+async def test_a_standard_queue_gives_back_what_was_not_acknowledged(sqs_endpoint):
+    broker = await open_broker("sqs://eu-central-1", prefix="given-back", endpoint_url=sqs_endpoint, fifo=False)
+    reader = await broker.subscribe("hotel", ["Placed"])
+    await broker.publish([made(n) for n in range(4)])
+    deliveries = []
+    while len(deliveries) < 4:
+        deliveries += await reader.fetch(4, 0.5)
+    await reader.ack(deliveries[:1])
+    await reader.close()
+    again = await broker.subscribe("hotel", ["Placed"])
+    assert {each.id for each in await fetched(again, 3)} == {each.message.id for each in deliveries[1:]}
+    await again.close()
+    await broker.close()
+
+
+def test_a_call_of_sqs_holds_no_more_than_it_takes():
+    from yaoki.messages.brokers.sqs import AT_ONCE, MOST_BYTES, _batches
+
+    entries = [{"Id": str(n), "MessageBody": "x" * size} for n, size in enumerate([10] * 25 + [200_000, 60_000, 10_000, MOST_BYTES, 1])]
+    batches = list(_batches(entries))
+    assert [entry for batch in batches for entry in batch] == entries
+    assert all(len(batch) <= AT_ONCE and sum(len(entry["MessageBody"]) for entry in batch) <= MOST_BYTES for batch in batches)
+    assert len(batches) == 6

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
 
@@ -30,6 +30,7 @@ from yaoki.messages.store.port import Durability
 FAILURES = (BotoCoreError, ClientError, OSError, TimeoutError)
 AT_ONCE = 10
 MOST_BYTES = 262_144
+"""Of a message, and of all messages of one call."""
 KNOW_S = 60.0
 TAG = "yaoki-types-"
 TAG_CHARS = 240  # AWS allows 256 in a value
@@ -76,8 +77,7 @@ class SqsBroker:
             for number, message in enumerate(wave):
                 for queue in routes.get(message.type, []):
                     by_queue.setdefault(queue, []).append(self._entry(number, message))
-            await asyncio.gather(*(self._send(queue, entries[at:at + AT_ONCE])
-                                   for queue, entries in by_queue.items() for at in range(0, len(entries), AT_ONCE)))
+            await asyncio.gather(*(self._send(queue, batch) for queue, entries in by_queue.items() for batch in _batches(entries)))
 
     def _entry(self, number: int, message: Message) -> dict[str, Any]:
         body = to_cloudevent(message)
@@ -194,6 +194,21 @@ def _tags_of(types: Collection[str]) -> dict[str, str]:
     """The types as tags: JSON cut into pieces, because a value is short."""
     text = msgspec.json.encode(sorted(types)).hex()
     return {f"{TAG}{number}": text[at:at + TAG_CHARS] for number, at in enumerate(range(0, len(text), TAG_CHARS))}
+
+
+def _batches(entries: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """As many messages in a call as SQS takes, in order."""
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for entry in entries:
+        bytes_ = len(entry["MessageBody"].encode())
+        if batch and (len(batch) == AT_ONCE or size + bytes_ > MOST_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(entry)
+        size += bytes_
+    if batch:
+        yield batch
 
 
 def _types_of(tags: dict[str, str]) -> list[str]:
