@@ -159,10 +159,10 @@ def _clear(out: Output) -> None:
 
 def _write(out: Output, report: Report, target: str, *, html: Path | None, mermaid: Path | None, test: Path | None) -> None:
     from yaoki.cli.frame.pictures import save
-    from yaoki.explore import drawing
+    from yaoki.explore import drawing, page
 
     if html is not None:
-        save(html, drawing.html(report))
+        save(html, page.html(report))
     if mermaid is not None and report.stories:
         save(mermaid, drawing.mermaid(report.stories[0]))
     if test is not None and report.stories:

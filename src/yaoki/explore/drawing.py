@@ -1,31 +1,56 @@
-"""A report for other eyes: a Mermaid sequence diagram, one HTML page that needs nothing else, a pytest test."""
+"""A counterexample for other eyes: a Mermaid sequence diagram, and a pytest test. (The page for a browser: `page.py`.)"""
 
 from __future__ import annotations
 
-from html import escape
+import textwrap
 
-from yaoki.explore.report import LEGEND, Report
-from yaoki.explore.story import Story
+from yaoki.chaos import faults
+from yaoki.explore.story import UNHEARD, Line, Story, shortened
 
 # Browsers draw a longer diagram badly, and nobody reads it.
 MOST_LINES = 120
 
 
 def mermaid(story: Story) -> str:
-    """A counterexample as a Mermaid `sequenceDiagram`."""
+    """A counterexample as a Mermaid `sequenceDiagram`: calls are arrows, faults end in a cross, what is broken is a band at its moment."""
     lanes = story.lanes or ["program"]
     names = {lane: f"p{number}" for number, lane in enumerate(lanes)}
+    everybody = ",".join(dict.fromkeys((names[lanes[0]], names[lanes[-1]])))
     lines = ["sequenceDiagram", *(f"    participant {names[lane]} as {_plain(lane)}" for lane in lanes)]
-    for line in story.lines[:MOST_LINES]:
-        lane = names.get(line.lane, "p0")
-        words = _plain(line.words)
-        site = line.words.removeprefix("→ ").partition("  ⚡")[0]
-        called = next((other for other in lanes if line.words.startswith("→") and other != line.lane and f"{other}." in site), "")
-        if called:
-            lines.append(f"    {lane}{'-x' if '⚡' in line.words else '->>'}{names[called]}: {words.removeprefix('→ ')}")
-        else:
-            lines.append(f"    Note over {lane}: {line.at_s:.3f} s {words}")
+    shown, left = shortened(story.lines, MOST_LINES)
+    for index, line in enumerate(shown):
+        if left and index == len(shown) // 2:
+            lines.append(f"    Note over {everybody}: {left} lines more of the same")
+        lines += _drawn(line, names, everybody)
     return "\n".join(lines) + "\n"
+
+
+def _drawn(line: Line, names: dict[str, str], everybody: str) -> list[str]:
+    lane = names.get(line.lane, "")
+    if line.to and line.to in names and line.to != line.lane and lane:
+        return _call(line, lane, names[line.to])
+    words = UNHEARD if line.words.endswith(UNHEARD) else line.words
+    said = f"    Note over {lane or everybody}: {_wrapped(_plain(f'{line.at_s:.3f} s {words}'))}"
+    if not lane and line.words.startswith("✗"):
+        return ["    rect rgb(255, 225, 222)", said, "    end"]
+    return [said]
+
+
+def _call(line: Line, here: str, there: str) -> list[str]:
+    """An arrow; of a call that is struck one that ends in a cross, or one that arrives and whose answer does not."""
+    words = _plain(line.words.removeprefix("→ ").partition("  ⚡")[0].rpartition(">")[2].removeprefix(f"{line.to}."))
+    if not line.fault:
+        return [f"    {here}->>{there}: {words}"]
+    fault = faults.find(line.fault)
+    if fault.effect is faults.Effect.NONE:
+        return [f"    {here}-x{there}: {words} ⚡ {line.fault}"]
+    lost = [f"    {there}--x{here}: no answer"] if fault.caller != "ok" else []
+    return [f"    {here}->>{there}: {words} ⚡ {line.fault}", *lost]
+
+
+def _wrapped(text: str) -> str:
+    """Mermaid does not break lines of notes by itself."""
+    return "<br/>".join(textwrap.wrap(text, 44, break_long_words=False)) or text
 
 
 def _plain(text: str) -> str:
@@ -42,46 +67,3 @@ def as_test(story: Story, target: str, number: int = 1) -> str:
             f'    """Found by the explorer:\n\n{said}\n    """\n'
             f"    run, story = replay({name}, {story.token!r})\n"
             f"    assert not run.violations, story.text()\n")
-
-
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1b1f24;background:#fff}
-table{border-collapse:collapse;margin:1rem 0;display:block;overflow-x:auto}td,th{padding:.15rem .5rem;border:1px solid #d0d7de;text-align:center}
-th:first-child{text-align:left;font-weight:500;white-space:nowrap}thead th{font-weight:500;font-size:.75rem;writing-mode:vertical-rl;text-align:left;padding:.5rem .15rem}
-.bad{background:#ffd7d5;color:#82071e;font-weight:700}.undone{background:#ddf4ff}.blocked{background:#fff8c5}.ok{color:#1a7f37}
-pre{background:#f6f8fa;padding:1rem;overflow-x:auto;font-size:.8rem;line-height:1.4}section{border-left:4px solid #cf222e;padding-left:1rem;margin:2rem 0}
-code{background:#f6f8fa;padding:.1rem .3rem}h1{font-size:1.5rem}
-@media(prefers-color-scheme:dark){body{background:#0d1117;color:#e6edf3}td,th{border-color:#30363d}pre,code{background:#161b22}.bad{background:#67060c;color:#ffdcd7}.undone{background:#0c2d6b}.blocked{background:#693e00}.ok{color:#56d364}}
-"""
-_CLASSES = {"✗": "bad", "↶": "undone", "■": "blocked", "✓": "ok"}
-
-
-def html(report: Report) -> str:
-    """The whole report as one page: no script, no request."""
-    verdict = "clean" if report.ok else f"{report.found} executions break an invariant"
-    head = "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
-    parts = [f"{head}<title>{escape(report.name)}: {escape(verdict)}</title><style>{_STYLE}</style>",
-             f"<h1>{escape(report.name)}: {escape(verdict)}</h1><pre>{escape(report.summary())}</pre>"]
-    parts += [_story(story) for story in report.stories]
-    if report.matrix:
-        parts.append(_matrix(report))
-    return "\n".join(parts) + "\n"
-
-
-def _story(story: Story) -> str:
-    broken = "".join(f"<p><b>{escape(name)}</b>: {escape(why)}</p>" for name, why in story.violations)
-    cause = f"<p>Likely cause: {escape(story.cause)}</p>" if story.cause else ""
-    plan = "".join(f"<li>{escape(planned.told())}</li>" for planned in story.plan)
-    return (f"<section>{broken}{cause}<ol>{plan}</ol><pre>{escape(chr(10).join(story.timeline()))}</pre>"
-            f"<p>Replay: <code>--replay '{escape(story.token)}'</code></p></section>")
-
-
-def _matrix(report: Report) -> str:
-    faults = sorted({fault for row in report.matrix.values() for fault in row})
-    head = "".join(f"<th>{escape(fault)}</th>" for fault in faults)
-    rows = "".join(f"<tr><th>{escape(site)}</th>{''.join(_cell(row.get(fault, '')) for fault in faults)}</tr>" for site, row in report.matrix.items())
-    return f"<h2>Single faults</h2><table><thead><tr><th></th>{head}</tr></thead><tbody>{rows}</tbody></table><p>{escape(LEGEND)}</p>"
-
-
-def _cell(mark: str) -> str:
-    return f"<td class={_CLASSES[mark]}>{mark}</td>" if mark in _CLASSES else f"<td>{escape(mark)}</td>"

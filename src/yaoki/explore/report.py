@@ -15,6 +15,10 @@ MARKS = {"ok": "✓", "completed": "✓", "undone": "↶", "cancelled": "↶", "
 LEGEND = "✓ as without faults   ↶ undone   e the caller got an error   ■ blocked   ✗ an invariant is broken   · pruned: same state as another   blank: cannot strike here"
 
 
+NOTHING_THERE = "can do nothing there"
+"""The rule of `Report.pruned` for faults that are no faults where they were planned: a message that nothing can overtake."""
+
+
 class Report:
     """The result of one exploration.
 

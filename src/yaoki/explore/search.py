@@ -36,7 +36,7 @@ from yaoki.chaos.faults import At, Fault, Tier
 from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import PLAIN, Plan, Planned, Settings
-from yaoki.explore.report import Report
+from yaoki.explore.report import NOTHING_THERE, Report
 from yaoki.explore.scenarios import Scenario
 from yaoki.explore.schedules import Search
 from yaoki.explore.seal import sealed
@@ -291,7 +291,7 @@ class Explorer:
         run = self._noticed(self.scenario.execute(plan, settings or self.settings, watch=self._watch))
         self._collect()
         if run.void:
-            self.report.pruned["can do nothing there"] += 1
+            self.report.pruned[NOTHING_THERE] += 1
         elif told:
             self.report.take(run)
             if run.violations:

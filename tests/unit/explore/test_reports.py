@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 from yaoki.cli.frame.root import run as yk
 from yaoki.errors import ConfigError
-from yaoki.explore import FakeService, Scenario, corpus, drawing, explore
+from yaoki.explore import FakeService, Scenario, corpus, drawing, explore, page
 from yaoki.explore.report import Report
+from yaoki.explore.story import Line
 
 shop = FakeService("shop")
 
@@ -43,10 +45,10 @@ def test_a_report_survives_json(report, seconds):
 
 def test_the_page_holds_the_story_and_escapes_what_it_shows(report):
     report.name = "<script>alert(1)</script>"
-    page = drawing.html(report)
-    assert "<script>" not in page
-    assert "no_double_effect" in page
-    assert "http" not in page, "a page that asks for nothing from anywhere"
+    text = page.html(report)
+    assert "<script>" not in text
+    assert "no_double_effect" in text
+    assert "http" not in text, "a page that asks for nothing from anywhere"
 
 
 def test_the_diagram_and_the_test_are_what_they_should_be(report, tmp_path):
@@ -108,3 +110,24 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert "call.reject" in capsys.readouterr().err
     assert yk(["explore", "shop_two", "--replay", "yk1:shop.book@0=call.lost_ack"]) == 0
     assert "⚡ call.lost_ack" in capsys.readouterr().out
+
+
+def test_a_struck_call_is_drawn_as_what_it_is(report):
+    """A request that is lost ends in a cross; one that arrives does not, and its answer does."""
+    story = report.stories[0]
+    lost = msgspec.structs.replace(story, lines=(Line(0.0, "main", "→ shop.book  ⚡ call.timeout:none", "shop", "call.timeout:none"),))
+    unheard = msgspec.structs.replace(story, lines=(Line(0.0, "main", "→ shop.book  ⚡ call.lost_ack", "shop", "call.lost_ack"),))
+    assert "p0-xp1: book ⚡ call.timeout:none" in drawing.mermaid(lost)
+    assert "p0->>p1: book ⚡ call.lost_ack\n    p1--xp0: no answer" in drawing.mermaid(unheard)
+    assert page.diagram(lost).count("class=bad d=") == 0
+    assert page.diagram(unheard).count("class=bad d=") == 1
+
+
+def test_of_a_story_that_does_not_end_the_beginning_and_the_end_are_told(report):
+    lines = tuple(Line(float(number), "main", f"→ shop.book {number}", "shop") for number in range(1000))
+    story = msgspec.structs.replace(report.stories[0], lines=lines)
+    for text in ("\n".join(story.timeline()), drawing.mermaid(story), page.diagram(story)):
+        assert "book 0" in text
+        assert "book 999" in text
+        assert "book 500" not in text
+        assert "lines more of the same" in text
