@@ -14,6 +14,7 @@ New steps may be added where nothing old needs them; needs may be dropped; code 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -102,4 +103,9 @@ def why_not(history: Iterable[Record], old: Graph, new: Graph) -> str:
 
 def definition_of(saga: Saga[Any]) -> bytes:
     """A saga as the journal keeps it: its graph, and what starting a run of it from SQL needs to know."""
-    return msgspec.json.encode({**msgspec.json.decode(saga.graph.to_json()), "deadline": saga.deadline})
+    return _definition(saga.graph, saga.deadline)
+
+
+@lru_cache(256)
+def _definition(graph: Graph, deadline: float | None) -> bytes:
+    return msgspec.json.encode({**msgspec.json.decode(graph.to_json()), "deadline": deadline})
