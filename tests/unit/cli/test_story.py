@@ -8,6 +8,7 @@ import pytest
 from yaoki.cli.runs.story import Story, own_frames
 from yaoki.saga.drawing.look import STATES
 from yaoki.saga.graph import Graph, Node
+from yaoki.saga.locking import key_of
 from yaoki.saga.machine import Step
 from yaoki.saga.records import (
     Abort,
@@ -83,7 +84,7 @@ def test_every_kind_of_record_can_be_told(kind: Kind):
     data = {Kind.FAILED: encode(Failure("E")), Kind.BLOCKED: encode(Failure("E", undo=True)), Kind.ABORT: encode(Abort("why")),
             Kind.UNDO_ASKED: encode(Abort("why")), Kind.RESOLVED: encode(Resolution("done")), Kind.WAITING: encode(Waiting(200.0)),
             Kind.ADOPTED: encode(Adopted("t-0")), Kind.MAPPED: encode(Mapped("old", "new")), Kind.AGAIN: encode(Failure("E")),
-            Kind.LATE: encode(Late(msgspec.Raw(b"1"))), Kind.LOCKED: b'["seat/7"]', Kind.ATTEMPTS: encode(Attempted((FailedAttempt(100.5, "E", "why", 0.5),)))}.get(kind, b"1")
+            Kind.LATE: encode(Late(msgspec.Raw(b"1"))), Kind.LOCKED: encode([key_of(("seat", 7))]), Kind.ATTEMPTS: encode(Attempted((FailedAttempt(100.5, "E", "why", 0.5),)))}.get(kind, b"1")
     line = story(Record(kind, "hotel", data, 101.0), graph=None).lines()[-1]
     assert line.what
     assert line.mark

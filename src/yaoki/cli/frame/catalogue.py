@@ -19,7 +19,7 @@ from typing import NamedTuple
 from yaoki.errors import InDoubtError, YaokiError
 
 # Modules that define errors with codes. A test looks for others.
-HOMES = ("yaoki.errors", "yaoki.explore.dialect", "yaoki.explore.stuck", "yaoki.explore.fake", "yaoki.explore.store")
+HOMES = ("yaoki.errors", "yaoki.explore.dialect", "yaoki.explore.stuck", "yaoki.explore.fake", "yaoki.explore.store", "yaoki.explore.streams")
 
 HAPPENED = {True: "Yes.", False: "Certainly not: nothing was done.", None: "Nobody knows."}
 
