@@ -99,7 +99,7 @@ class Composing:
 
     def child(self, saga: Saga[Any], *, name: str = "", after: str | Iterable[str] = (), detached: bool = False,
               undo: None = UNDECIDED, when: Callable[..., Any] | None = None, retry: Any = None, timeout: float | None = None,
-              queue: str = "default") -> Callable[[Callable[..., Any]], Step[..., Any]]:
+              queue: str = "") -> Callable[[Callable[..., Any]], Step[..., Any]]:
         """Add a step that runs another saga. Its function takes the input and results above, and returns the other's input.
 
             @book_trip.child(charge_card)
@@ -114,7 +114,7 @@ class Composing:
             detached: do not wait for it: the step's result is the child's id.
             undo: None: leave the child alone when this run undoes itself.
             retry, timeout: of the function.
-            queue: where the child waits for its turn, on PostgreSQL.
+            queue: where the child waits for its turn; by default where its saga says.
         """
         def add(fn: Callable[..., Any]) -> Step[..., Any]:
             step = self._add(fn, name=name, pivot=False, after=after, retry=retry, timeout=timeout, deadline=None,

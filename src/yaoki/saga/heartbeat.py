@@ -153,4 +153,7 @@ def add_heartbeat(step: Step[..., Any], seconds: float) -> None:
         raise DefinitionError(f"step {step.name!r}: heartbeat is seconds above 0, not {seconds!r}", do="heartbeat=30, say")
     if step.tx or step.once:
         raise DefinitionError(f"step {step.name!r} has a heartbeat, and is tried no second time", do="leave out heartbeat=, or tx= and once=")
+    if step.parts:
+        raise DefinitionError(f"step {step.name!r} has a heartbeat, and is made of parts, each of which shows that it goes on",
+                              do="leave out heartbeat=; give the parts a timeout=")
     step.heartbeat, step.special = seconds, True

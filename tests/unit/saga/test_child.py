@@ -16,7 +16,9 @@ from yaoki.saga.child import children_of
 from yaoki.saga.family import child_id, parent_of
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.journal.memory import MemoryJournal
+from yaoki.saga.journal.port import Query
 from yaoki.saga.machine import HistoryError, decide
+from yaoki.saga.queue import Queue
 from yaoki.saga.records import Abort, Kind, Record, RunState, Waiting
 
 
@@ -418,3 +420,23 @@ def test_a_saga_may_be_its_own_child():
             assert (await app.engine.wait("t/below/below")).state is RunState.COMPLETED
 
     run(main())
+
+
+def test_a_family_in_a_queue_with_one_place_gets_on_for_a_parent_that_waits_has_given_it_up(place: Place):
+    world = World(declines="mail")
+    charge = charging(world)
+    charge.queue = one = Queue("one", concurrency=1)
+    charge.attributes = lambda amount: {"amount": amount}
+
+    async def main() -> None:
+        saga = trip(world, charge)
+        saga.queue = one
+        async with app_on(place, saga) as app:
+            handles = [await app.start(saga, n, id=f"t{n}") for n in (1, 2)]
+            for handle in handles:
+                assert await handle.wait() is RunState.UNDONE
+            (found,) = await app.journal.search(Query(where=(("amount", "100"),)))
+            assert found.id == "t1/payment"
+
+    run(main())
+    assert world.log.count("refund") == 2

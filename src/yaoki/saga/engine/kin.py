@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from yaoki import events, runtime
 from yaoki.errors import FencedError, JournalError, UsageError
+from yaoki.saga.attributes import attributes_of
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import NewRun
 from yaoki.saga.placing import Placing
@@ -28,8 +29,9 @@ class Kin:
         """Start a child: whoever has room takes it, this engine perhaps."""
         engine, journal = self._engine, self._engine.journal
         now = journal.now()
-        new = NewRun(run_id, saga.name, saga.graph.hash, data, deadline_at, traceparent, now)
-        created = await journal.create(Placing(queue if journal.shared else "default").of(new, now))
+        new = NewRun(run_id, saga.name, saga.graph.hash, data, deadline_at, traceparent, now,
+                     attributes=attributes_of(saga.attributes, saga.input.decode(data), None) if saga.attributes else ())
+        created = await journal.create(Placing(queue or (saga.queue.name if saga.queue else "default")).of(new, now))
         if created.header.saga != saga.name:
             raise UsageError(f"run {run_id} is there already, and is one of saga {created.header.saga!r}, not {saga.name!r}",
                              do="do not name runs like children; retry the step, which then starts a run of another name")
