@@ -15,7 +15,7 @@ from contracts.messages_world import until
 from yaoki.effect import Effect
 from yaoki.errors import ConfigError, DeclinedError, DefinitionError, InDoubtError, InputError
 from yaoki.messages import Messages, open_broker
-from yaoki.messages.choreography import Monitor, participate, signal, start
+from yaoki.messages.choreography import Monitor, RunView, participate, signal, start
 from yaoki.messages.choreography.told import Run, Told
 from yaoki.saga.define import Saga
 from yaoki.saga.records import RunState
@@ -324,3 +324,18 @@ async def test_a_monitor_knows_a_wait_that_should_be_over(tmp_path, request):
         assert (edge.action, edge.begun) == ("approval:wait", False)
         assert form.monitor.overdue(edge.since + 29) == []
         assert form.monitor.overdue(edge.since + 31) == [edge]
+
+
+async def test_a_run_is_shown_with_what_it_waits_for_as_json_of_a_schema(tmp_path, request):
+    called = Called()
+    async with choreographed(waiting_saga(called, timeout=60), SERVICES, "shared", tmp_path, request) as form:
+        await form.start("trip-1", Trip("ana"))
+        await until(lambda: (view := form.monitor.view("trip-1")) and view.done == ("hotel", "cooling_off") and view.edges)
+        await form.cancel("trip-1")
+        assert await form.wait("trip-1") is RunState.CANCELLED
+        (view,) = form.monitor.views(states=[RunState.CANCELLED])
+        assert form.monitor.views(states=[RunState.RUNNING]) == []
+        assert form.monitor.view("trip-2") is None
+    assert (view.state, view.reason, view.edges, view.blocked) == ("cancelled", "cancelled", (), ())
+    assert msgspec.json.decode(msgspec.json.encode(view), type=RunView) == view
+    assert set(msgspec.json.schema(RunView)["$defs"]) == {"RunView", "Edge"}

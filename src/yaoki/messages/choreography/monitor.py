@@ -7,11 +7,14 @@ again at what is theirs. One that is begun and does not end raises an alarm (`Ru
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
 
 from yaoki import events, runtime
+from yaoki.errors import MessagesError
 from yaoki.messages.app import Messages
 from yaoki.messages.choreography.telling import say
 from yaoki.messages.choreography.told import Run, Told, hear_all, prefix_of, type_of
@@ -32,6 +35,28 @@ class Edge(msgspec.Struct, frozen=True):
     action: str
     since: float
     begun: bool
+
+
+class RunView(msgspec.Struct, frozen=True):
+    """A run as it is shown: JSON by `msgspec.json.encode`, its schema by `msgspec.json.schema(RunView)`.
+
+    Attributes:
+        state: see `RunState`; "unknown" before its start was heard. reason: why it is being undone, or "".
+        started_at, deadline_at: seconds since 1970; 0.0 where there is none.
+        done: steps with a result, in the order of the definition. edges: what it waits for now, the longest wait first.
+        blocked: steps that need a person. unheeded: words that came twice in contradiction, and did not count.
+    """
+
+    run: str
+    saga: str
+    state: str
+    reason: str
+    started_at: float
+    deadline_at: float
+    done: tuple[str, ...]
+    edges: tuple[Edge, ...]
+    blocked: tuple[str, ...]
+    unheeded: int
 
 
 class Monitor:
@@ -96,6 +121,24 @@ class Monitor:
         found = self.runs.get(run)
         return found.next_actions if found else []
 
+    def view(self, run: str) -> RunView | None:
+        """All that is known of a run, to be shown; None if nothing was heard of it."""
+        found = self.runs.get(run)
+        if found is None:
+            return None
+        machine, names = found.machine, self.saga.graph.names
+        return RunView(
+            run=run, saga=self.saga.name, state=machine.state.value if machine else "unknown",
+            reason=machine.abort.reason if machine and machine.abort else "", started_at=found.started_at,
+            deadline_at=found.deadline_at, done=tuple(name for name in names if name in found.results),
+            edges=tuple(_edges(found)), blocked=tuple(names[number] for number in machine.blocked) if machine else (),
+            unheeded=len(found.unheeded))
+
+    def views(self, *, states: Collection[RunState] = ()) -> list[RunView]:
+        """All runs in memory, or those in these states, oldest first."""
+        found = (self.view(run) for run in self.runs if not states or self.state(run) in states)
+        return sorted((each for each in found if each), key=lambda each: (each.started_at, each.run))
+
     async def wait(self, run: str, *, timeout: float = 60.0) -> RunState:
         """Wait until the run has ended or needs a person. Raises `TimeoutError`."""
         state = self.state(run)
@@ -116,11 +159,7 @@ class Monitor:
 
         A step that waits for a time or an answer is among them by the instant at which its wait is over (`step:wait`).
         """
-        found = [Edge(run.id, action, run.since[action], action in run.begun)
-                 for run in self.runs.values() for action in run.next_actions]
-        found += [Edge(run.id, f"{step}:wait", until, begun=False)
-                  for run in self.runs.values() for step, until in run.waits.items() if until]
-        return sorted(found, key=lambda edge: edge.since)
+        return sorted((edge for run in self.runs.values() for edge in _edges(run)), key=_since)
 
     def overdue(self, now: float) -> list[Edge]:
         """Edges that wait longer than they may. now: seconds since 1970."""
@@ -134,7 +173,8 @@ class Monitor:
         """Nudge what is not begun, and raise the alarm over what is. Runs until cancelled."""
         while True:
             await runtime.sleep(LOOK_S)
-            await self.look()
+            with contextlib.suppress(MessagesError):  # a nudge that could not be stored is due again at the next look
+                await self.look()
 
     async def look(self) -> list[Edge]:
         """One look of `watch`. Returns what is overdue."""
@@ -153,6 +193,16 @@ class Monitor:
         if (edge.run, edge.action) not in self._alarmed:
             self._alarmed.add((edge.run, edge.action))
             events.emit(events.RunStuck(run=edge.run, saga=self.saga.name, idle_s=now - edge.since, waiting_for=edge.action))
+
+
+def _edges(run: Run) -> list[Edge]:
+    found = [Edge(run.id, action, run.since[action], action in run.begun) for action in run.next_actions]
+    found += [Edge(run.id, f"{step}:wait", until, begun=False) for step, until in run.waits.items() if until]
+    return sorted(found, key=_since)
+
+
+def _since(edge: Edge) -> float:
+    return edge.since
 
 
 def _up_to(messages: Any, last: Message) -> Any:
