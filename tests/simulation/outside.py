@@ -140,6 +140,78 @@ def external(*, silent: bool = False) -> Scenario:
     return Scenario(main, name="external", timed=True)
 
 
+def late(at_s: float, seen: set[str]) -> Scenario:
+    """What is done outside knows no keys, and is done when the run's time is nearly over, or just over.
+
+    Whoever is told that it came too late takes it back, unless the run does. seen: how it ended, over all executions.
+    """
+    hotel = FakeService("hotel")
+    saga: Saga[str] = Saga("late", input=str, deadline=10.0)
+
+    async def main(world: World) -> str:
+        asked: list[str] = world.disk.setdefault("asked", [])
+        ink: set[str] = world.disk.setdefault("ink", set())
+        saga.steps.clear()
+        saga.changed()
+
+        @saga.step
+        async def room(who: str) -> Booking:
+            return await hotel.book()
+
+        @room.undo
+        async def leave(who: str) -> None:
+            await hotel.cancel()
+
+        @saga.external(str)
+        async def ticket(who: str, effect: Effect) -> None:
+            asked.append(effect.token)
+
+        @ticket.undo
+        async def scrape_off(who: str, ticket: str | None) -> None:
+            await world.sleep(0.5)
+            if ticket is not None:
+                ink.discard("T-1")
+
+        async def work(app: App) -> str:
+            run = await app.start(saga, "ann", id="run-1")
+            said = asyncio.ensure_future(outside(app))
+            try:
+                state = (await run.wait()).value
+                await said
+                return state
+            finally:
+                said.cancel()
+                await asyncio.wait([said])
+
+        async def outside(app: App) -> None:
+            while not asked:
+                if await app.run(saga, "run-1").state() in ENDS:
+                    return
+                await world.sleep(0.1)
+            if "T-1" not in world.disk.setdefault("printed", []):
+                await world.sleep(max(0.0, at_s - world.now))
+                ink.add("T-1")
+                world.disk["printed"].append("T-1")
+            while True:
+                try:
+                    if await app.complete(asked[-1], "T-1", wait=30.0):
+                        seen.add("in time")
+                        return
+                except TooLateError as error:
+                    if not error.taken_back:
+                        ink.discard("T-1")
+                    seen.add("taken back by the run" if error.taken_back else "taken back outside")
+                    return
+
+        return await supervised(world, work, saga)
+
+    def no_ink_without_a_trip(world: World) -> None:
+        (state,) = world.journals[0].outcomes().values()
+        assert world.disk["ink"] == ({"T-1"} if state == "completed" else set()), f"{state}, with {world.disk['ink']}"
+
+    return Scenario(main, name=f"late at {at_s:g}", timed=True, same_answer=False, invariants=[no_ink_without_a_trip])
+
+
 def silent() -> Scenario:
     """A service that may never answer, and a step that is watched: it is given up, and repeated with the same key."""
     hotel, payment = FakeService("hotel", timeout=None), FakeService("payment", timeout=None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from simulation.outside import external, locked, scheduled, silent
+from simulation.outside import external, late, locked, scheduled, silent
 from yaoki.explore import Scenario, explore
 
 SCENARIOS: dict[str, Callable[[], Scenario]] = {
@@ -18,6 +18,14 @@ SCENARIOS: dict[str, Callable[[], Scenario]] = {
 def test_every_single_fault(name: str):
     report = explore(SCENARIOS[name](), faults=1)
     assert report.ok, report.text(matrix=False)
+
+
+def test_what_is_done_outside_too_late_is_taken_back_by_somebody_whenever_it_comes():
+    seen: set[str] = set()
+    for at_s in (9.999, 10.25, 12.0):
+        report = explore(late(at_s, seen), faults=1)
+        assert report.ok, report.text(matrix=False)
+    assert seen == {"in time", "taken back by the run", "taken back outside"}, "each was to be seen"
 
 
 @pytest.mark.long

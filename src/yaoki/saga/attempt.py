@@ -113,26 +113,29 @@ class Attempts:
         under_way = Effect(header.id, header.saga, self._step.effect_name, self._undo, self.made, header.fence, header.traceparent)
         if events.wanted():
             events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
+        pulse = None if self._undo else await self._prepare(under_way)
         token = effect.current.set(under_way)
         try:
-            if self._undo:
-                return self.succeeded(await self.begin(under_way))
-            if self._step.heartbeat is not None:
-                return self.succeeded(await self._watched(under_way))
-            if self._step.wait is not None and self._step.wait.kind == "token":
-                under_way.token = await token_for(self._engines, self._step)
-            return self.succeeded(await self.begin(under_way))
+            work = self.begin(under_way)
+            return self.succeeded(await (work if pulse is None else pulse.watch(work)))
         except Exception as error:
             return self._came_to(error, under_way.sent)
         finally:
             effect.current.reset(token)
 
-    async def _watched(self, under_way: Effect) -> Any:
-        """With signs of life; what an earlier attempt has said is in `effect.detail`, and those that fell silent count."""
+    async def _prepare(self, under_way: Effect) -> Pulse | None:
+        """What the journal has for this attempt: if that cannot be had, it is the journal's failure and not the step's.
+
+        With signs of life: what an earlier attempt has said is in `effect.detail`, and those that fell silent count.
+        """
+        if self._step.wait is not None and self._step.wait.kind == "token":
+            under_way.token = await token_for(self._engines, self._step)
+        if self._step.heartbeat is None:
+            return None
         pulse = await Pulse.begin(self._engines, self._step)
         self.made = under_way.attempt = max(self.made, pulse.lapses + 1)
         under_way.detail = pulse.detail
-        return await pulse.watch(self.begin(under_way))
+        return pulse
 
     def _came_to(self, error: Exception, sent: int) -> float | Record:
         self._silent = isinstance(error, HeartbeatLostError)
