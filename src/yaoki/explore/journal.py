@@ -60,10 +60,11 @@ class Platter:
         runs = [(header.id, header.state.value, [(record.kind.value, record.step, record.data) for record in self.kept._records[number]
                                                  if record.kind is not Kind.ATTEMPTS])
                 for number, header in self.kept._headers.items()]
-        if not (self.kept._registers or self.kept._claims):
+        if not (self.kept._registers or self.kept._claims or self.kept._requests):
             return runs
+        asked = [(request.run, request.kind, request.data) for request in self.kept._requests.values()]
         registers = [(key, found.data) for key, found in self.kept._registers.items()]
-        return runs, registers, [(key, [claim.run for claim in queue]) for key, queue in self.kept._claims.items()]
+        return runs, asked, registers, [(key, [claim.run for claim in queue]) for key, queue in self.kept._claims.items()]
 
 
 class SimJournal(MemoryJournal):

@@ -440,3 +440,30 @@ def test_a_family_in_a_queue_with_one_place_gets_on_for_a_parent_that_waits_has_
 
     run(main())
     assert world.log.count("refund") == 2
+
+
+def test_a_child_whose_history_was_removed_cannot_be_undone_and_says_so(place: Place):
+    world = World(declines="mail")
+
+    async def main() -> None:
+        saga = trip(world, charging(world))
+        saga.sleep(100.0, name="later", after="payment")
+
+        @saga.step(undo=None)
+        async def last(nights: int, later: None) -> None:
+            raise DeclinedError("no")
+
+        world.declines = ""
+        async with app_on(place, saga) as app:
+            handle = await app.start(saga, 3, id="t")
+            await runtime.sleep(50.0)
+            assert await app.journal.purge(runtime.unix_time() + 1.0, 10) == 1
+            assert await handle.wait() is RunState.BLOCKED
+            (blocked,) = [each for each in (await handle.stored()).records if each.kind is Kind.BLOCKED]
+            assert b"t/payment was completed, and its history has been removed since" in blocked.data
+            await handle.resolve("payment", "undone", who="ann")
+            await runtime.sleep(1.0)
+            assert await handle.wait() is RunState.UNDONE
+
+    run(main())
+    assert world.log[-1] == "cancel hotel"
