@@ -56,12 +56,14 @@ def saga_speed(out: Report, *, quick: bool) -> dict[str, Any]:
     singles_s, singles = explored(sagas.chain, 1, rounds)
     pairs_s, pairs = explored(sagas.chain, 2, 1 if quick else 3)
     _, full = explored(sagas.chain, 2, 1, reduce=False)
-    clean = rate(sagas.chain(), 300, rounds)
+    # Many short rounds: on a machine with neighbours some of them are left alone.
+    clean = rate(sagas.chain(), 100, 6 * rounds)
     out.claim("4-step saga, all single faults, CPU seconds", singles_s, at_most=0.5)
     out.claim("4-step saga, all pairs, CPU seconds", pairs_s, at_most=10)
-    out.claim("4-step saga, executions per CPU second", max(clean, pairs.executions / pairs_s, singles.executions / singles_s), at_least=3000)
+    out.claim("4-step saga, executions per CPU second", clean, at_least=3000)
     return {"singles": singles.executions, "pairs": pairs.executions, "pairs_unreduced": full.executions, "pruned": dict(pairs.pruned),
-            "executions_per_s_without_faults": round(clean), "executions_per_s_pairs": round(pairs.executions / pairs_s)}
+            "executions_per_s_without_faults": round(clean), "executions_per_s_singles": round(singles.executions / singles_s),
+            "executions_per_s_pairs": round(pairs.executions / pairs_s)}
 
 
 def travel_speed(out: Report, *, quick: bool) -> dict[str, Any]:
@@ -70,9 +72,10 @@ def travel_speed(out: Report, *, quick: bool) -> dict[str, Any]:
     from yaoki.examples.travel.exploring import scenario
 
     agency = scenario()
-    per_s = rate(agency, 30 if quick else 100, 2 if quick else 4)
+    per_s = rate(agency, 20, 6 if quick else 20)
     out.claim("travel agency with its real ASGI services, executions per CPU second", per_s, at_least=300)
-    return {"executions_per_s": round(per_s)}
+    singles_s, singles = explored(scenario, 1, 1)
+    return {"executions_per_s": round(per_s), "singles": singles.executions, "executions_per_s_singles": round(singles.executions / singles_s)}
 
 
 def memory(out: Report, executions: int) -> dict[str, Any]:
