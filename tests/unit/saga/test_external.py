@@ -162,7 +162,10 @@ async def test_a_result_that_comes_while_the_run_undoes_itself_is_given_to_the_u
         await handle.cancel()
         await printer.undoing.wait()
         late = asyncio.ensure_future(app.complete(token, "T-1", wait=30))
-        await asyncio.sleep(0.05)
+        for _ in range(1000):
+            if any(asked.kind == "complete" for asked in await app.journal.requests()):
+                break
+            await asyncio.sleep(0.01)
         printer.gate.set()
         with pytest.raises(TooLateError) as caught:
             await late
