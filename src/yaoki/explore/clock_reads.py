@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import PurePath
-from types import CodeType, FrameType
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 # They stamp log lines and cookies, and measure how long a response took.
 _ONLY_STAMP = frozenset({"anyio", "asyncio", "email", "fastapi", "flask", "http", "httpcore", "httpx", "httpx2", "logging", "random", "requests",
                          "starlette", "urllib3", "uuid", "werkzeug"})
-# Ours: the door itself, the explorer, and what stamps records. Policies do decide by the clock.
+# Ours: the door itself, the explorer, and what stamps records. Policies do decide by the clock, and so do schedules.
 _OURS_ONLY_STAMP = ("yaoki.app.", "yaoki.chaos.", "yaoki.effect.", "yaoki.events.", "yaoki.explore.", "yaoki.saga.", "yaoki.service.")
 # Where a pipeline that was made one function says that its code is.
 _FUSED = "<yaoki fused"
 _THE_DOOR = frozenset({"yaoki.runtime", "yaoki.explore.runtime", "yaoki.explore.seal", "yaoki.explore.world"})
 
-_verdicts: dict[CodeType, bool] = {}  # does this function only stamp?
+_DOOR, _STAMPS, _DECIDES = range(3)
+_verdicts: dict[str, int] = {}  # by module
 
 
 class ClockReads:
@@ -39,20 +40,30 @@ class ClockReads:
 
     def look(self, frame: FrameType | None) -> None:
         """The code of `frame`, or whoever called it through the door, reads a clock."""
-        while frame is not None and frame.f_globals.get("__name__", "") in _THE_DOOR:
-            frame = frame.f_back
-        if frame is None or self.where:
+        if self.where:
             return
-        code = frame.f_code
-        harmless = _verdicts.get(code)
-        if harmless is None:
-            harmless = _verdicts[code] = _only_stamps(frame.f_globals.get("__name__", ""))
-        if not harmless:
-            self.where = "a policy" if code.co_filename.startswith(_FUSED) else f"{PurePath(code.co_filename).name}:{frame.f_lineno}"
+        while frame is not None:
+            module = frame.f_globals.get("__name__", "")
+            verdict = _verdicts.get(module)
+            if verdict is None:
+                verdict = _verdicts[module] = _verdict(module)
+            if verdict == _STAMPS:
+                return
+            if verdict == _DECIDES:
+                break
+            frame = frame.f_back
+        else:
+            return
+        path = frame.f_code.co_filename
+        self.where = "a policy" if path.startswith(_FUSED) else f"{PurePath(path).name}:{frame.f_lineno}"
 
 
-def _only_stamps(module: str) -> bool:
-    return module.partition(".")[0] in _ONLY_STAMP or f"{module}.".startswith(_OURS_ONLY_STAMP)
+def _verdict(module: str) -> int:
+    if module in _THE_DOOR:
+        return _DOOR
+    if module.startswith("yaoki.saga.schedule"):
+        return _DECIDES
+    return _STAMPS if module.partition(".")[0] in _ONLY_STAMP or f"{module}.".startswith(_OURS_ONLY_STAMP) else _DECIDES
 
 
 def limits(loop: VirtualLoop) -> list[tuple[str, float]]:

@@ -55,8 +55,8 @@ class SimRuntime:
         self._ids += 1
         return f"{int(self.unix_time() * 1000) << 80 | 7 << 76 | 2 << 62 | self._ids:032x}"
 
-    async def sleep(self, delay_s: float) -> None:
-        await asyncio.sleep(delay_s)
+    def sleep(self, delay_s: float) -> Coroutine[Any, Any, None]:
+        return asyncio.sleep(delay_s)
 
     def sleep_blocking(self, delay_s: float) -> None:
         self.loop.advance_blocking(delay_s)
