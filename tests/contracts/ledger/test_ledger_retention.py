@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -124,3 +125,23 @@ async def test_rows_that_were_not_pruned_cannot_be_deleted(ledger: Ledger) -> No
     with pytest.raises((sqlite3.IntegrityError, asyncpg.RaiseError), match="append-only"):
         async with ledger.store.transaction() as tx:
             await tx.execute("DELETE FROM yaoki_ledger_version")
+
+
+@pytest.mark.live
+async def test_a_day_that_is_in_use_goes_next_time_and_two_may_prune_at_once(postgres: str) -> None:
+    async with Ledger(postgres, partitions=2) as ledger:
+        await write(ledger, "a", "b")
+        await move_to_yesterday(ledger)
+        reader = await asyncpg.connect(postgres)
+        transaction = reader.transaction()
+        await transaction.start()
+        await reader.fetch("SELECT * FROM yaoki_ledger_version")  # a report that takes its time
+        (sentence,) = (await prune(ledger, await ledger.store.now() + 1)).waiting
+        assert sentence == "yaoki_ledger_version_20200101 is in use: it goes next time"
+        assert await rows(ledger) == 2
+        await transaction.rollback()
+        await reader.close()
+        both = await asyncio.gather(*(prune(ledger, await ledger.store.now() + 1) for _ in range(2)))
+        assert [each.waiting for each in both] == [[], []]
+        assert await rows(ledger) == 0
+        assert await ledger.verify() == []

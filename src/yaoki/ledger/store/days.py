@@ -54,13 +54,15 @@ async def remove_days(pool: Any, until: Mapping[int, Position]) -> list[str]:
     left = []
     today = "yaoki_ledger_version_" + (await pool.fetchval("SELECT current_date::text")).replace("-", "")
     for (day,) in await pool.fetch(DAYS, REST):
-        if day < today and not await pool.fetchval(MUST_STAY.format(day=day)):
-            try:
+        try:
+            if day < today and not await pool.fetchval(MUST_STAY.format(day=day)):
                 async with pool.acquire() as connection, connection.transaction():
                     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
                     await connection.execute(f"DROP TABLE {day}")
-            except asyncpg.LockNotAvailableError:
-                left.append(f"{day} is in use: it goes next time")
+        except asyncpg.LockNotAvailableError:
+            left.append(f"{day} is in use: it goes next time")
+        except asyncpg.UndefinedTableError:
+            continue  # another process was faster
     for part, position in until.items():
         await pool.execute(f"DELETE FROM {REST} WHERE part = $1 AND (eff_xid, pos) <= ($2, $3)", part, *position)  # noqa: S608
     return left
