@@ -33,7 +33,7 @@ async def torture(server: PostgresServer, folder: Path, *, seconds: float, runs:
 
 
 async def test_no_run_is_lost_or_doubled_while_workers_die_pause_and_lose_a_crashing_server(postgres: PostgresServer, tmp_path: Path):
-    await torture(postgres, tmp_path, seconds=6.0, runs=400, seed=3, rounds=4)
+    await torture(postgres, tmp_path, seconds=6.0, runs=200, seed=3, rounds=4)
 
 
 @pytest.mark.long

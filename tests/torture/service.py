@@ -39,7 +39,8 @@ class Service:
 
     async def call(self, effect: Effect, trip: Trip) -> Done:
         if trip.slow:
-            await runtime.sleep(trip.slow * runtime.rng().random() * 2)
+            share = 0.25 if "/" in effect.step else 1.0  # parts are many
+            await runtime.sleep(trip.slow * share * runtime.rng().random() * 2)
         if (trip.fails == effect.step or (effect.step == "taxi/yellow" and not trip.insured)) and not effect.undo:
             raise DeclinedError("sold out")
         if runtime.rng().random() < 0.05:
