@@ -132,7 +132,9 @@ class Every:
 
     def next_after(self, instant: float) -> float:
         """The first instant after this one at which it fires."""
-        return (floor((instant - self.offset_s) / self.seconds) + 1) * self.seconds + self.offset_s
+        number = floor((instant - self.offset_s) / self.seconds)
+        # Rounding may name the neighbour; the instants themselves are the same for all, for they come from whole numbers.
+        return next(each for n in range(number - 1, number + 3) if (each := n * self.seconds + self.offset_s) > instant)
 
 
 When = Cron | Every
