@@ -12,7 +12,7 @@ import pytest
 
 from simulation import sagas, zoo_table
 from yaoki.errors import YaokiError
-from yaoki.explore import FakeService, FakeStore, Scenario, World, audit_reduction, explore
+from yaoki.explore import Explorer, FakeService, FakeStore, Scenario, World, audit_reduction, explore
 from yaoki.explore.corpus import load
 from yaoki.explore.exploring import replay
 from yaoki.explore.journal import Platter, SimJournal
@@ -156,6 +156,11 @@ def _write_late(world: World, journal: SimJournal) -> None:
         return answer
 
     journal._write_one = write
+
+
+def test_a_budget_is_kept_also_by_a_job_that_reports_little_and_by_slow_executions():
+    report = Explorer(sagas.diamond(), depth=2, share=(1, 1000), budget_s=0.0).run()
+    assert report.stopped == "after 0 s"
 
 
 def test_sometimes_assertions_say_what_was_never_reached():

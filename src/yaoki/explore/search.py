@@ -118,6 +118,7 @@ class Explorer:
         self._progress = progress
         self._budget_s = budget_s
         self._began = 0.0
+        self._asked = 0  # how often it was asked whether to go on: a part of the work counts what it does not report, too
         self._seen: set[bytes] = set()
         self._cuts: set[bytes] = set()
         self._timed = bool(scenario.timed) or bool(clock)
@@ -278,13 +279,12 @@ class Explorer:
             report.stopped = f"after {self.most} executions"
         elif self.most_broken is not None and report.found >= self.most_broken:
             report.stopped = f"after {report.found} broken executions"
-        elif report.executions % 64 == 0:
-            elapsed = runtime.REAL.monotonic() - self._began
-            if self._budget_s is not None and elapsed > self._budget_s:
-                report.stopped = f"after {self._budget_s:g} s"
-            if self._progress is not None:
-                report.seconds = elapsed
-                self._progress(report)
+        elif self._budget_s is not None and runtime.REAL.monotonic() - self._began > self._budget_s:
+            report.stopped = f"after {self._budget_s:g} s"
+        self._asked += 1
+        if self._progress is not None and self._asked % 64 == 0:
+            report.seconds = runtime.REAL.monotonic() - self._began
+            self._progress(report)
         return not report.stopped
 
     def _try(self, plan: Plan, settings: Settings | None = None, *, told: bool = True) -> Execution:
