@@ -26,8 +26,8 @@ async def archive(connection: Connection, before: float, limit: int) -> int:
         return 0
     day = floor(oldest / DAY_S)
     async with connection.transaction():
+        await connection.execute(sql.MOVED)  # first: whoever waits for it has no other lock yet
         await make_partition(connection, day)
-        await connection.execute(sql.MOVED)
         done: str = await connection.execute(sql.ARCHIVE, min(before, (day + 1.0) * DAY_S), limit)
     return int(done.rpartition(" ")[2])
 
@@ -37,7 +37,11 @@ async def make_partition(connection: Connection, day: int) -> None:
     if await connection.fetchval("SELECT to_regclass($1)", f"yaoki.{name}") is None:
         # Two at once: the second waits here, and then finds it made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('yaoki.past'))")
-        await connection.execute(f"CREATE TABLE IF NOT EXISTS yaoki.{name} PARTITION OF yaoki.past "
+        if await connection.fetchval("SELECT to_regclass($1)", f"yaoki.{name}") is not None:
+            return
+        # Attached, for that lets others read and write `past` meanwhile: they may have done so in a long transaction of their own.
+        await connection.execute(f"CREATE TABLE yaoki.{name} (LIKE yaoki.past INCLUDING ALL)")
+        await connection.execute(f"ALTER TABLE yaoki.past ATTACH PARTITION yaoki.{name} "
                                  f"FOR VALUES FROM ({day * DAY_S}) TO ({(day + 1) * DAY_S})")
 
 
