@@ -263,19 +263,10 @@ class Machine:
         number = self.graph.index.get(name, -1)
         if number < 0 or not self.graph.nodes[number].parts:
             raise HistoryError(f"{self.graph.saga} has no step {record.step!r}")
-        kind, parts, making = record.kind, self.parts_of(name), self.steps[number] == Step.READY
-        if kind == "started":
-            fits = making and self.abort is None and parts.begin(part, record.data)
-        elif kind == "done":
-            fits = making and parts.done(part, record.data)
-        elif kind == "failed":
-            fits = making and parts.failed(part, _FAILURE.decode(record.data))
-        elif kind == "undone":
-            fits = (making or self.steps[number] == Step.TO_UNDO) and parts.undone(part)
-        else:
-            fits = kind == "attempts"
-        if not fits:
-            raise HistoryError(f"{record.step} is {parts.states.get(part)}, its step {Step(self.steps[number]).name}, and now it is {kind}")
+        parts, step = self.parts_of(name), self.steps[number]
+        making, undoing = step == Step.READY, step == Step.TO_UNDO
+        if not parts.take(part, record, begins=making and self.abort is None, ends=making, undoes=making or undoing):
+            raise HistoryError(f"{record.step} is {parts.states.get(part)}, its step {Step(step).name}, and now it is {record.kind}")
 
     def _leaves(self, number: int) -> bool:
         """May parts of this step have left something?"""

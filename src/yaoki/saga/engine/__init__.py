@@ -8,6 +8,7 @@
     intake.py     takes up what waits in the journal when there is room; holds back what a brake holds
     floor.py      the runs in memory, each with its driver and its task
     requests.py   what people ask for: cancel, resolve, signal
+    kin.py        starts runs for runs, and carries what they say to each other
     waiters.py    who waits for which run
     watch.py      looks from time to time: what is due, asked for, stuck, stranded, to be tidied
 

@@ -10,7 +10,11 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from yaoki.saga.records import Failure
+import msgspec
+
+from yaoki.saga.records import Failure, Record
+
+_FAILURE = msgspec.json.Decoder(Failure)
 
 
 class Part(IntEnum):
@@ -56,7 +60,19 @@ class Parts:
         """What may have left something, the last one begun first."""
         return [name for name, state in reversed(self.states.items()) if state in LEFT]
 
-    # ── what happened: each returns False for what cannot happen here, and then nothing has changed ──────────────────
+    # ── what happened: False for what cannot happen here, and then nothing has changed ───────────────────────────────
+
+    def take(self, name: str, record: Record, *, begins: bool, ends: bool, undoes: bool) -> bool:
+        """Take in a record about a part. begins, ends, undoes: may parts begin, end, be undone now? Their step says."""
+        if record.kind == "started":
+            return begins and self.begin(name, record.data)
+        if record.kind == "done":
+            return ends and self.done(name, record.data)
+        if record.kind == "failed":
+            return ends and self.failed(name, _FAILURE.decode(record.data))
+        if record.kind == "undone":
+            return undoes and self.undone(name)
+        return record.kind == "attempts"  # those are for people
 
     def begin(self, name: str, given: bytes) -> bool:
         if name in self.states:
