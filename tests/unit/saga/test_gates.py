@@ -11,6 +11,7 @@ import pytest
 
 import yaoki
 from yaoki import DeclinedError, Effect, Saga, events
+from yaoki.app import journal_at
 from yaoki.errors import ForkError, InputError, RunNotFoundError
 from yaoki.saga.journal.port import Query
 from yaoki.saga.queue import Queue
@@ -150,9 +151,10 @@ async def test_what_is_paused_ends_its_attempt_and_begins_nothing_until_it_is_re
         if kind == "run":
             await later.wait()  # the others go on
             log[:] = [line for line in log if line.endswith("1")]
-        await asyncio.sleep(1.2)  # longer than a look
+        await until(lambda: app.engine.in_memory == 0)
+        await asyncio.sleep(0.2)
         assert log == ["hotel 1"]
-        assert (await run.state(), await app.engine.journal.counts()) == (RunState.RUNNING, await app.engine.journal.counts())
+        assert await run.state() is RunState.RUNNING
         if kind == "run":
             assert await run.resume(who="ada")
         else:
@@ -171,10 +173,28 @@ async def test_a_pause_outlives_the_program_and_holds_what_the_next_one_takes_up
         await app.start(saga, 1, id="a")
         await app.pause(saga)
     async with yaoki.open(url, sagas=[saga]) as app:
-        await asyncio.sleep(0.8)
+        await until(lambda: app.engine.intake.feeding is None and not app.engine.in_memory)
         assert log == []
         assert await app.resume(saga)
         assert await app.run(saga, "a").result() == "f1"
+
+
+async def test_a_pause_from_elsewhere_is_noticed_and_so_is_its_end(url: str):
+    gate, log = Gate(), list[str]()
+    saga = two_steps(gate, log)
+    beside = journal_at(url)
+    async with yaoki.open(url, sagas=[saga]) as app:
+        run = await app.start(saga, 1, id="a")
+        await until(lambda: gate.inside == [1])
+        await beside.observe()
+        await beside.pause("saga", "trip", who="ada")
+        await until(lambda: app.engine.floor.drivers["a"].held)
+        gate.open.set()
+        await until(lambda: app.engine.in_memory == 0)
+        assert log == ["hotel 1"]
+        await beside.resume("saga", "trip", who="ada")
+        assert await run.result() == "f1"
+    await beside.close()
 
 
 async def test_a_paused_run_can_be_cancelled_and_undoes_itself_once_it_is_resumed(url: str):

@@ -57,6 +57,7 @@ class Watch:
                 if engine.journal.shared and runtime.monotonic() - served_at > SERVE_S:
                     served_at = runtime.monotonic()
                     await engine.serve()
+                    await engine.gates.look_now()  # two operators at once: the later number may have been seen before the earlier one
                     await self._tell_stranded()
                     await engine.settle_locks()
                     if self.tidying is None:
