@@ -24,6 +24,9 @@ def install(stack: contextlib.ExitStack, httpx: Any) -> None:
         urls = getattr(httpx, "_urls", None)  # has imported the name
         if urls is not None and hasattr(urls, "urlparse"):
             _put(stack, urls, "urlparse", remembered)
+    headers = httpx.Headers({"a": "b"})
+    if isinstance(getattr(httpx.Headers, "encoding", None), property) and {"_list", "_encoding"} <= vars(headers).keys():
+        _put(stack, httpx.Headers, "encoding", _known_at_once(httpx.Headers.encoding))
     if hasattr(httpx.Cookies, "extract_cookies"):
         _put(stack, httpx.Cookies, "extract_cookies", _if_there_are_any(httpx.Cookies.extract_cookies))
 
@@ -40,6 +43,16 @@ def _remembered(parse: Callable[..., Any]) -> Callable[..., Any]:
             return parse(url, **kwargs)
 
     return stand_in
+
+
+def _known_at_once(encoding: Any) -> property:
+    """Headers are nearly always ASCII, which one look at all of them tells; the real one decodes each."""
+    def stand_in(headers: Any) -> str:
+        if headers._encoding is None and b"".join([name + value for name, _, value in headers._list]).isascii():
+            headers._encoding = "ascii"
+        return encoding.fget(headers)  # type: ignore[no-any-return]
+
+    return property(stand_in, encoding.fset, encoding.fdel, encoding.__doc__)
 
 
 def _if_there_are_any(extract: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
