@@ -423,3 +423,42 @@ async def test_a_claim_that_was_given_up_on_is_settled_before_the_next(url: str)
     assert await journal.take(5) == [], "what came through is noticed, and given back"
     assert [stored.header.id for stored in await journal.take(5)] == ["a"], "and what this worker began itself is left alone"
     await journal.close()
+
+
+async def test_a_run_that_is_being_taken_up_is_not_taken_up_for_a_request_as_well(url: str):
+    """Found by the torture: it was then given back while it was driven, and two workers wrote its history."""
+    saga = Saga("asks", input=int, brake=None)
+    made: list[str] = []
+
+    @saga.wait_for(str)
+    def visa(n: int) -> None: ...
+
+    @saga.step(undo=None)
+    async def fly(n: int, visa: str) -> str:
+        made.append(visa)
+        await asyncio.sleep(0.3)
+        return visa
+
+    async with yaoki.open(url, sagas=[saga], grace=0.0) as app:
+        journal, taken = journal_of(app), asyncio.Event()
+        take_up, released = journal._taken, []
+        journal.release = released.append  # type: ignore[method-assign]
+
+        async def slowly(rows: Any) -> Any:
+            found = await take_up(rows)
+            if rows:
+                taken.set()
+                await asyncio.sleep(0.3)
+            return found
+
+        journal._taken = slowly  # type: ignore[method-assign]
+        front = PostgresJournal(url)
+        await front.open()
+        await front.create(NewRun("r", "asks", saga.graph.hash, b"1", keep=False))
+        await front.request("r", "signal", b'{"name":"visa","answer":"yes"}', 1.0)  # wakes the worker
+        await front.close()
+        await asyncio.wait_for(taken.wait(), 10)
+        await app.engine.requests.carry_out()
+        assert await asyncio.wait_for(app.run(saga, "r").result(), 10) == "yes"
+    assert made == ["yes"]
+    assert released == []

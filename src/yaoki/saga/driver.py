@@ -397,6 +397,11 @@ class Driver:
         self.wake()
 
     @property
+    def has_let_go(self) -> bool:
+        """Has it given the run back to the journal, so that it writes nothing more?"""
+        return self._let_go
+
+    @property
     def unanswered(self) -> list[int]:
         """Numbers of the requests that came too late for this driver."""
         return [no for _, _, no in self._asked if no]

@@ -49,8 +49,10 @@ class Floor:
         saga = engine.sagas.get(header.saga)
         if saga is None or engine.stopping:
             return
-        if header.id in self.drivers:  # it was parked, and is due again before its driver has gone
-            if engine.journal.shared:
+        if (driver_there := self.drivers.get(header.id)) is not None:
+            # It was parked, and is due again before its driver has gone; else that driver has it, and who took it a second time has
+            # nothing to give back.
+            if engine.journal.shared and driver_there.has_let_go:
                 engine.journal.release(header.no)
                 engine.intake.backlog = True
             return

@@ -37,22 +37,9 @@ class Intake:
         engine = self._engine
         try:
             while self.backlog and not engine.is_stopping() and (room := engine.floor.room) > 0:
-                # Cleared before looking: whoever leaves a run in the journal meanwhile sets it again.
-                self.backlog = False
-                wanted = min(room, PAGE)
-                life = engine.lives
-                page = await self._next_page(wanted)
-                self.backlog = self.backlog or (bool(page) if engine.journal.shared else len(page) == wanted)
-                asked = await self._asked_of(page)
-                if life != engine.lives:
-                    break
-                for stored in page:
-                    if not stored.records and self.is_braked(stored.header.saga):
-                        self.hold(stored.header.saga, stored.header.id)
-                    else:
-                        engine.floor.begin(stored, is_new=engine.journal.shared and stored.header.fence == 1)
-                for request in asked:  # before the drivers' first turn: a blocked run was taken for nothing else
-                    engine.requests.hand_out(request)
+                async with engine.requests.taking:
+                    if not await self._take_page(min(room, PAGE)):
+                        break
         except FencedError:
             engine.fence()
         except JournalError as error:
@@ -60,6 +47,25 @@ class Intake:
                 engine.fail(error)  # else the server is away for a while: the next look tries again
         finally:
             self.feeding = None
+
+    async def _take_page(self, wanted: int) -> bool:
+        """Take up to so many runs, and begin them. False: this worker has started again meanwhile, and they are not its own."""
+        engine = self._engine
+        self.backlog = False  # before looking: whoever leaves a run in the journal meanwhile sets it again
+        life = engine.lives
+        page = await self._next_page(wanted)
+        self.backlog = self.backlog or (bool(page) if engine.journal.shared else len(page) == wanted)
+        asked = await self._asked_of(page)
+        if life != engine.lives:
+            return False
+        for stored in page:
+            if not stored.records and self.is_braked(stored.header.saga):
+                self.hold(stored.header.saga, stored.header.id)
+            else:
+                engine.floor.begin(stored, is_new=engine.journal.shared and stored.header.fence == 1)
+        for request in asked:  # before the drivers' first turn: a blocked run was taken for nothing else
+            engine.requests.hand_out(request)
+        return True
 
     async def _next_page(self, wanted: int) -> list[Stored]:
         journal = self._engine.journal

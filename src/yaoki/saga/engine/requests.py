@@ -20,7 +20,7 @@ from yaoki.saga.driver import Driver
 from yaoki.saga.family import UNDO
 from yaoki.saga.journal.port import Request
 from yaoki.saga.outside.completing import Completed
-from yaoki.saga.records import Abort, Resolution
+from yaoki.saga.records import Abort, Resolution, RunState
 from yaoki.saga.waiting import check_answer
 
 if TYPE_CHECKING:
@@ -34,7 +34,8 @@ class Requests:
         self._engine = engine
         self.handed: set[int] = set()  # those that a driver has, and has not answered yet
         self._answered: list[int] = []
-        self._carrying = asyncio.Lock()  # what was read of a run for one request must not be begun after another was carried out
+        # What was read of a run must not be begun after somebody else has taken it up for a request, and gone on with it.
+        self.taking = asyncio.Lock()
         self._foreign: set[int] = set()  # for runs whose saga this engine does not have
 
     # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -89,7 +90,7 @@ class Requests:
 
     async def carry_out(self) -> None:
         """Hand requests to the runs they are for."""
-        async with self._carrying:
+        async with self.taking:
             await self._carry_out()
 
     async def _carry_out(self) -> None:
@@ -102,8 +103,8 @@ class Requests:
             elif request.kind == "resume":
                 self._engine.intake.release_brake(msgspec.json.decode(request.data)["saga"])
                 self._answered.append(request.no)
-            elif await self._take_up(request) and not self.hand_out(request):
-                self._answered.append(request.no)  # no such run, or it has ended
+            elif await self._take_up(request) and not self.hand_out(request) and await self._is_over(request):
+                self._answered.append(request.no)
         if self._answered:
             answered, self._answered[:] = list(self._answered), []
             await self._engine.journal.carried_out(answered)
@@ -124,6 +125,16 @@ class Requests:
         if stored is not None and request.run not in engine.floor.drivers:
             engine.floor.begin(stored)
         return True
+
+    async def _is_over(self, request: Request) -> bool:
+        """Is there no such run, or has it ended? Else another worker has taken it in this moment, or it cannot be driven here."""
+        engine = self._engine
+        if request.run in engine.floor.unfit:
+            self._foreign.add(request.no)
+            return False
+        found = await engine.journal.headers([request.run])
+        # A completed run may still be undone as a whole, if not by us.
+        return not found or (found[0].state.is_end and not (request.kind == "undo" and found[0].state is RunState.COMPLETED))
 
     async def tick_off(self) -> None:
         """Before closing: else people would be told that their decision still waits."""
