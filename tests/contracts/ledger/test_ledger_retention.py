@@ -141,7 +141,8 @@ async def test_a_day_that_is_in_use_goes_next_time_and_two_may_prune_at_once(pos
         assert await rows(ledger) == 2
         await transaction.rollback()
         await reader.close()
-        both = await asyncio.gather(*(prune(ledger, await ledger.store.now() + 1) for _ in range(2)))
+        before = await ledger.store.now() + 1
+        both = await asyncio.gather(prune(ledger, before), prune(ledger, before))
         assert [each.waiting for each in both] == [[], []]
         assert await rows(ledger) == 0
         assert await ledger.verify() == []
