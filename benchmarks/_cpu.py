@@ -8,20 +8,26 @@ from pathlib import Path
 
 
 class Meter:
-    """Reads the seconds that were used so far.
+    """Reads the seconds that this process and others have used so far.
 
     Args:
-        pid_file: of the server; its first line is the process id. Its children count, ended ones too. Needs `/proc`.
+        pids: of the others. Their children count, ended ones too. Needs `/proc`.
     """
 
-    def __init__(self, pid_file: Path) -> None:
-        self._pid = int(pid_file.read_text().split()[0])
+    def __init__(self, *pids: int) -> None:
+        self._pids = pids
+
+    @classmethod
+    def of_file(cls, pid_file: Path) -> Meter:
+        """Of a server that wrote its process id into the first line of a file."""
+        return cls(int(pid_file.read_text().split()[0]))
 
     def seconds(self) -> float:
         own = resource.getrusage(resource.RUSAGE_SELF)
-        return own.ru_utime + own.ru_stime + self._server()
+        return own.ru_utime + own.ru_stime + self.others()
 
-    def _server(self) -> float:
+    def others(self) -> float:
+        """Without this process."""
         used: dict[int, float] = {}
         children: dict[int, list[int]] = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -32,7 +38,7 @@ class Meter:
             pid = int(stat.parent.name)
             children.setdefault(int(fields[1]), []).append(pid)
             used[pid] = sum(int(each) for each in fields[11:15]) / os.sysconf("SC_CLK_TCK")
-        total, family = 0.0, [self._pid]
+        total, family = 0.0, list(self._pids)
         while family:
             pid = family.pop()
             total += used.get(pid, 0.0)

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _cpu import Meter
+
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).resolve()
 
@@ -64,19 +66,21 @@ def measure(count: int, name: str, send, worker: list[str]) -> dict[str, float]:
         send(n)
     sent = time.perf_counter() - began
     process = subprocess.Popen(worker, cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    meter = Meter(process.pid, int(os.environ["PEERS_REDIS_PID"]))
     try:
         starting = time.perf_counter()
         while not int(counter.get(name) or 0):  # its start does not count
             time.sleep(0.005)
             if time.perf_counter() - starting > 60:
                 raise SystemExit(f"no worker of {name} came to work")
-        first, began = int(counter.get(name)), time.perf_counter()
+        first, began, used = int(counter.get(name)), time.perf_counter(), meter.others()
         while int(counter.get(name)) < count:
             time.sleep(0.005)
             if time.perf_counter() - began > 60:
                 break
         took = time.perf_counter() - began
-        return {"enqueue_per_s": count / sent, "consume_per_s": (int(counter.get(name)) - first) / took}
+        done = int(counter.get(name)) - first
+        return {"enqueue_per_s": count / sent, "consume_per_s": done / took, "consume_cpu_us": (meter.others() - used) / done * 1e6}
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -119,7 +123,7 @@ def main() -> None:
         try:
             for port in (redis_port, nats_port):
                 wait_for(port)
-            os.environ["PEERS_REDIS"] = f"redis://127.0.0.1:{redis_port}/0"
+            os.environ |= {"PEERS_REDIS": f"redis://127.0.0.1:{redis_port}/0", "PEERS_REDIS_PID": str(servers[0].pid)}
             found = json.loads(subprocess.run([sys.executable, HERE, "tasks", str(count)], check=True, stdout=subprocess.PIPE, text=True).stdout)
             found["faststream on NATS"] = asyncio.run(faststream(f"nats://127.0.0.1:{nats_port}", count))
         finally:
@@ -137,7 +141,7 @@ if __name__ == "__main__":
         print(json.dumps({
             "celery on Redis": measure(number, "done-celery", celery_take.delay,
                                        [str(BIN / "celery"), "-A", "_message_peers:app", "worker", "-l", "error"]),
-            "dramatiq on Redis": measure(number, "done-dramatiq", dramatiq_take.send,
+            "dramatiq on Redis": measure(5 * number, "done-dramatiq", dramatiq_take.send,
                                          [str(BIN / "dramatiq"), "_message_peers", "-p", "1"])}))
     else:
         main()
