@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, TypeVar
 
 from yaoki.chaos.faults import At
@@ -18,10 +18,11 @@ from yaoki.explore.dialect import DISK
 from yaoki.explore.process import Life, owner
 from yaoki.explore.world import World
 from yaoki.saga.define import Saga
+from yaoki.saga.graph import Graph
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Append, Created, NewRun
 from yaoki.saga.machine import HistoryError, Machine
-from yaoki.saga.records import Kind
+from yaoki.saga.records import Kind, Record
 
 T = TypeVar("T")
 
@@ -45,14 +46,10 @@ class Platter:
             saga = self.sagas.get(header.saga)
             if saga is None:
                 continue
-            machine = Machine(saga.graph)
-            try:
-                for record in self.kept._records[number]:
-                    machine.apply(record)
-            except HistoryError as error:
-                return f"run {header.id} has a history that no run can have: {error}"
-            if machine.state.value != header.state.value:
-                return f"run {header.id} says {header.state.value}, and its history says {machine.state.value}"
+            # The value of an enum's member, without the detour by which it is asked for.
+            records = tuple([(record.kind._value_, record.step, record.data) for record in self.kept._records[number]])
+            if said := _fault_of(saga.graph, records, header.state._value_):
+                return f"run {header.id} {said}"
         return ""
 
     def digest(self) -> Any:
@@ -132,6 +129,18 @@ class SimJournal(MemoryJournal):
                 for step in (record.step, f"{record.step}!undo"):
                     heard.pop(step, None)
                     heard.pop(f"{run}/{step}", None)
+
+
+@lru_cache(8192)
+def _fault_of(graph: Graph, records: tuple[tuple[str, str, bytes], ...], state: str) -> str:
+    """What is wrong with a history. The machine is pure, and thousands of executions leave the same few histories."""
+    machine = Machine(graph)
+    try:
+        for kind, step, data in records:
+            machine.apply(Record(Kind(kind), step, data))
+    except HistoryError as error:
+        return f"has a history that no run can have: {error}"
+    return "" if machine.state.value == state else f"says {state}, and its history says {machine.state.value}"
 
 
 def what_is_committed(batch: list[NewRun | Append]) -> str:
