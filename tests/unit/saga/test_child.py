@@ -467,3 +467,27 @@ def test_a_child_whose_history_was_removed_cannot_be_undone_and_says_so(place: P
 
     run(main())
     assert world.log[-1] == "cancel hotel"
+
+
+def test_what_is_asked_of_a_run_that_another_worker_has_taken_in_this_moment_is_not_lost():
+    """Found by the torture: a child told its parent that it had ended, and nobody was there to hear it."""
+    world, journal = World(), MemoryJournal()
+    taken = journal.take_one
+
+    async def main() -> None:
+        saga = Saga("ask", input=int)
+        saga.wait_for(bool, name="approval")(lambda n: None)
+        async with app_on(lambda: journal, saga) as app:
+            handle = await app.start(saga, 1, id="a")
+            await runtime.sleep(5.0)
+
+            async def by_another(run_id: str) -> None:
+                journal.take_one = taken  # type: ignore[method-assign]
+
+            journal.take_one = by_another  # type: ignore[method-assign]
+            await handle.signal("approval", answer=True)
+            assert [request.kind for request in await journal.requests()] == ["signal"]
+            assert await handle.result() is True
+
+    run(main())
+    assert world.log == []
