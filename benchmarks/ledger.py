@@ -1,6 +1,6 @@
 """What the ledger and its audit cost, and what they find.
 
-    python benchmarks/ledger.py            with PostgreSQL, about two minutes
+    python benchmarks/ledger.py            with PostgreSQL, about three minutes
     python benchmarks/ledger.py --quick    fewer rounds, under 50 s
 
 Rates are medians of interleaved rounds; ratios compare things run side by side. CPU is this process's (and its threads').
