@@ -13,7 +13,7 @@ import msgspec
 
 from yaoki import effect, events, runtime
 from yaoki.effect import Effect
-from yaoki.errors import AttemptTimeoutError, DeclinedError, HeartbeatLostError
+from yaoki.errors import AttemptTimeoutError, DeclinedError, HeartbeatLostError, InDoubtError
 from yaoki.saga import codec
 from yaoki.saga.exact import TX, make_exactly_once
 from yaoki.saga.heartbeat import Pulse
@@ -120,6 +120,8 @@ class Attempts:
             return self.succeeded(await (work if pulse is None else pulse.watch(work)))
         except Exception as error:
             return self._came_to(error, under_way.sent)
+        except asyncio.CancelledError as error:
+            return self._came_to(cancelled_inside(error, self._step.name), under_way.sent)
         finally:
             effect.current.reset(token)
 
@@ -315,6 +317,8 @@ async def attempt_plainly(driver: Driver, step: Step[..., Any]) -> Record | None
         results[name] = step.result.decode(data)  # as in `succeeded`
     except Exception as error:
         failure_of_first, sent = error, under_way.sent
+    except asyncio.CancelledError as error:
+        failure_of_first, sent = cancelled_inside(error, name), under_way.sent
     else:
         if listening:
             events.emit(events.StepFinished(run=header.id, saga=header.saga, step=name, duration_s=driver.clock() - began, attempts=1,
@@ -323,6 +327,22 @@ async def attempt_plainly(driver: Driver, step: Step[..., Any]) -> Record | None
     finally:
         effect.current.reset(token)
     return await Attempts(driver, step, undo=False).go_on_after(failure_of_first, sent, began)
+
+
+def cancelled_inside(error: asyncio.CancelledError, name: str) -> InDoubtError:
+    """What it means that a step has ended with a cancellation that was not its own: something that it awaited was cancelled.
+
+    Its task goes on, and so must its run: without this nobody would drive it until the next start.
+
+    Raises:
+        CancelledError: `error`, where the step's own task was cancelled, because the program stops, say.
+    """
+    task = asyncio.current_task()
+    if task is None or task.cancelling():
+        raise error
+    said = InDoubtError(f"step {name} awaited something that was cancelled", do="wait for what you cancel, inside a try; it may have been sent")
+    said.__cause__ = error
+    return said
 
 
 async def within(work: Awaitable[Any], limit_s: float, name: str) -> Any:
