@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from contracts.journals import PLACES, Place
+from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Append, Journal, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
+from yaoki.saga.journal.registers import of_run
 from yaoki.saga.records import RunState
 
 
@@ -111,3 +113,14 @@ async def test_a_run_that_gives_up_waiting_leaves_the_queue(journal: Journal):
     await end(journal, b)
     await journal.settle_locks("b")
     assert [(claim.run, claim.holds) for claim in await journal.claims()] == [("a", True), ("c", False)]
+
+
+async def test_registers_of_runs_that_have_ended_are_swept_up_and_no_others(journal: Journal):
+    ended, _ = await started(journal, "a", "tokens")
+    for scope in (of_run("a"), of_run("tokens"), of_run("never"), "tokens"):
+        await journal.write_register(scope, "x", b"1")
+    await end(journal, ended)
+    await journal.sweep_registers()
+    left = [scope for scope in (of_run("a"), of_run("never"), of_run("tokens"), "tokens") if await journal.registers(scope)]
+    assert left == [of_run("tokens"), "tokens"] or isinstance(journal, MemoryJournal)  # in memory, who ends a run drops them
+    assert await journal.registers("tokens")

@@ -17,6 +17,7 @@ import yaoki
 from live.outside_worker import Log, booking, reporting, ticking
 from servers import PostgresServer
 from yaoki.saga.journal.port import Query
+from yaoki.saga.journal.registers import of_run
 from yaoki.saga.records import RunState
 
 pytestmark = pytest.mark.live
@@ -161,7 +162,7 @@ async def test_a_step_that_is_stuck_on_one_worker_is_repeated_on_another_from_it
     async with yaoki.open(crew._url, sagas=[saga, booking(log), ticking(log)], work=False) as app:
         run = await app.start(saga, 1, id="report-1")
         for _ in range(400):
-            if await app.journal.registers("report-1"):
+            if await app.journal.registers(of_run("report-1")):
                 break
             await asyncio.sleep(0.05)
         crew.start(1)
@@ -169,4 +170,4 @@ async def test_a_step_that_is_stuck_on_one_worker_is_repeated_on_another_from_it
         built = [words for words in events(tmp_path) if words[2] == "build"]
         assert result == built[-2][1], "the detail of the one that was stuck"
         assert built[-1][1] != built[0][1], "elsewhere"
-        assert await app.journal.registers("report-1") == {}
+        assert await app.journal.registers(of_run("report-1")) == {}

@@ -13,6 +13,7 @@ import yaoki
 from yaoki import Effect, Saga, heartbeat
 from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.root import run
+from yaoki.saga.journal.registers import of_run
 
 
 def printing(asked: list[str]) -> Saga[int]:
@@ -92,7 +93,7 @@ def test_who_holds_a_key_who_waits_and_how_far_a_step_is_can_be_seen(db: str, ca
                 await asyncio.sleep(0.01)
             await app.start(saga, 2, id="second")
             for _ in range(500):
-                if len(await app.journal.claims()) == 2 and await app.journal.registers("first"):
+                if len(await app.journal.claims()) == 2 and await app.journal.registers(of_run("first")):
                     break
                 await asyncio.sleep(0.01)
 

@@ -16,6 +16,7 @@ from yaoki import Effect, Saga, heartbeat
 from yaoki.app import App
 from yaoki.errors import DefinitionError, HeartbeatLostError, RunUndoneError
 from yaoki.saga.journal.memory import MemoryJournal
+from yaoki.saga.journal.registers import of_run
 from yaoki.saga.journal.sqlite import SqliteJournal
 from yaoki.saga.records import Kind
 
@@ -80,7 +81,7 @@ def test_one_that_is_always_silent_fails_in_doubt_after_its_attempts():
             await handle.result()
         (told,) = [record for record in (await handle.stored()).records if record.kind is Kind.ATTEMPTS]
         assert told.data.count(b"HeartbeatLost") == 2
-        assert await app.journal.registers("r") == {}, "nothing is left of its signs of life"
+        assert await app.journal.registers(of_run("r")) == {}, "nothing is left of its signs of life"
 
     virtually(saga, then=then)
     assert undone == [None]
@@ -150,7 +151,7 @@ async def test_the_detail_is_found_by_the_next_process(tmp_path: Path):
         await app.start(saga, 1, id="r")
         await stuck.wait()
         for _ in range(1000):
-            if await app.journal.registers("r"):
+            if await app.journal.registers(of_run("r")):
                 break
             await asyncio.sleep(0.01)
     saga = made()

@@ -9,6 +9,7 @@ import click
 
 from yaoki import runtime
 from yaoki.cli.frame.durations import show_age, show_instant
+from yaoki.saga.journal.registers import of_run
 from yaoki.saga.locking import shown
 from yaoki.text import printable
 
@@ -28,7 +29,7 @@ class Beside:
 
     @staticmethod
     async def read(journal: Journal, run: str) -> Beside:
-        return Beside(run, await journal.registers(run), await journal.claims(run))
+        return Beside(run, await journal.registers(of_run(run)), await journal.claims(run))
 
     def data(self) -> dict[str, Any]:
         """For programs."""

@@ -100,7 +100,9 @@ class Engine:
         await self.settle_locks()
 
     async def settle_locks(self) -> None:
-        """Sweep up after runs that ended when nobody was there to wake who waits for their keys."""
+        """Sweep up after runs that ended when nobody was there to wake who waits for their keys, or to forget their signs of life."""
+        if any(saga.leaves_traces for saga in self.sagas.values()):
+            await self.journal.sweep_registers()
         if any(saga.keys for saga in self.sagas.values()):
             await self.journal.settle_locks()
 

@@ -14,6 +14,7 @@ from yaoki import events, runtime
 from yaoki.errors import FencedError, JournalError, RunError
 from yaoki.saga.driver import Driver
 from yaoki.saga.journal.port import TransactionLost
+from yaoki.saga.journal.registers import of_run
 from yaoki.saga.machine import HistoryError
 from yaoki.saga.records import Header, RunState, Stored
 
@@ -105,7 +106,7 @@ class Floor:
         """What only matters while a run lives: its last signs of life, and its places in the queues of keys."""
         engine, run_id = self._engine, driver.header.id
         with contextlib.suppress(JournalError):  # if it cannot be now, the watch does it
-            await engine.journal.drop_registers(run_id)
+            await engine.journal.drop_registers(of_run(run_id))
             if driver.saga.keys and await engine.journal.settle_locks(run_id):
                 await engine.requests.carry_out()
 

@@ -309,7 +309,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations
             connection.execute("BEGIN IMMEDIATE")
             old = connection.execute("SELECT no FROM run WHERE finished_at > 0 AND finished_at < ? ORDER BY no LIMIT ?",
                                      (before, limit)).fetchall()
-            connection.executemany("DELETE FROM register WHERE scope = (SELECT id FROM run WHERE no = ?)", old)
+            connection.executemany("DELETE FROM register WHERE scope = (SELECT 'run:' || id FROM run WHERE no = ?)", old)
             connection.executemany("DELETE FROM record WHERE run = ?", old)
             connection.executemany("DELETE FROM attribute WHERE run = ?", old)
             connection.executemany("DELETE FROM run WHERE no = ?", old)

@@ -24,6 +24,7 @@ from msgspec import UNSET, UnsetType
 
 from yaoki import runtime
 from yaoki.errors import AnswerConflictError, InputError, TooLateError
+from yaoki.saga.journal.registers import of_run
 from yaoki.saga.outside.seen import Seen, see, settled
 from yaoki.saga.outside.token import Token, token_key
 from yaoki.saga.records import Failure, Kind
@@ -134,7 +135,7 @@ async def beat(journal: Journal, token: str, detail: Any = None) -> None:
     if read.attempt <= seen.machine.outside.asks.get(number, 0):
         raise _too_late(seen, read, "it was silent for too long, and a newer attempt is under way", "stop, if that can be done",
                         taken_back=True)
-    await journal.write_register(read.run, read.step, msgspec.json.encode(Beat(read.attempt, detail)), fence=read.attempt)
+    await journal.write_register(of_run(read.run), read.step, msgspec.json.encode(Beat(read.attempt, detail)), fence=read.attempt)
 
 
 class Beat(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
+from yaoki.saga.journal.registers import of_run
 from yaoki.saga.outside.completing import Beat, Completed, Outcome
 from yaoki.saga.outside.token import Token, token_key
 from yaoki.saga.records import Failure, Kind, Late, Record
@@ -57,7 +58,7 @@ async def end_of_silence(driver: Driver, name: str) -> list[Record]:
     if limit and limit <= now:
         return [_give_up(driver, name, f"nobody completed it within {wait.timeout_s:g} s", again=machine.past_pivot, now=now)]
     assert wait.heartbeat_s is not None
-    last = (await driver.journal.registers(driver.header.id)).get(name)
+    last = (await driver.journal.registers(of_run(driver.header.id))).get(name)
     if last is not None and msgspec.json.decode(last.data, type=Beat).attempt > machine.outside.asks.get(number, 0):
         alive_until = last.at + wait.heartbeat_s
         if alive_until > now:

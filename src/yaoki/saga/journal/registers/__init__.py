@@ -24,6 +24,11 @@ class Register(msgspec.Struct, frozen=True):
     fence: int = 0
 
 
+def of_run(run_id: str) -> str:
+    """The scope of a run's registers: none of the journal's own, whatever the run is called."""
+    return f"run:{run_id}"
+
+
 class Registers(Protocol):
     """The part of a journal's port that is about registers. All of it is durable when awaited."""
 
@@ -40,3 +45,6 @@ class Registers(Protocol):
         ...
 
     async def drop_registers(self, scope: str) -> None: ...
+
+    async def sweep_registers(self) -> None:
+        """Remove those of runs that have ended, or are gone."""

@@ -46,6 +46,9 @@ class MemoryRegisters:
 
         return await self._beside(f"register:{name}", write)
 
+    async def sweep_registers(self) -> None:
+        """Who ends a run here drops them, or the whole journal is gone."""
+
     async def drop_registers(self, scope: str) -> None:
         for key in [key for key in self._registers if key[0] == scope]:
             del self._registers[key]

@@ -14,6 +14,9 @@ WHERE excluded.fence >= register.fence"""
 _ADD = f"INSERT INTO yaoki.register (scope, name, data, at) VALUES ($1, $2, $3, {NOW}) ON CONFLICT DO NOTHING"
 _CHANGE = f"UPDATE yaoki.register SET data = $4, at = {NOW} WHERE scope = $1 AND name = $2 AND data = $3"
 _REMOVE = "DELETE FROM yaoki.register WHERE scope = $1 AND name = $2 AND data = $3"
+_SWEEP = """
+DELETE FROM yaoki.register WHERE scope LIKE 'run:%'
+    AND NOT EXISTS (SELECT FROM yaoki.run WHERE run.id = substr(register.scope, 5) AND run.finished_at = 0)"""
 _MISSES = "SELECT FROM yaoki.register WHERE scope = $1 AND name = $2"
 
 
@@ -36,6 +39,9 @@ class PostgresRegisters:
         if new is None:
             return _changed(await self._side.execute(_REMOVE, scope, name, old))
         return _changed(await self._side.execute(_CHANGE, scope, name, old, new))
+
+    async def sweep_registers(self) -> None:
+        await self._side.execute(_SWEEP)
 
     async def drop_registers(self, scope: str) -> None:
         await self._side.execute("DELETE FROM yaoki.register WHERE scope = $1", scope)

@@ -49,3 +49,8 @@ class SqliteRegisters:
 
     async def drop_registers(self, scope: str) -> None:
         await self._call(lambda c: c.execute("DELETE FROM register WHERE scope = ?", (scope,)))
+
+    async def sweep_registers(self) -> None:
+        sql = ("DELETE FROM register WHERE scope LIKE 'run:%' AND NOT EXISTS"
+               " (SELECT 1 FROM run WHERE run.id = substr(scope, 5) AND run.finished_at = 0)")
+        await self._call(lambda c: c.execute(sql))
