@@ -22,10 +22,10 @@ def sampled(trip: Trip, part: int, parts: int, faults: int = 1) -> Report:
 
 @pytest.mark.parametrize(("trip", "end"), [(BOOKED, "completed"), (DECLINED, "undone")], ids=["booked", "declined"])
 def test_some_message_faults_leave_the_trip_booked_or_undone_and_the_front_desk_told(trip, end):
-    report = sampled(trip, 1, 40)
+    report = sampled(trip, 1, 100)
     assert report.ok, report.text(matrix=False)
     assert report.baseline == f"returns {end!r}"
-    assert report.executions > 5
+    assert report.executions > 2
 
 
 @pytest.mark.long

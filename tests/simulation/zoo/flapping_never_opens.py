@@ -33,7 +33,7 @@ def program(*, fixed: bool) -> Scenario:
     async def main(world: World) -> None:
         failed.clear()
         by_hand.failures = 0
-        for _ in range(16):
+        for _ in range(13):
             try:
                 await (rate.acall(prices.left, "room") if fixed else by_hand.call(prices.left, "room"))
             except BreakerOpenError:
@@ -43,6 +43,6 @@ def program(*, fixed: bool) -> Scenario:
             await world.sleep(0.1)
 
     def callers_are_spared(world: World) -> str:
-        return f"{len(failed)} of 16 callers ran into a service that fails every other call" if len(failed) > 4 else ""
+        return f"{len(failed)} of 13 callers ran into a service that fails every other call" if len(failed) > 4 else ""
 
     return Scenario(main, invariants=[callers_are_spared], faults=["dep.flap", "dep.outage:call.timeout:none"], outage_calls=7, same_answer=False)

@@ -7,7 +7,7 @@ BREAKS = "others_go_on"
 
 
 def program(*, fixed: bool) -> Scenario:
-    orders, dead, warehouse = FakeQueue("orders", ordered=True, hidden_for=5.0), FakeQueue("dead"), FakeService("warehouse")
+    orders, dead, warehouse = FakeQueue("orders", ordered=True, hidden_for=20.0, poll=2.0), FakeQueue("dead"), FakeService("warehouse")
 
     async def work() -> None:
         while True:
@@ -24,7 +24,7 @@ def program(*, fixed: bool) -> Scenario:
         for order in ("order-1", "order-2", "order-3"):
             await retried(lambda: orders.send({"order": order}, id=order))
         world.start("worker", work, daemon=True)
-        await world.sleep(300.0)
+        await world.sleep(150.0)
 
     def others_go_on(world: World) -> str:
         late = [each.id for each in orders.line.kept if isinstance(each.body, dict)]

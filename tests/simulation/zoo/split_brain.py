@@ -25,14 +25,14 @@ def program(*, fixed: bool) -> Scenario:
             return conflict.found == name
 
     async def writer(world: World) -> None:
-        for number in range(10):
+        for number in range(6):
             if not fixed or await is_leader("primary", None):
                 await answers(primary.put(f"east-{number}", number))
             await world.sleep(1.0)
 
     async def monitor(world: World) -> None:
         missed = 0
-        for number in range(10):
+        for number in range(6):
             missed = 0 if await answers(primary.get("alive")) else missed + 1
             if missed >= 2 and (not fixed or await is_leader("standby", None)):
                 await answers(standby.put(f"west-{number}", number))

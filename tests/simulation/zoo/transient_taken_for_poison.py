@@ -8,7 +8,7 @@ BREAKS = "no_order_lost"
 
 
 def program(*, fixed: bool) -> Scenario:
-    orders, warehouse = FakeQueue("orders", hidden_for=5.0), FakeService("warehouse")
+    orders, warehouse = FakeQueue("orders", hidden_for=5.0, poll=2.0), FakeService("warehouse")
 
     async def work() -> None:
         while True:
@@ -25,7 +25,7 @@ def program(*, fixed: bool) -> Scenario:
     async def main(world: World) -> None:
         await retried(lambda: orders.send({"order": "order-7"}, id="order-7"))
         world.start("worker", work, daemon=True)
-        await world.sleep(300.0)
+        await world.sleep(100.0)
 
     def no_order_lost(world: World) -> str:
         readable = not any(point.fault == "msg.poison" for point in world.points)
