@@ -47,7 +47,7 @@ class Watch:
         self.tidying: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        engine, served_at, alarmed_at = self._engine, runtime.monotonic(), -ALARM_S
+        engine, served_at, alarmed_at = self._engine, runtime.monotonic(), runtime.monotonic()
         while True:
             await self._next_look()
             if engine.fencing is not None:
@@ -57,17 +57,17 @@ class Watch:
                 if engine.journal.shared and runtime.monotonic() - served_at > SERVE_S:
                     served_at = runtime.monotonic()
                     await engine.serve()
-                    await engine.gates.look_now()  # two operators at once: the later number may have been seen before the earlier one
                     await self._tell_stranded()
                     await engine.settle_locks()
                     if self.tidying is None:
                         self.tidying = runtime.spawn(self._tidy(), name="yaoki-tidy")
             if events.wanted():
                 self._tell_stuck()
-                if runtime.monotonic() - alarmed_at > ALARM_S:
-                    alarmed_at = runtime.monotonic()
-                    with contextlib.suppress(JournalError):
-                        await engine.gates.tell_blocked()
+            if runtime.monotonic() - alarmed_at > ALARM_S:
+                alarmed_at = runtime.monotonic()
+                with contextlib.suppress(JournalError):
+                    await engine.gates.look_now()  # of two operators at once, the later one's number may have been seen first
+                    await engine.gates.tell_blocked()
 
     async def _next_look(self) -> None:
         """Wait for the bell, or for the time of the next look."""
