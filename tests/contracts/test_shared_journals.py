@@ -36,7 +36,6 @@ workers, runs = st.sampled_from(WORKERS), st.sampled_from(RUNS)
 steps = st.one_of(
     st.tuples(st.just("create"), workers, runs, st.booleans(), st.sampled_from([0.0, PAST, 9e9])),
     st.tuples(st.just("record"), workers, runs),
-    st.tuples(st.just("record twice"), workers, runs),
     st.tuples(st.just("end"), workers, runs),
     st.tuples(st.just("park"), workers, runs, st.sampled_from([PAST, 9e9])),
     st.tuples(st.just("block"), workers, runs, st.sampled_from([None, NEVER])),
@@ -96,12 +95,6 @@ class Pair:
         return "written"
 
     _record = _append
-
-    async def _record_twice(self, worker: int, run: str) -> Any:
-        if (worker, run) not in self._mine or not self._written[run]:
-            return "nothing to repeat"
-        await self.journals[worker].append(Append(self._numbers[run], 0, (Record(Kind.DONE, "again", b"1", 2.0),)))
-        return "written"
 
     async def _end(self, worker: int, run: str) -> Any:
         return await self._append(worker, run, state=RunState.COMPLETED, result=b"1")

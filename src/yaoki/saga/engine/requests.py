@@ -115,9 +115,12 @@ class Requests:
         engine = self._engine
         if request.run in engine.floor.drivers:
             return True
+        life = engine.lives
         stored = await engine.journal.take_one(request.run)
         if stored is None and request.kind == "undo":
             stored = await engine.journal.take_ended(request.run)
+        if life != engine.lives:  # this worker has started again: what it took before is not its own any more
+            return False
         if stored is not None and stored.header.saga not in engine.sagas:
             engine.journal.release(stored.header.no)
             self._foreign.add(request.no)

@@ -72,6 +72,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         self._queue_of: dict[int, str] = {}
         self._offset = 0.0  # the server's clock less our monotonic one
         self._lost: FencedError | None = None
+        self._failed: JournalError | None = None
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,7 +99,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         (row,) = await self._side.fetch(sql.REGISTER, self.name, socket.gethostname(), os.getpid(), self.target.lease_s,
                                         self._graphs or [], self._queues or [])
         self._offset = float(row["now"]) - (began + runtime.monotonic()) / 2
-        self.incarnation, self._batch, self._claim, self._lost = row["no"], 0, 0, None
+        self.incarnation, self._batch, self._claim, self._lost, self._failed = row["no"], 0, 0, None, None
         self._held.clear()
         self._released.clear()
         self._unsure = False

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from yaoki import events, runtime
+from yaoki.errors import JournalError
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.port import Append, Created, NewRun, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
@@ -33,6 +34,7 @@ class Writing(Standing):
     _group: GroupCommit
     _batch: int
     _claim: int
+    _failed: JournalError | None  # why this incarnation writes nothing more
     _lanes: dict[Lane, int]
     _queue_of: dict[int, str]  # by the lane's number
     _held: set[int]  # what this incarnation owns, as far as it knows
@@ -45,8 +47,8 @@ class Writing(Standing):
 
     async def _commit(self, operations: list[NewRun | Append]) -> list[Created | None]:
         """Write a batch once, however often it has to be sent."""
-        if self._lost is not None:
-            raise self._lost
+        if (reason := self._lost or self._failed) is not None:
+            raise reason
         batch = Batch(operations)
         if batch.created:
             await self._know_lanes(batch.created)
@@ -64,7 +66,12 @@ class Writing(Standing):
                 rows = await connection.fetch(statement, incarnation, number, self._claim, *values)
             return rows or await self._sent_before(connection, number)
 
-        rows = await self._writer.run(send)
+        try:
+            rows = await self._writer.run(send)
+        except JournalError as error:
+            # What was handed in after this builds upon it: written alone, it would leave a gap in a history.
+            self._failed = error
+            raise
         self._batch = number
         if self._lease is not None:
             self._lease.renewed(sent_at)
