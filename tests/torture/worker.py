@@ -36,6 +36,13 @@ def break_fence() -> None:
         setattr(statements, name, broken)
 
 
+def tell_tasks() -> None:
+    """Where every task stands, for whoever wonders why a run does not go on."""
+    for task in asyncio.all_tasks():
+        task.print_stack(limit=4, file=sys.stderr)
+    sys.stderr.flush()
+
+
 async def main(url: str, name: str, folder: Path, offset_s: float) -> None:
     runtime.install(WrongClock(offset_s))
     log = os.open(folder / f"events-{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -45,6 +52,7 @@ async def main(url: str, name: str, folder: Path, offset_s: float) -> None:
 
     told = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell_tasks)
     with events.listen(note, kinds=(events.WorkerEvent, events.RunBlocked)):
         async with yaoki.open(url, sagas=[trips(Service(folder), TicketOffice(folder))], concurrency=64, grace=2.0, name=name):
             await told.wait()
