@@ -126,6 +126,8 @@ def test_blocked_runs_are_cancelled_by_filter_after_a_look(yk: Callable[..., Sai
     assert drive(db) == {"completed": 2, "blocked": 1, "cancelled": 1}
     (line,) = yk("operations", "list", "--json").json
     assert (line["action"], line["name"], line["who"], line["why"]) == ("cancel", "t3", "ada", "not worth it")
+    again = yk("runs", "retry", "--all", "--where", "customer=bug", "--dry-run", "--json").json
+    assert [(line["run"], line["step"]) for line in again] == [("t2", "ticket")]
     assert yk("runs", "cancel").code == Exit.USAGE, "neither a run nor a filter"
 
 

@@ -18,7 +18,7 @@ import msgspec
 from yaoki import runtime
 from yaoki.cli.frame import Exit, Output, output
 from yaoki.cli.frame.options import since_options, unless_default
-from yaoki.cli.runs.choosing import db_option, every, saga_option
+from yaoki.cli.runs.choosing import db_option, every, idle_option, saga_option, where_option
 from yaoki.cli.runs.completing import complete_run
 from yaoki.errors import InputError, UsageError
 from yaoki.saga.journal.port import Ask
@@ -26,6 +26,7 @@ from yaoki.saga.records import Failure, RunState
 
 if TYPE_CHECKING:
     from yaoki.cli.runs.story import Story
+    from yaoki.saga.attributes import Attributes
     from yaoki.saga.journal.port import Journal
 
 # How long an engine that runs may take to carry a request out before it is said that none does: seconds. It looks every 0.5.
@@ -85,14 +86,17 @@ def resolve(*, run: str, step: str, decision: str, result: str, who: str, why: s
 @click.option("--all", "everything", is_flag=True, help="All blocked runs that fit, instead of one.")
 @saga_option
 @click.option("--error", default="", metavar="TEXT", help="With --all: only steps whose error contains this.")
+@where_option
 @since_options
+@idle_option
 @click.option("--limit", type=click.IntRange(min=1), help="With --all: at most this many; try a few first.")
+@click.option("--dry-run", is_flag=True, help="With --all: only say what would be tried again.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @who_option
 @why_option
 @db_option
-def retry(*, run: str | None, step: str | None, everything: bool, saga: str, error: str, since: float | None,
-          until: float | None, limit: int | None, yes: bool, who: str, why: str, db: str) -> Exit:
+def retry(*, run: str | None, step: str | None, everything: bool, saga: str, error: str, where: Attributes, since: float | None,
+          until: float | None, idle: float | None, limit: int | None, dry_run: bool, yes: bool, who: str, why: str, db: str) -> Exit:
     r"""Try the blocked steps of a run again, after a fix; or those of all runs that fit.
 
     \b
@@ -113,8 +117,8 @@ def retry(*, run: str | None, step: str | None, everything: bool, saga: str, err
         return ask_one(output(), db, run, decide)
     from yaoki.cli.frame.journal import wait_for
 
-    wanted = {"saga": saga, "since": since, "until": until, "limit": limit}
-    return wait_for(_retry_all(output(), db, wanted, error, yes=yes, who=who, why=why))
+    wanted = {"saga": saga, "since": since, "until": until, "limit": limit, "where": where, "idle": idle}
+    return wait_for(_retry_all(output(), db, wanted, error, dry_run=dry_run, yes=yes, who=who, why=why))
 
 
 @click.command()
@@ -186,7 +190,7 @@ async def send(out: Output, db: str, asked: list[Asked]) -> Exit:
     return Exit.OK
 
 
-async def _retry_all(out: Output, db: str, wanted: dict[str, Any], error: str, *, yes: bool, who: str, why: str) -> Exit:
+async def _retry_all(out: Output, db: str, wanted: dict[str, Any], error: str, *, dry_run: bool, yes: bool, who: str, why: str) -> Exit:
     from yaoki.cli.frame.asking import confirm
     from yaoki.cli.frame.journal import observed
 
@@ -203,6 +207,10 @@ async def _retry_all(out: Output, db: str, wanted: dict[str, Any], error: str, *
         out.say("no blocked run fits")
         return Exit.OK
     out.table(("times", "saga, step and error"), [(count, key) for key, count in sorted(why_blocked.items(), key=lambda p: -p[1])])
+    if dry_run:
+        for run, _, data in asked:
+            out.emit({"run": run, "step": data["step"], "would": "retry"})
+        return Exit.OK
     confirm(f"try {len(asked)} blocked steps again?", yes=yes)
     return await send(out, db, asked)
 
