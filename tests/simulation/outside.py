@@ -24,6 +24,8 @@ async def both(world: World, work: Any) -> str:
     one, two = world.start("one", work, world, "one", True), world.start("two", work, world, "two", False)
     while not (one.done and two.done):
         await world.sleep(5.0)
+        if one.done and two.done:
+            await world.sleep(120.0)  # a power cut in the very moment in which one ends starts it again
     for process in (one, two):
         if process.error is not None:
             raise process.error
@@ -253,6 +255,8 @@ def scheduled() -> Scenario:
         async with open_worker(world, name, saga) as app:
             app.schedule("often", saga, every=20.0, input="x", overlap="allow")
             await world.sleep(45.0)
+            while len(world.journals[0].outcomes()) < 2:
+                await world.sleep(5.0)
             await desk.pause(Book(app.journal), "often", "the day is over")
             while any(state not in ENDS for state in world.journals[0].outcomes().values()) or await pending(app):
                 await world.sleep(5.0)
