@@ -103,7 +103,7 @@ async def test_a_child_that_was_archived_meanwhile_is_undone_too(postgres: Postg
 
     async with app(url, [trip], "a") as one:
         handle = await one.start(trip, 0, id="t")
-        while not await one.journal.headers(["t/payment"]):
+        while not await one.journal.headers(["t/payment"]):  # noqa: ASYNC110  until the child is there
             await asyncio.sleep(0.02)
         assert (await one.engine.wait("t/payment")).state is RunState.COMPLETED
         assert await one.journal.archive(one.journal.now() + 60.0) == 1
