@@ -23,12 +23,13 @@ from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.lock import OwnerLock
 from yaoki.saga.journal.locks.sqlite import SqliteLocks
 from yaoki.saga.journal.operations.sqlite import SqliteOperations
-from yaoki.saga.journal.port import Append, Ask, Created, NewRun, OneOwner, Query, Request, StepFailed
+from yaoki.saga.journal.port import Append, Ask, Created, NewRun, OneOwner, Request, StepFailed
 from yaoki.saga.journal.queues.one_owner import Lane, Turns
 from yaoki.saga.journal.queues.sqlite import SqliteQueues
+from yaoki.saga.journal.reading import SqliteReading, header_of, unfinished, unfinished_of
 from yaoki.saga.journal.registers.sqlite import SqliteRegisters
 from yaoki.saga.journal.schema import HEADER_COLUMNS, prepare
-from yaoki.saga.records import Header, Kind, Record, RunState, Stored
+from yaoki.saga.records import Header, RunState, Stored
 
 T = TypeVar("T")
 
@@ -41,11 +42,8 @@ REQUEST = "INSERT INTO request (run, kind, data, at) VALUES (?, ?, ?, ?)"
 # Pages in the WAL before it is copied back: 16 MiB. A checkpoint costs two fsyncs of its own, so it should be rare.
 CHECKPOINT_PAGES = 4096
 
-KINDS = {kind.value: kind for kind in Kind}
-STATES = {state.value: state for state in RunState}
 
-
-class SqliteJournal(SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations, OneOwner):
+class SqliteJournal(SqliteReading, SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations, OneOwner):
     """Runs in one SQLite file.
 
     Args:
@@ -176,7 +174,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations
                 answers.append(Created(header, new=True))
             else:
                 found = connection.execute(f"SELECT {HEADER_COLUMNS} FROM run WHERE id = ?", (run.id,)).fetchone()
-                answers.append(Created(_header(found), new=False))
+                answers.append(Created(header_of(found), new=False))
         return answers, sorted(fresh)
 
     def _insert_special(self, connection: sqlite3.Connection, runs: list[tuple[int, NewRun]]) -> None:
@@ -219,11 +217,11 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations
 
     async def take(self, limit: int) -> list[Stored]:
         again, self._again = self._again[:limit], self._again[limit:]
-        found = await self._call(lambda c: _unfinished_of(c, again)) if again else []
+        found = await self._call(lambda c: unfinished_of(c, again)) if again else []
         found += await self._wake_due(limit - len(found))
         while len(found) < limit:
             missing = limit - len(found)
-            page = await self._call(lambda c, missing=missing: _unfinished(c, self._cursor, missing))  # type: ignore[misc]
+            page = await self._call(lambda c, missing=missing: unfinished(c, self._cursor, missing))  # type: ignore[misc]
             if not page:
                 break
             self._cursor = page[-1].header.no
@@ -266,7 +264,7 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations
         numbers = await self._call(work)
         for no in numbers:
             self._hold(no)
-        return await self._call(lambda c: _unfinished_of(c, numbers)) if numbers else []
+        return await self._call(lambda c: unfinished_of(c, numbers)) if numbers else []
 
     def _hold(self, no: int) -> None:
         if no > self._cursor:
@@ -283,24 +281,6 @@ class SqliteJournal(SqliteRegisters, SqliteLocks, SqliteQueues, SqliteOperations
         if no <= self._cursor:
             self._again.append(no)
         self._let_go(no)
-
-    # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    async def read(self, run_id: str) -> Stored | None:
-        def work(connection: sqlite3.Connection) -> Stored | None:
-            row = connection.execute(f"SELECT {HEADER_COLUMNS} FROM run WHERE id = ?", (run_id,)).fetchone()
-            return None if row is None else _with_records(connection, [_header(row)])[0]
-
-        return await self._call(work)
-
-    async def search(self, query: Query) -> list[Header]:
-        where, values = _where(query)
-        sql = f"SELECT {HEADER_COLUMNS} FROM run {where} ORDER BY no DESC LIMIT ?"
-        return await self._call(lambda c: [_header(row) for row in c.execute(sql, (*values, query.limit))])
-
-    async def counts(self, saga: str = "") -> dict[RunState, int]:
-        sql = "SELECT state, count(*) FROM run WHERE ? IN ('', saga) GROUP BY state"
-        return await self._call(lambda c: {STATES[state]: n for state, n in c.execute(sql, (saga,))})
 
     # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -402,58 +382,6 @@ def _chunks(values: list[Any], columns: int) -> Iterable[tuple[int, list[Any]]]:
 @functools.cache  # as many as there are sizes and tables
 def _places(rows: int, columns: int) -> str:
     return ",".join(["(" + ",".join("?" * columns) + ")"] * rows)
-
-
-def _unfinished(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
-    sql = (f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no > ? AND state != 'blocked' AND wake_at = 0 ORDER BY no LIMIT ?")
-    return _with_records(connection, [_header(row) for row in connection.execute(sql, (after, limit))])
-
-
-def _unfinished_of(connection: sqlite3.Connection, numbers: list[int]) -> list[Stored]:
-    sql = f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no IN ({','.join('?' * len(numbers))}) ORDER BY no"
-    return _with_records(connection, [_header(row) for row in connection.execute(sql, numbers)])
-
-
-def _with_records(connection: sqlite3.Connection, headers: list[Header]) -> list[Stored]:
-    if not headers:
-        return []
-    stored = {header.no: Stored(header, []) for header in headers}
-    sql = f"SELECT run, kind, step, data, at FROM record WHERE run IN ({','.join('?' * len(stored))}) ORDER BY run, seq"
-    for no, kind, step, data, at in connection.execute(sql, list(stored)):
-        stored[no].records.append(Record(KINDS[kind], step, data, at))
-    return list(stored.values())
-
-
-def _header(row: tuple[Any, ...]) -> Header:
-    header = Header(*row)
-    header.state = STATES[row[4]]
-    return header
-
-
-def _where(query: Query) -> tuple[str, tuple[Any, ...]]:
-    tests: list[tuple[str, Any]] = []
-    if query.saga:
-        tests.append(("saga = ?", query.saga))
-    if query.id_prefix:
-        tests.append(("id >= ?", query.id_prefix))
-        tests.append(("id < ?", query.id_prefix + "\U0010ffff"))
-    if query.since:
-        tests.append(("created_at >= ?", query.since))
-    if query.until:
-        tests.append(("created_at < ?", query.until))
-    if query.before_no:
-        tests.append(("no < ?", query.before_no))
-    if query.idle_since:
-        tests.append(("updated_at < ?", query.idle_since))
-    words = [words for words, _ in tests]
-    values = [value for _, value in tests]
-    if query.states:
-        words.append(f"state IN ({','.join('?' * len(query.states))})")
-        values += [state.value for state in query.states]
-    for pair in query.where:
-        words.append("no IN (SELECT run FROM attribute WHERE name = ? AND value = ?)")
-        values += pair
-    return (f"WHERE {' AND '.join(words)}" if words else ""), tuple(values)
 
 
 def _explained(error: sqlite3.Error, path: str) -> JournalError:
