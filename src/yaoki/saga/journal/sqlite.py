@@ -26,9 +26,9 @@ from yaoki.saga.journal.operations.sqlite import SqliteOperations
 from yaoki.saga.journal.port import Append, Ask, Created, NewRun, OneOwner, Request, StepFailed
 from yaoki.saga.journal.queues.one_owner import Lane, Turns
 from yaoki.saga.journal.queues.sqlite import SqliteQueues
-from yaoki.saga.journal.reading import SqliteReading, header_of, unfinished, unfinished_of
 from yaoki.saga.journal.registers.sqlite import SqliteRegisters
 from yaoki.saga.journal.schema import HEADER_COLUMNS, prepare
+from yaoki.saga.journal.sqlite_reading import SqliteReading, header_of, unfinished, unfinished_of
 from yaoki.saga.records import Header, RunState, Stored
 
 T = TypeVar("T")
