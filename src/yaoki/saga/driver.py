@@ -77,6 +77,7 @@ class Driver:
         self.unix_time = rt.unix_time
         self.now = journal.now if journal.shared else rt.unix_time
         self._let_go = False  # did the last entry give the run back to the journal?
+        self._letting_go = False  # does the one that is being written?
         self._answered = answered
         self._seq = 0
         self.notes: list[Record] = []  # of earlier attempts; written with the next records
@@ -299,6 +300,7 @@ class Driver:
         state, now = self.machine.state, self.now()
         seq = self._seq - len(records)
         due_at = self._due_at() if self.machine.waits or state is RunState.BLOCKED else None
+        self._letting_go = due_at is not None
         asks: tuple[Ask, ...] = ()
         if self.asks:
             asks, self.asks = tuple(self.asks), []
@@ -345,6 +347,7 @@ class Driver:
 
     async def _give_back(self, due_at: float) -> None:
         """Taken up for something that changed nothing: give it back as it was."""
+        self._letting_go = True
         await self.journal.append(Append(self.header.no, self._seq, (), at=self.now(), due_at=due_at))
         self._let_go = True
 
@@ -398,8 +401,8 @@ class Driver:
 
     @property
     def has_let_go(self) -> bool:
-        """Has it given the run back to the journal, so that it writes nothing more?"""
-        return self._let_go
+        """Has it given the run back to the journal, or is about to, so that it writes nothing more?"""
+        return self._let_go or self._letting_go
 
     @property
     def unanswered(self) -> list[int]:
@@ -412,8 +415,9 @@ class Driver:
         return self.machine.abort is not None or any(kind in {"cancel", "undo"} for kind, _, _ in self._asked)
 
     async def _answer(self) -> None:
-        asked, self._asked = self._asked, []
-        for kind, data, no in asked:
+        """One after the other, and as long as the run is here: what is left keeps it from being given back between two of them."""
+        while self._asked and not self._let_go:
+            kind, data, no = self._asked.pop(0)
             if kind == "cancel":
                 await self._cancel(data)
             elif kind == "signal":
