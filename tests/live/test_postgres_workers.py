@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -486,44 +485,3 @@ async def test_after_a_batch_that_failed_nothing_is_written_until_the_worker_sta
     assert {stored.header.id for stored in await journal.take(5)} == {"a", "b"}, "given back, for whoever begins again from what is there"
     await journal.append(Append(b, 0, (step,)))
     await journal.close()
-
-
-async def test_a_run_of_which_several_things_are_asked_is_not_given_back_between_two_of_them(url: str):
-    """Found by the torture: the first answer parked it, the second was written by who did not have it any more."""
-    saga = Saga("asks", input=int, brake=None)
-    saga.sleep(3000.0, name="nap")
-
-    @saga.wait_for(str, after="nap")
-    def visa(n: int) -> None: ...
-
-    @saga.wait_for(str, after="nap")
-    def permit(n: int) -> None: ...
-
-    async with yaoki.open(url, sagas=[saga], grace=0.0) as app:
-        run = await app.start(saga, 1, id="r")
-        for _ in range(100):  # until it is parked
-            if not app.engine.floor.drivers:
-                break
-            await asyncio.sleep(0.05)
-        journal, seen = journal_of(app), ["taken"]
-        append, taken = journal.append, journal._taken
-
-        def noted(entry: Append) -> Any:
-            seen.append("given back" if entry.due_at is not None else "written")
-            return append(entry)
-
-        async def noting(rows: Any) -> Any:
-            found = await taken(rows)
-            seen.extend("taken" for _ in found)
-            return found
-
-        journal.append, journal._taken = noted, noting  # type: ignore[method-assign]
-        connection = await asyncpg.connect(url)
-        await connection.execute("""INSERT INTO yaoki.request (run, kind, data, at) VALUES
-            ('r', 'signal', '{"name":"visa","answer":"v"}', 1), ('r', 'signal', '{"name":"permit","answer":"p"}', 1)""")
-        await connection.close()
-        for _ in range(200):
-            if len((await run.stored()).records) == 3 and not app.engine.floor.drivers:  # it naps, and has two answers
-                break
-            await asyncio.sleep(0.05)
-        assert [after for before, after in itertools.pairwise(seen) if before == "given back"] in ([], ["taken"]), seen
