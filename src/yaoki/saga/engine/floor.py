@@ -33,6 +33,7 @@ class Floor:
         self.drivers: dict[str, Driver] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._engine = engine
+        self._twice: set[str] = set()  # runs that were taken once more while their driver was still there
 
     def __len__(self) -> int:
         return len(self.drivers)
@@ -52,10 +53,13 @@ class Floor:
             return
         if (driver_there := self.drivers.get(header.id)) is not None:
             # It was parked, and is due again before its driver has gone; else that driver has it, and who took it a second time has
-            # nothing to give back.
-            if engine.journal.shared and driver_there.has_let_go:
-                engine.journal.release(header.no)
-                engine.intake.backlog = True
+            # nothing to give back. Which of the two it is may be known only once the driver has heard that its last write is durable.
+            if engine.journal.shared:
+                if driver_there.has_let_go:
+                    engine.journal.release(header.no)
+                    engine.intake.backlog = True
+                else:
+                    self._twice.add(header.id)
             return
         try:
             driver = Driver(saga, stored, engine.journal, engine.is_stopping, engine.requests.carried_out, is_new=is_new, value=value,
@@ -98,6 +102,11 @@ class Floor:
         finally:
             engine.requests.hand_out_again(driver.unanswered)  # they came too late for this driver
             del self.drivers[run_id], self.tasks[run_id]
+            if run_id in self._twice:
+                self._twice.discard(run_id)
+                if driver.has_let_go:
+                    engine.journal.release(driver.header.no)
+                    engine.intake.backlog = True
             engine.gates.went_out(run_id)
             if engine.intake.backlog:
                 engine.intake.feed()
