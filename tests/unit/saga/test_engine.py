@@ -796,3 +796,55 @@ def test_a_plain_program_can_use_it_too():
     saga = trip_saga(world)
     with yaoki.open("memory:", sagas=[saga]) as app:
         assert app.start(saga, Trip(), id="t").result(timeout=10) == "paid hotel in Kyoto, seat 7"
+
+
+# ── a step that cancels the task it runs in ──────────────────────────────────────────────────────────────────────────
+
+
+def cancels_itself(times: int, *, beside: bool) -> tuple[Saga[Trip], list[str]]:
+    """A saga whose `hotel` cancels its own task in its first `times` calls; `beside`: while another step runs."""
+    saga, log = Saga("self", input=Trip), []
+
+    @saga.step(undo=None)
+    async def hotel(trip: Trip) -> str:
+        log.append("hotel")
+        if len(log) <= times:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await runtime.sleep(1.0)
+        return "room"
+
+    if beside:
+        @saga.step(undo=None)
+        async def flight(trip: Trip) -> str:
+            await runtime.sleep(5.0)
+            return "seat"
+
+    return saga, log
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_step_that_cancels_the_task_it_runs_in_is_in_doubt_and_made_again(beside):
+    saga, log = cancels_itself(2, beside=beside)
+
+    async def main() -> RunState:
+        async with App(MemoryJournal(), [saga], concurrency=10, grace=1.0) as app:
+            return await (await app.start(saga, Trip())).wait()
+
+    assert run(main()) is RunState.COMPLETED
+    assert log == ["hotel"] * 3
+
+
+def test_one_that_does_so_each_time_is_set_aside_and_who_waits_is_told():
+    saga, log = cancels_itself(1000, beside=False)
+
+    async def main() -> None:
+        async with App(MemoryJournal(), [saga], concurrency=10, grace=1.0) as app:
+            begun = await app.start(saga, Trip())
+            with pytest.raises(RunError):
+                await begun.wait()
+            assert begun.id in app.engine.unfit
+
+    run(main())
+    assert len(log) == 4

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("yaoki.saga")
 
+# A run whose task was cancelled from inside is begun again; one that does so each time would keep a worker busy for ever.
+MOST_CANCELLED = 3
+
 
 class Floor:
     """At most `size` runs at once, by id."""
@@ -33,6 +36,8 @@ class Floor:
         self.drivers: dict[str, Driver] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._engine = engine
+        self._dropping = False
+        self._cancelled: dict[str, int] = {}  # how often the task of a run was cancelled by somebody else than us
         self._twice: set[str] = set()  # runs that were taken once more while their driver was still there
 
     def __len__(self) -> int:
@@ -77,8 +82,10 @@ class Floor:
         engine, run_id = self._engine, driver.header.id
         try:
             state = await driver.drive()
-        except asyncio.CancelledError:
-            raise
+        except asyncio.CancelledError as error:
+            if self._dropping or engine.is_stopping():
+                raise
+            self._cancelled_inside(driver, error)
         except FencedError:
             engine.fence()
         except TransactionLost:  # the driver has run ahead of the history: begin again from what is durable
@@ -93,6 +100,7 @@ class Floor:
                 engine.fail(error)
         else:
             if state.is_end or state is RunState.BLOCKED:  # else it was handed over
+                self._cancelled.pop(run_id, None)
                 engine.waiters.answer(driver.header)
                 engine.intake.ended(driver.saga.name, state)
                 if state.is_end and driver.saga.leaves_traces:
@@ -111,6 +119,16 @@ class Floor:
             if engine.intake.backlog:
                 engine.intake.feed()
 
+    def _cancelled_inside(self, driver: Driver, error: asyncio.CancelledError) -> None:
+        """A step's code has cancelled the task that drives it. Begin again from what is durable, with that step in doubt."""
+        run_id = driver.header.id
+        times = self._cancelled[run_id] = self._cancelled.get(run_id, 0) + 1
+        if times > MOST_CANCELLED:
+            self._set_aside(driver.header, error, f"a step cancels the task it runs in, {times} times now")
+            return
+        self._engine.journal.release(driver.header.no)
+        self._engine.intake.backlog = True
+
     async def _sweep_after(self, driver: Driver) -> None:
         """What only matters while a run lives: its last signs of life, and its places in the queues of keys."""
         engine, run_id = self._engine, driver.header.id
@@ -119,7 +137,7 @@ class Floor:
             if driver.saga.keys and await engine.journal.settle_locks(run_id):
                 await engine.requests.carry_out()
 
-    def _set_aside(self, header: Header, error: Exception, why: str) -> None:
+    def _set_aside(self, header: Header, error: BaseException, why: str) -> None:
         """Leave the run as it is, until the engine starts again: with other code, perhaps."""
         self.unfit[header.id] = str(error)
         self._engine.waiters.fail(header.id, unfit(header.id, str(error)))
@@ -136,10 +154,14 @@ class Floor:
         if self.tasks and grace_s > 0:
             await asyncio.wait(self.tasks.values(), timeout=grace_s)
         tasks = list(self.tasks.values())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        self._dropping = True
+        try:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+        finally:
+            self._dropping = False
         return len(tasks)
 
 
