@@ -74,7 +74,7 @@ def test_a_worker_works_is_listed_is_answered_and_leaves_when_told(url: str, tmp
         subprocess.run([sys.executable, "-c", START, url], cwd=tmp_path, check=True, timeout=60)
         (tmp_path / "later.py").write_text(SAGAS.format(last="send"))
         code, rows, _ = yk(tmp_path, "plan", "later", "--db", url)
-        assert (code, rows[0]["verdict"]) == (1, "stays")
+        assert (code, rows[0]["verdict"]) == (1, "needs mapping")
         assert "ship is gone" in rows[0]["why"]
         assert yk(tmp_path, "plan", "shop", "--db", url)[:2] == (0, [{"saga": "ask", "graph": rows[0]["graph"], "verdict": "same", "why": "", "runs": 1}])
         assert yk(tmp_path, "runs", "signal", "order-7", "aproval", "true", "--db", url)[0] == 2
