@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -77,6 +78,16 @@ class Floor:
         engine.gates.came_in(stored, driver)
         self.drivers[header.id] = driver
         self.tasks[header.id] = runtime.spawn(self._drive(driver), name=f"yaoki-run-{header.id}")
+
+    def give_back(self, taken: Iterable[Stored]) -> None:
+        """This worker has started again while these were taken, and begins none of them.
+
+        The claim may have come through before, or, sent once more, after: then they belong to this worker's new life, and only it can
+        give them back. Those of the old life are not ours, and the journal gives back only what is.
+        """
+        for stored in taken:
+            if stored.header.id not in self.drivers:
+                self._engine.journal.release(stored.header.no)
 
     async def _drive(self, driver: Driver) -> None:
         engine, run_id = self._engine, driver.header.id

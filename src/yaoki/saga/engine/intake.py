@@ -57,6 +57,7 @@ class Intake:
         self.backlog = self.backlog or (bool(page) if engine.journal.shared else len(page) == wanted)
         asked = await self._asked_of(page)
         if life != engine.lives:
+            engine.floor.give_back(page)
             return False
         for stored in page:
             if not stored.records and self.is_braked(stored.header.saga):

@@ -119,7 +119,8 @@ class Requests:
         stored = await engine.journal.take_one(request.run)
         if stored is None and request.kind == "undo":
             stored = await engine.journal.take_ended(request.run)
-        if life != engine.lives:  # this worker has started again: what it took before is not its own any more
+        if life != engine.lives:
+            engine.floor.give_back([stored] if stored is not None else [])
             return False
         if stored is not None and stored.header.saga not in engine.sagas:
             engine.journal.release(stored.header.no)
