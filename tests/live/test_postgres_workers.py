@@ -16,6 +16,7 @@ from servers import PostgresServer
 from yaoki import Effect, Saga, events
 from yaoki.app import App
 from yaoki.errors import FencedError, JournalError, JournalForeignError, RunBlockedError, RunUndoneError
+from yaoki.saga.engine import watch
 from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.postgres.schema import VERSION, upgrade
@@ -151,6 +152,19 @@ async def test_a_fenced_worker_drops_its_runs_and_starts_again_and_they_end_once
     fences = [fence for name, _, fence in world.log if name == "second"]
     assert fences[1] > fences[0], "the fence grows with each takeover, so that a resource can refuse the older one"
     assert len({key for name, key, _ in world.log if name == "second"}) == 1
+
+
+async def test_a_run_that_is_ours_and_that_nobody_drives_is_given_back(url: str, monkeypatch: pytest.MonkeyPatch):
+    """As if a claim had been answered while the worker started again."""
+    monkeypatch.setattr(watch, "SERVE_S", 0.1)
+    world = World()
+    async with worker(url, world) as app:
+        saga, journal = saga_of_app(app), journal_of(app)
+        async with app.engine.requests.taking:  # nobody else takes it
+            await journal.create(NewRun("lost", saga.name, saga.graph.hash, b"20", at=journal.now(), keep=False))
+            assert await journal.take_one("lost") is not None
+        world.gate.set()
+        assert await asyncio.wait_for(app.run(saga, "lost").result(), 10) == 40
 
 
 def saga_of_app(app: App) -> Saga[Any]:

@@ -38,6 +38,7 @@ class Floor:
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self._engine = engine
         self._dropping = False
+        self._orphans: set[int] = set()  # runs that were ours, and that nobody drove, at the last look
         self._cancelled: dict[str, int] = {}  # how often the task of a run was cancelled by somebody else than us
         self._twice: set[str] = set()  # runs that were taken once more while their driver was still there
 
@@ -88,6 +89,24 @@ class Floor:
         for stored in taken:
             if stored.header.id not in self.drivers:
                 self._engine.journal.release(stored.header.no)
+
+    async def give_back_orphans(self) -> None:
+        """A run that is this worker's and that nobody drives would wait for as long as the worker lives: give it back.
+
+        A claim answered late, while the worker started again, can leave one. Only what was seen twice is given back, for a run that is
+        just being started or taken is ours for a moment before it has a driver.
+        """
+        engine = self._engine
+        async with engine.requests.taking:
+            owned = dict(await engine.journal.owned())
+            driven = {driver.header.no for driver in self.drivers.values()}
+            seen = {no for no, run_id in owned.items() if no not in driven and run_id not in self.unfit and not engine.intake.holds(run_id)}
+            for no in seen & self._orphans:
+                log.warning("run %s is this worker's, and nobody drives it: it is given back", owned[no])
+                engine.journal.release(no)
+            self._orphans = seen - self._orphans
+            if seen:
+                engine.intake.backlog = True
 
     async def _drive(self, driver: Driver) -> None:
         engine, run_id = self._engine, driver.header.id

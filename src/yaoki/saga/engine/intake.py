@@ -95,6 +95,10 @@ class Intake:
         brake = self._brakes.get(saga)
         return brake is not None and brake.is_on
 
+    def holds(self, run_id: str) -> bool:
+        """Does this run wait here for a brake?"""
+        return run_id in self._resumed or any(run_id in held for held in self._held.values())
+
     def hold(self, saga: str, run_id: str) -> None:
         """Let this run wait until the brake of its saga is released."""
         self._held.setdefault(saga, []).append(run_id)

@@ -59,6 +59,7 @@ class Watch:
                     await engine.serve()
                     await self._tell_stranded()
                     await engine.settle_locks()
+                    await engine.floor.give_back_orphans()
                     if self.tidying is None:
                         self.tidying = runtime.spawn(self._tidy(), name="yaoki-tidy")
             if events.wanted():

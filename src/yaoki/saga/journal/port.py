@@ -258,6 +258,10 @@ class Journal(Registers, Locks, Operations, Queues, Protocol):
         """(saga, graph, runs that wait, up to a thousand) of each definition that no live owner can run."""
         ...
 
+    async def owned(self) -> list[tuple[int, str]]:
+        """(number, id) of the unfinished runs that are this owner's, by the store itself."""
+        ...
+
 
 class OneOwner:
     """What a journal with a single owner answers where a shared one has to ask the others."""
@@ -288,6 +292,10 @@ class OneOwner:
         return []
 
     async def stranded(self) -> list[tuple[str, str, int]]:
+        return []
+
+    async def owned(self) -> list[tuple[int, str]]:
+        """Not asked for: there is nobody else who could have them."""
         return []
 
     async def archive(self, before: float, limit: int = 1000) -> int:

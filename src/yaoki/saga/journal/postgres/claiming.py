@@ -80,6 +80,9 @@ class Claiming(Standing, Reading, PostgresQueues):
     async def _learn_lanes(self) -> None:
         raise NotImplementedError
 
+    async def owned(self) -> list[tuple[int, str]]:
+        return [(row[0], row[1]) for row in await self._side.fetch(sql.OWNED, self.incarnation)]
+
     def release(self, no: int) -> None:
         self._released.append(no)
         self._held.discard(no)

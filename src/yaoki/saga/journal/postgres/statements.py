@@ -91,6 +91,7 @@ CLAIMED = f"SELECT {HEADER}, lane FROM yaoki.run WHERE owner = $1 AND claim = $2
 RELEASE = f"""{CLAIM_FENCE}, freed AS (
     UPDATE yaoki.run SET owner = NULL FROM fence WHERE run.no = ANY($3::bigint[]) AND run.owner = $1
 ) SELECT no FROM fence"""
+OWNED = "SELECT no, id FROM yaoki.run WHERE owner = $1 AND finished_at = 0"
 # The newest of a saga's graphs is the one that a program opened last.
 SAVE_GRAPH = f"""
 INSERT INTO yaoki.definition (hash, saga, graph) VALUES ($1, $2, $3)
