@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
-from contracts.journals import PLACES, Place
+from contracts.journals import Place
 from yaoki.errors import JournalError, JournalLockedError
 from yaoki.saga.journal.port import Append, Journal, NewRun, Query
-from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.records import Kind, Record, RunState
 
 RUNNING, DONE, UNDONE, BLOCKED = RunState.RUNNING, RunState.COMPLETED, RunState.UNDONE, RunState.BLOCKED
-
-
-@pytest.fixture(params=[*PLACES, pytest.param("postgres", marks=pytest.mark.live)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").new_database()
-        return lambda: PostgresJournal(url)
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def journal(place: Place) -> AsyncIterator[Journal]:
-    journal = place()
-    await journal.open()
-    yield journal
-    await journal.close()
 
 
 def new(run_id: str, *, saga: str = "trip", at: float = 1.0) -> NewRun:

@@ -2,32 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 
-from contracts.journals import PLACES, Place
+from contracts.journals import Place
 from contracts.test_journal import DONE, UNDONE, new, reopened, step
 from yaoki.saga.journal.port import Append, Ask, Journal, Query
-from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.records import Kind, Record, RunState
-
-
-@pytest.fixture(params=[*PLACES, pytest.param("postgres", marks=pytest.mark.live)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").new_database()
-        return lambda: PostgresJournal(url)
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def journal(place: Place) -> AsyncIterator[Journal]:
-    journal = place()
-    await journal.open()
-    yield journal
-    await journal.close()
 
 
 async def ended(journal: Journal, run_id: str, state: RunState = DONE) -> int:

@@ -3,34 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from math import inf
-from pathlib import Path
 
-import pytest
-
-from contracts.journals import PLACES, Place
+from contracts.journals import Place
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Append, Journal, NewRun
-from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.registers import of_run
 from yaoki.saga.records import RunState
-
-
-@pytest.fixture(params=[*PLACES, pytest.param("postgres", marks=pytest.mark.live)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").new_database()
-        return lambda: PostgresJournal(url)
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def journal(place: Place) -> AsyncIterator[Journal]:
-    journal = place()
-    await journal.open()
-    yield journal
-    await journal.close()
 
 
 async def started(journal: Journal, *ids: str) -> list[int]:

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from math import inf
-from pathlib import Path
 
 import msgspec
 import pytest
 
-from contracts.journals import PLACES, Place
 from yaoki.saga.journal.operations import BLOCKED_UNTIL, PAUSED_UNTIL, Operation
 from yaoki.saga.journal.port import Append, Ask, Journal, NewRun, Query
-from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.records import Kind, Record, RunState
-
-
-@pytest.fixture(params=[*PLACES, pytest.param("postgres", marks=pytest.mark.live)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").new_database()
-        return lambda: PostgresJournal(url)
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def journal(place: Place) -> AsyncIterator[Journal]:
-    journal = place()
-    await journal.open()
-    yield journal
-    await journal.close()
 
 
 async def start(journal: Journal, run_id: str, *, saga: str = "trip", **more: object) -> int:

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contracts.journals import PLACES, Place
+from contracts.journals import Place
 from yaoki.saga.journal.port import Append, Journal, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.queue import Queue
 from yaoki.saga.records import Kind, Record, RunState
-
-
-@pytest.fixture(params=[*PLACES, pytest.param("postgres", marks=pytest.mark.live)])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres").new_database()
-        return lambda: PostgresJournal(url)
-    return PLACES[request.param](tmp_path)
-
-
-@pytest.fixture
-async def journal(place: Place) -> AsyncIterator[Journal]:
-    journal = place()
-    await journal.open()
-    yield journal
-    await journal.close()
 
 
 async def wait(journal: Journal, *ids: str, **placing: Any) -> None:

@@ -19,6 +19,7 @@ from yaoki.errors import FencedError, JournalError, JournalForeignError, RunBloc
 from yaoki.saga.engine import watch
 from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
+from yaoki.saga.journal.postgres.link import Link, Target
 from yaoki.saga.journal.postgres.schema import VERSION, upgrade
 from yaoki.saga.records import Kind, Record, RunState
 
@@ -165,6 +166,40 @@ async def test_a_run_that_is_ours_and_that_nobody_drives_is_given_back(url: str,
             assert await journal.take_one("lost") is not None
         world.gate.set()
         assert await asyncio.wait_for(app.run(saga, "lost").result(), 10) == 40
+
+
+async def test_no_claim_spans_two_lives_of_a_worker(url: str):
+    """Else it could come through in the name of the new life, and what it took would be nobody's to drive."""
+    async with worker(url, World()) as app:
+        before = journal_of(app).incarnation
+        async with app.engine.requests.taking:  # as while something is being taken
+            app.engine.fence()
+            again = app.engine.fencing
+            assert again is not None
+            await asyncio.wait([again], timeout=0.3)
+            assert journal_of(app).incarnation == before
+        await asyncio.wait_for(again, 5)
+        assert journal_of(app).incarnation > before
+
+
+async def test_who_is_cancelled_inside_a_transaction_leaves_none_open(url: str):
+    """Else what others do on that connection afterwards is in it, and is gone when it closes: a worker never left, for one."""
+    link = Link(Target.of(url), "test", patience_s=5.0)
+    await link.execute("CREATE TABLE done (no integer)")
+
+    async def begin(connection: Any) -> None:
+        await connection.transaction().start()
+        await asyncio.sleep(60)
+
+    begun = asyncio.create_task(link.run(begin))
+    await asyncio.wait([begun], timeout=0.2)
+    begun.cancel()
+    await asyncio.wait([begun])
+    await link.execute("INSERT INTO done VALUES (1)")
+    await link.close()
+    look = Link(Target.of(url), "test", patience_s=5.0)
+    assert await look.fetch("SELECT no FROM done") == [(1,)]
+    await look.close()
 
 
 def saga_of_app(app: App) -> Saga[Any]:

@@ -204,6 +204,10 @@ class SharedSimJournal(SimJournal):
         self._headers[no].fence += 1
         return self._stored(no)
 
+    async def owned(self) -> list[tuple[int, str]]:
+        me = self._me.no if self._me is not None else None
+        return [(no, self._headers[no].id) for no, owner in sorted(self.table.owners.items()) if owner == me and not self._headers[no].state.is_end]
+
     def release(self, no: int) -> None:
         if self._me is not None and self.table.owners.get(no) == self._me.no:
             del self.table.owners[no]

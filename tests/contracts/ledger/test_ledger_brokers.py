@@ -95,6 +95,6 @@ async def test_a_broker_that_is_not_there_is_said_clearly(tmp_path: Path, monkey
     with pytest.raises(AuditError, match="cannot be used"):
         async with open_audit(Pipeline(source="sqlite:///l.db", sink="broker+sqlite:////nowhere/at/all.db#X", rules=RULES)):
             pass
-    with pytest.raises(AuditError, match="cannot be read"):
+    with pytest.raises(AuditError, match="cannot be used"):
         async with open_audit(Pipeline(source="broker+sqlite:////nowhere/at/all.db#X", sink="a/{key}-{version}", rules=RULES)):
             pass

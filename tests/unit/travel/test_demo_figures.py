@@ -57,7 +57,7 @@ def test_without_a_terminal_there_are_plain_lines(tmp_path: Path):
         show.update(made.progress)  # the same phase an instant later: not worth a line
     assert out.getvalue().splitlines() == [
         "10 trips, 20% of all requests fail, the orchestrator is killed 1 times, seed 3",
-        "   1.2 s  booking: 7 completed, 3 undone, 0 under way; killed: 1 orchestrators, 3 services"]
+        "   1.2 s  booking: 7 completed, 3 undone, 0 under way; killed: orchestrators 1, services 3"]
     assert "\x1b" not in out.getvalue()
 
 

@@ -14,24 +14,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 import msgspec
 
 from yaoki import runtime
-from yaoki.errors import AuditError, BrokerError, YaokiError
+from yaoki.errors import AuditError, BrokerError
 from yaoki.ledger.fingerprint import content_digest
 from yaoki.ledger.records import Batch, Naming, Record, is_beat
 from yaoki.ledger.sinks.port import Foreign
 from yaoki.ledger.sinks.receipts import Receipts
-from yaoki.messages.brokers.port import Broker, Subscription
+from yaoki.ledger.subscribed import PAGE, WAIT_S, Subscribed
+from yaoki.messages.brokers.port import Broker
 from yaoki.messages.envelope import Message
 
 GROUP = "yaoki-audit"
-PAGE = 500
-WAIT_S = 0.2
-"""How long to wait for more before taking it that everything was read."""
 
 VERSION, DIGEST, ENCODED = "ledgerversion", "ledgerdigest", "ledgerencoded"
 """Headers: names of CloudEvents extensions."""
 
 
-class BrokerSink:
+class BrokerSink(Subscribed):
     """Messages of type `kind`.
 
     Args:
@@ -45,30 +43,17 @@ class BrokerSink:
 
     def __init__(self, connect: Callable[[], Awaitable[Broker]], name: str, receipts: Receipts, *, kind: str = "LedgerChanged",
                  source: str = "ledger") -> None:
-        self.name = name
+        super().__init__(connect, name, kind=kind, group=GROUP)
         self.foreign = Foreign()
-        self._connect = connect
         self._receipts = receipts
-        self._kind = kind
         self._source = source
-        self._broker: Broker | None = None
-        self._subscription: Subscription | None = None
 
     async def open(self) -> None:
-        try:
-            self._broker = await self._connect()
-            self._subscription = await self._broker.subscribe(GROUP, [self._kind])
-        except YaokiError as error:
-            await self.close()
-            raise AuditError(f"{self.name} cannot be used: {error}", do="check the address and the account's rights") from error
+        await super().open()
         await self._receipts.open()
 
     async def close(self) -> None:
-        if self._subscription is not None:
-            await self._subscription.close()
-        if self._broker is not None:
-            await self._broker.close()
-        self._subscription = self._broker = None
+        await super().close()
         await self._receipts.close()
 
     async def put(self, key: str, version: int, content: bytes, digest: bytes) -> bool:

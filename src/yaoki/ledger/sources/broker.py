@@ -11,49 +11,31 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 
 from yaoki import runtime
-from yaoki.errors import AuditError, BrokerError, InputError, YaokiError
+from yaoki.errors import AuditError, BrokerError, InputError
 from yaoki.ledger.lint import Danger
 from yaoki.ledger.records import check_version
-from yaoki.ledger.sinks.broker import PAGE, VERSION, WAIT_S, content_of
+from yaoki.ledger.sinks.broker import VERSION, content_of
 from yaoki.ledger.sources.feeds import seen
 from yaoki.ledger.sources.shadow import Seen
-from yaoki.messages.brokers.port import Broker, Delivery, Subscription
+from yaoki.ledger.subscribed import PAGE, WAIT_S, Subscribed
+from yaoki.messages.brokers.port import Broker, Delivery
 from yaoki.messages.envelope import Message
 from yaoki.messages.store.port import CLASSES
 
 GROUP = "yaoki-audit-source"
 
 
-class BrokerFeed:
+class BrokerFeed(Subscribed):
     """Messages of type `kind`. `version`: the header, or the field of the data, that counts a key's messages."""
 
     heads = False
     vouches = False
 
     def __init__(self, connect: Callable[[], Awaitable[Broker]], name: str, kind: str, version: str) -> None:
-        self.name = name
-        self._connect = connect
-        self._kind = kind
+        super().__init__(connect, name, kind=kind, group=GROUP)
         self._version = version
-        self._broker: Broker | None = None
-        self._subscription: Subscription | None = None
         self._taken: list[Delivery] = []
         self.unreadable = 0
-
-    async def open(self) -> None:
-        try:
-            self._broker = await self._connect()
-            self._subscription = await self._broker.subscribe(GROUP, [self._kind])
-        except YaokiError as error:
-            await self.close()
-            raise AuditError(f"{self.name} cannot be read: {error}", do="check the address and the account's rights") from error
-
-    async def close(self) -> None:
-        if self._subscription is not None:
-            await self._subscription.close()
-        if self._broker is not None:
-            await self._broker.close()
-        self._subscription = self._broker = None
 
     async def read(self, place: str) -> AsyncIterator[tuple[list[Seen], str]]:
         del place  # the broker knows it

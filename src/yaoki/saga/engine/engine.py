@@ -229,14 +229,15 @@ class Engine:
         if events.wanted():
             events.emit(events.WorkerFenced(worker=self.journal.name, runs=len(self.floor)))
         await self.floor.drop()
-        self.requests.forget()
-        while True:
-            try:
-                await self._join()
-                break
-            except JournalError:  # the server is away: without it there is nothing to do
-                await runtime.sleep(SHARED_POLL_S)
-        await runtime.sleep(COALESCE_S)
-        self.fencing = None
+        async with self.requests.taking:  # a claim under way would come through in the name of the new life, and nobody would drive it
+            self.requests.forget()
+            while True:
+                try:
+                    await self._join()
+                    break
+                except JournalError:  # the server is away: without it there is nothing to do
+                    await runtime.sleep(SHARED_POLL_S)
+            await runtime.sleep(COALESCE_S)
+            self.fencing = None
         self.intake.backlog = True
         self.intake.feed()

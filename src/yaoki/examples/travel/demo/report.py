@@ -65,7 +65,7 @@ def _kills(outcome: Outcome) -> dict[str, int]:
 def _killed(outcome: Outcome) -> str:
     kills = outcome.progress.kills
     if not outcome.plan.choreographed:
-        return f"{kills['orchestrator']} orchestrators"
+        return f"{kills['orchestrator']} orchestrator{'s' if kills['orchestrator'] != 1 else ''}"
     each = ", ".join(f"{name} {count}" for name, count in sorted(kills.items()) if name != BROKER)
     brokers = f", and their broker {kills[BROKER]} times," if kills[BROKER] else ""
     return f"{kills.total() - kills[BROKER]} participants ({each or 'none'}){brokers}"

@@ -60,7 +60,7 @@ class Show:
         ended = ", ".join(f"{progress.ended[name]} {name}" for name, _ in STYLES if progress.ended[name] or name != "blocked")
         victims = "participants" if self._plan.choreographed else "orchestrators"
         return (f"{progress.seconds:6.1f} s  {progress.phase}: {ended}, {progress.under_way} under way; killed: "
-                f"{progress.kills.total()} {victims}, {progress.service_kills.total()} services")
+                f"{victims} {progress.kills.total()}, services {progress.service_kills.total()}")
 
     def _panel(self, progress: Progress) -> Any:
         from rich.panel import Panel  # noqa: PLC0415

@@ -90,7 +90,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         await self._group.drain()
         async with self._claiming:
             if self.incarnation and self._lost is None:  # it leaves by its own will: others need not wait for its lease to end
-                await self._side.execute(sql.LEAVE, self.incarnation)
+                await self._leave()
             await self._join()
 
     async def _join(self) -> None:
@@ -122,11 +122,19 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         await self._end_lease()
         if self.incarnation and self._lost is None:
             with contextlib.suppress(JournalError):
-                await self._side.execute(sql.LEAVE, self.incarnation)
+                await self._leave()
         self.incarnation = 0
         self._spares.close()
         await self._writer.close()
         await self._side.close()
+
+    async def _leave(self) -> None:
+        async def leave(connection: Connection) -> None:
+            async with connection.transaction():
+                await connection.execute(sql.LEAVE, self.incarnation)
+                await connection.execute(sql.LEAVE_BEHIND, self.incarnation)
+
+        await self._side.run(leave)
 
     async def drain(self) -> None:
         """Say that this worker takes nothing more, and finishes what it has."""

@@ -7,6 +7,7 @@ again, and those that write are made so that the second time does nothing (`stat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -106,6 +107,7 @@ class Link:
         self._connected = connected
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
+        self._interrupted = False  # was somebody cancelled in the middle? Then the connection may be inside a transaction of theirs
         self._closed = False
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -114,7 +116,10 @@ class Link:
             began, failures = runtime.monotonic(), 0
             while True:
                 try:
-                    return await work(self._connection or await self._connect())
+                    return await work(await self._ready())
+                except asyncio.CancelledError:
+                    self._interrupted = True
+                    raise
                 except Exception as error:
                     if not is_lost(error):
                         if not isinstance(error, asyncpg.PostgresError):
@@ -135,6 +140,13 @@ class Link:
     async def execute(self, sql: str, *values: Any) -> str:
         return await self.run(lambda c: c.execute(sql, *values))
 
+    async def _ready(self) -> Connection:
+        if self._interrupted:
+            # Closed in order, so that what was under way has ended, one way or the other, before anything else is asked.
+            await self._end()
+            self._interrupted = False
+        return self._connection or await self._connect()
+
     async def _connect(self) -> Connection:
         connection = await self._target.connect(self._role)
         self._connection = connection
@@ -149,11 +161,14 @@ class Link:
 
     async def close(self) -> None:
         self._closed = True
-        if self._connection is not None and not self._lock.locked():
-            try:
+        if not self._lock.locked():
+            await self._end()
+        self._drop()
+
+    async def _end(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
                 await self._connection.close(timeout=2.0)
-            except Exception:
-                self._drop()
         self._drop()
 
 

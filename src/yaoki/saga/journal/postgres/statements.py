@@ -128,9 +128,9 @@ WITH dead AS (
     WHERE owner = dead.no AND finished_at = 0 RETURNING dead.no
 )
 SELECT dead.name, (SELECT count(*) FROM freed WHERE freed.no = dead.no) AS runs FROM dead"""
-LEAVE = f"""
-WITH left_ AS (UPDATE yaoki.worker SET state = 'gone', lease_until = {NOW} WHERE no = $1 AND state IN ('alive', 'draining') RETURNING no)
-UPDATE yaoki.run SET owner = NULL FROM left_ WHERE owner = left_.no AND finished_at = 0"""
+# Two statements: the second sees what a batch has created that the first had to wait for.
+LEAVE = f"UPDATE yaoki.worker SET state = 'gone', lease_until = {NOW} WHERE no = $1 AND state IN ('alive', 'draining')"
+LEAVE_BEHIND = "UPDATE yaoki.run SET owner = NULL WHERE owner = $1 AND finished_at = 0"
 DRAIN = "UPDATE yaoki.worker SET state = 'draining' WHERE no = $1 AND state = 'alive'"
 SERVE = "UPDATE yaoki.worker SET graphs = $2, queues = $3 WHERE no = $1"
 WORKERS = f"""
