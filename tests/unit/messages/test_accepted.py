@@ -67,6 +67,22 @@ async def test_work_is_accepted_done_and_its_result_shown(shop):
         assert (status["state"], status["result"]) == ("succeeded", {"n": 1})
 
 
+async def test_work_that_ends_while_it_is_looked_at_is_shown_with_its_result(shop, monkeypatch):
+    inner = shop.app.store.starting_with
+
+    async def before_it_ended(prefix: str, *, limit: int) -> list[object]:
+        await until(lambda: shop.calls)
+        while not await inner(f"{prefix}.", limit=limit):  # noqa: ASYNC110
+            await asyncio.sleep(0.001)
+        return []
+
+    monkeypatch.setattr(shop.app.store, "starting_with", before_it_ended)
+    async with shop.client() as client:
+        answer = await client.post("/orders", json={"n": 1})
+        status = await ended(client, answer.headers["location"])
+        assert (status["state"], status["result"]) == ("succeeded", {"n": 1})
+
+
 async def test_the_same_key_and_body_is_the_same_work_and_another_body_is_refused(shop):
     async with shop.client() as client:
         key = {"Idempotency-Key": "order-1"}

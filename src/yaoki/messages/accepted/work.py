@@ -122,8 +122,11 @@ class HandlerWork:
             failed = row.state in {"quarantined", "dead"}
             state = State.FAILED if failed else State.RUNNING
             return Status(state=state, attempts=row.attempts, error=row.error, **about)
-        result = said.get(f"{id}.{self.group}.0")
+        answer = f"{id}.{self.group}.0"
+        result = said.get(answer)
         if result is not None or await self.app.store.is_done(self.group, entry.part, entry.position):
+            if result is None:  # both are stored in one transaction, which may have come between the two looks
+                result = next((each.message for each in await self.app.store.get(answer) if each.message.id == answer), None)
             return Status(state=State.SUCCEEDED, result=msgspec.Raw(result.data if result else b"null"), **about)
         if self._is_lost is not None and await self._is_lost(id):
             return Status(state=State.LOST, **about)
