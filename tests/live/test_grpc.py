@@ -13,7 +13,7 @@ import pytest
 from live.test_httpx import QUICK
 from yaoki import effect
 from yaoki.errors import AttemptTimeoutError, BreakerOpenError
-from yaoki.integrations.grpc import OPTIONS, AsyncInterceptor, Interceptor
+from yaoki.integrations.grpc import OPTIONS, AsyncInterceptor, Interceptor, async_interceptors
 from yaoki.policies import breaker, classify, deadline, nothing_happened, pipeline, retry, timeout
 from yaoki.service import Service
 
@@ -165,3 +165,62 @@ def test_a_server_that_is_not_there_is_classified(call):
     with pytest.raises(grpc.RpcError) as failure:
         call(Service("hotel", policy=retry(2, QUICK, budget=False)), port=1, timeout=2.0)
     assert classify(failure.value).kind in ("safe", "ambiguous")
+
+
+# ── streams ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
+
+
+class Kinds(grpc.GenericRpcHandler):
+    """A method of each kind, which answers with what it was called with."""
+
+    def __init__(self):
+        self.seen = []
+
+    def service(self, details):
+        kind = details.method.rpartition("/")[2]
+
+        def answer(request, context):
+            sent = b"".join(request) if kind.startswith("stream") else request
+            self.seen.append((kind, sent, dict(context.invocation_metadata()), context.time_remaining()))
+            return iter([b"one", b"two"]) if kind.endswith("stream") else b"one"
+
+        return getattr(grpc, f"{kind}_rpc_method_handler")(answer)
+
+
+def kinds_by_sync(port, service, kind):
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS) as plain:
+        method = getattr(grpc.intercept_channel(plain, Interceptor(service)), kind)(f"/hotel.Hotel/{kind}")
+        answer = method(iter([b"a", b"b"]) if kind.startswith("stream") else b"ab")
+        return list(answer) if kind.endswith("stream") else [answer]
+
+
+def kinds_by_aio(port, service, kind):
+    async def main():
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=OPTIONS, interceptors=async_interceptors(service)) as channel:
+            method = getattr(channel, kind)(f"/hotel.Hotel/{kind}")
+            answer = method(iter([b"a", b"b"]) if kind.startswith("stream") else b"ab")
+            return [each async for each in answer] if kind.endswith("stream") else [await answer]
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("call", [kinds_by_sync, kinds_by_aio])
+def test_every_kind_of_method_gets_the_deadline_and_the_metadata(call, kind):
+    handlers = Kinds()
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[handlers])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    token = effect.current.set(effect.Effect("trip-42", "book-trip", "hotel", traceparent="00-1-2-01"))
+    try:
+        with deadline(5):
+            assert call(port, Service("hotel"), kind) == ([b"one", b"two"] if kind.endswith("stream") else [b"one"])
+    finally:
+        effect.current.reset(token)
+        server.stop(None).wait(5)
+    ((name, sent, metadata, left_s),) = handlers.seen
+    assert (name, sent) == (kind, b"ab")
+    assert (metadata["idempotency-key"], metadata["traceparent"]) == ("trip-42/hotel", "00-1-2-01")
+    assert 3 < left_s < 5.2

@@ -1,7 +1,7 @@
 """gRPC clients through a `Service`: its policy around every unary call, and nothing else changes for the caller.
 
     channel = grpc.intercept_channel(grpc.insecure_channel(target, options=OPTIONS), Interceptor(flights))
-    channel = grpc.aio.insecure_channel(target, options=OPTIONS, interceptors=[AsyncInterceptor(flights)])
+    channel = grpc.aio.insecure_channel(target, options=OPTIONS, interceptors=async_interceptors(flights))
 
 `OPTIONS` switches off gRPC's own retries, which would multiply with the policy's. Per call:
 
@@ -11,7 +11,7 @@
 - The saga step under way adds `idempotency-key` and `traceparent` to the metadata, the same on every attempt.
 - The server's push-back (`grpc-retry-pushback-ms`) is honoured.
 
-Streams pass as they are: after its first message a call can be neither repeated nor replaced.
+Streams get the deadline and the metadata, and no policy: after its first message a call can be neither repeated nor replaced.
 """
 
 from __future__ import annotations
@@ -73,7 +73,10 @@ def _timeout(given: float | None) -> float | None:
     return left_s if given is None else min(given, left_s)
 
 
-class Interceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
+class Interceptor(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor,  # type: ignore[misc]
+    grpc.StreamUnaryClientInterceptor, grpc.StreamStreamClientInterceptor,  # type: ignore[misc]
+):
     """Sends every unary call of a channel through `service`.
 
     A call is made when it is begun, not when its result is asked for: `stub.Find.future(...)` blocks while it runs.
@@ -87,11 +90,10 @@ class Interceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
         self._idempotent = idempotent
 
     def intercept_unary_unary(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
-        metadata = [*(details.metadata or ()), *_extra()]
+        extra = _extra()
 
         def attempt() -> Any:
-            call = continuation(_Details_(details.method, _timeout(details.timeout), metadata, details.credentials,
-                                          details.wait_for_ready, details.compression), request)
+            call = continuation(_sync_details(details, extra), request)
             call.result()  # raises the RpcError, which is what the policy judges
             return call
 
@@ -100,22 +102,24 @@ class Interceptor(grpc.UnaryUnaryClientInterceptor):  # type: ignore[misc]
         except grpc.RpcError as error:
             return error  # it is the call itself; whoever asks for its result gets it raised
 
+    def _stream(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
+        return continuation(_sync_details(details, _extra()), request)
+
+    intercept_unary_stream = intercept_stream_unary = intercept_stream_stream = _stream
+
 
 class AsyncInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc]
-    """The same for `grpc.aio`."""
+    """The same for the unary calls of `grpc.aio`."""
 
     def __init__(self, service: Service, *, idempotent: Idempotent = None) -> None:
         self._service = service
         self._idempotent = idempotent
 
     async def intercept_unary_unary(self, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
-        own = list(details.metadata or ())
         extra = _extra()
 
         async def attempt() -> Any:
-            metadata = grpc.aio.Metadata(*own, *extra)
-            call = await continuation(grpc.aio.ClientCallDetails(
-                details.method, _timeout(details.timeout), metadata, details.credentials, details.wait_for_ready), request)
+            call = await continuation(_async_details(details, extra), request)
             try:
                 return await call
             finally:
@@ -123,3 +127,34 @@ class AsyncInterceptor(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[mi
                     call.cancel()
 
         return await self._service.call(attempt, idempotent=_is_idempotent(self._idempotent, details), operation=_name(details))
+
+
+def async_interceptors(service: Service, *, idempotent: Idempotent = None) -> list[grpc.aio.ClientInterceptor]:
+    """What a channel of `grpc.aio` wants for all four kinds of method: it takes one object for each kind."""
+    return [AsyncInterceptor(service, idempotent=idempotent), _AsyncUnaryStream(), _AsyncStreamUnary(), _AsyncStreamStream()]
+
+
+async def _stream(_self: object, continuation: Callable[[Any, Any], Any], details: Any, request: Any) -> Any:
+    return await continuation(_async_details(details, _extra()), request)
+
+
+class _AsyncUnaryStream(grpc.aio.UnaryStreamClientInterceptor):  # type: ignore[misc]
+    intercept_unary_stream = _stream
+
+
+class _AsyncStreamUnary(grpc.aio.StreamUnaryClientInterceptor):  # type: ignore[misc]
+    intercept_stream_unary = _stream
+
+
+class _AsyncStreamStream(grpc.aio.StreamStreamClientInterceptor):  # type: ignore[misc]
+    intercept_stream_stream = _stream
+
+
+def _sync_details(details: Any, extra: list[tuple[str, str]]) -> Any:
+    return _Details_(details.method, _timeout(details.timeout), [*(details.metadata or ()), *extra], details.credentials,
+                     details.wait_for_ready, details.compression)
+
+
+def _async_details(details: Any, extra: list[tuple[str, str]]) -> Any:
+    return grpc.aio.ClientCallDetails(details.method, _timeout(details.timeout), grpc.aio.Metadata(*(details.metadata or ()), *extra),
+                                      details.credentials, details.wait_for_ready)
