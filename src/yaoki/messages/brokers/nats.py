@@ -90,6 +90,10 @@ class NatsBroker:
         """One token for any name of a type: dots and wildcards in it mean nothing to the server."""
         return f"{self.stream}.{quote(type_, safe='').replace('.', '%2E')}"
 
+    def address(self, type_: str) -> str:
+        """Where messages of a type travel, as AsyncAPI documents say it."""
+        return self.subject(type_)
+
     async def publish(self, messages: Sequence[Message]) -> None:
         for wave in waves(messages):
             ended = await asyncio.gather(*(self._publish(each) for each in wave), return_exceptions=True)

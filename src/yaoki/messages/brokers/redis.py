@@ -54,6 +54,10 @@ class RedisBroker:
                               do="see that it runs (version 6.2 or newer) and that the address is right") from error
         return cls(client, stream=stream, keep_s=keep_s, durability=durability)
 
+    def address(self, type_: str) -> str:  # noqa: ARG002 (one stream for all types)
+        """Where messages of a type travel, as AsyncAPI documents say it."""
+        return self.stream
+
     async def publish(self, messages: Sequence[Message]) -> None:
         try:
             async with self.client.pipeline(transaction=True) as batch:

@@ -34,6 +34,10 @@ class StoredBroker:
     async def open(cls, url: str, *, lease_s: float = 15.0) -> Self:
         return cls(await open_store(url), lease_s=lease_s)
 
+    def address(self, type_: str) -> str:
+        """Where messages of a type travel, as AsyncAPI documents say it: the type is a column of the log."""
+        return type_
+
     async def publish(self, messages: Sequence[Message]) -> None:
         await self.store.append(messages)
 

@@ -1,4 +1,4 @@
-"""What follows from what, read off the handlers: checks before anything runs, AsyncAPI 3, and a diagram.
+"""What follows from what, read off the handlers: checks before anything runs, and a diagram. `asyncapi` exports the same.
 
     @app.on(OrderPlaced, emits=PaymentCaptured | PaymentFailed, within=30, undo=PaymentRefunded)
 
@@ -9,11 +9,8 @@ together follows what `check` finds: events that nobody hears, failures that do 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
-
 import msgspec
 
-from yaoki.errors import ConfigError
 from yaoki.messages.app import Messages
 from yaoki.messages.handlers import Handler
 from yaoki.messages.schema import schema_of
@@ -132,76 +129,34 @@ def _cycles(all_duties: list[Duty]) -> list[Finding]:
                     "let the payload count the rounds and end them, and declare the event that ends them")]
 
 
-# ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+# ── a picture ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def diagram(found: Iterable[Duty]) -> str:
     """A Mermaid flowchart: events as rounded nodes, handlers as boxes."""
     lines = ["flowchart LR"]
     for duty in found:
-        box = f"{duty.service}.{duty.handler}"
-        lines.append(f'    {_id(box)}["{box}"]')
-        lines += [f'    {_id(name)}(["{name}"]) --> {_id(box)}' for name in duty.takes]
+        box = _id("handler", f"{duty.service}.{duty.handler}")
+        lines.append(f'    {box}["{_text(duty.service)}.{_text(duty.handler)}"]')
+        lines += [f"    {_event(name)} --> {box}" for name in duty.takes]
         limit = f"|within {duty.within_s:g} s|" if duty.within_s else ""
-        lines += [f'    {_id(box)} -->{limit} {_id(name)}(["{name}"])' for name in duty.emits]
+        lines += [f"    {box} -->{limit} {_event(name)}" for name in duty.emits]
         if duty.undo:
-            lines.append(f'    {_id(box)} -. undone by .-> {_id(duty.undo)}(["{duty.undo}"])')
+            lines.append(f"    {box} -. undone by .-> {_event(duty.undo)}")
     return "\n".join(lines) + "\n"
 
 
-def _id(name: str) -> str:
-    return "".join(each if each.isalnum() else f"_{ord(each):x}_" for each in name)
+def _event(name: str) -> str:
+    return f'{_id("event", name)}(["{_text(name)}"])'
 
 
-def asyncapi(*apps: Messages, title: str, version: str = "1.0.0") -> dict[str, Any]:
-    """An AsyncAPI 3.0 document of what these services hear and say, with JSON schemas of the payloads.
-
-    Raises:
-        ConfigError: two classes share a name and version on the wire.
-    """
-    classes: dict[str, type] = {}
-    for app in apps:
-        for handler in app.handlers.values():
-            for cls in [*handler.takes.values(), *handler.emits, *([handler.undo] if handler.undo else [])]:
-                name = schema_of(cls).name
-                if schema_of(classes.setdefault(name, cls)) != schema_of(cls):
-                    raise ConfigError(f"two classes are called {name!r} on the wire with different versions",
-                                      do="let the services agree on one, or give one another name with @event(name=...)")
-    operations: dict[str, Any] = {}
-    for duty in duties(*apps):
-        box = f"{duty.service}.{duty.handler}"
-        operations |= {f"{box}.hears.{name}": _operation("receive", name, duty) for name in duty.takes}
-        operations |= {f"{box}.says.{name}": _operation("send", name, duty) for name in duty.emits}
-    return {
-        "asyncapi": "3.0.0", "info": {"title": title, "version": version}, "defaultContentType": "application/cloudevents+json",
-        "channels": {name: {"address": name, "messages": {name: {"$ref": f"#/components/messages/{name}"}}} for name in sorted(classes)},
-        "operations": operations,
-        "components": {"messages": {name: {"name": name, "contentType": "application/json", "x-version": schema_of(cls).version,
-                                           "payload": _json_schema(cls)} for name, cls in sorted(classes.items())}},
-    }
+def _id(kind: str, name: str) -> str:
+    """With its kind, because an event may be called like a handler, or `end`, which is a word of Mermaid's."""
+    return f"{kind}_" + "".join(each if each.isascii() and each.isalnum() else f"_{ord(each):x}_" for each in name)
 
 
-def _operation(action: str, name: str, duty: Duty) -> dict[str, Any]:
-    found: dict[str, Any] = {"action": action, "channel": {"$ref": f"#/channels/{name}"}, "x-service": duty.service}
-    if duty.within_s and action == "send":
-        found["x-within-seconds"] = duty.within_s
-    if duty.undo and action == "receive":
-        found["x-undone-by"] = duty.undo
-    return found
+def _text(name: str) -> str:
+    return name.replace("#", "#35;").replace('"', "#quot;")
 
 
-def _json_schema(cls: type) -> dict[str, Any]:
-    own = getattr(cls, "model_json_schema", None)
-    if own is not None:
-        made: dict[str, Any] = own()
-        return made
-    try:
-        (schema,), definitions = msgspec.json.schema_components([cls], ref_template="#/components/schemas/{name}")
-    except TypeError:  # a payload that is taken as it comes
-        return {}
-    name = schema.get("$ref", "").rpartition("/")[2]
-    found: dict[str, Any] = definitions.get(name, schema)
-    return found
-
-
-__all__ = ["Duty", "Finding", "asyncapi", "check", "diagram", "duties"]
+__all__ = ["Duty", "Finding", "check", "diagram", "duties"]

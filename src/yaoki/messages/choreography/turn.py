@@ -42,7 +42,7 @@ class PartTurn:
         self.clock = runtime.current().monotonic
         self.now = self.unix_time = runtime.current().unix_time
         self.hold = None
-        self.gives_up = False
+        self._gives_up = False
         self.notes: list[Record] = []  # of earlier attempts; a choreography does not tell them
         self.journal = OwnDatabase(app, saga, run.id)
         self._load = load
@@ -59,7 +59,11 @@ class PartTurn:
         """Wait between two attempts; hear meanwhile whether the run is being undone."""
         await runtime.sleep(delay_s)
         run = await self._load(self.header.id)
-        self.gives_up = run.machine is not None and run.machine.abort is not None
+        self._gives_up = run.machine is not None and run.machine.abort is not None
+
+    def gives_up_on(self, name: str, *, forward: bool) -> bool:  # noqa: ARG002 (it is the one in hand)
+        """Is the run being undone?"""
+        return self._gives_up and not forward
 
     async def hand_back(self, delay_s: float) -> None:
         raise AssertionError(f"a participant keeps what it has begun, also for {delay_s:g} s")
