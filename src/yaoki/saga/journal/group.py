@@ -104,15 +104,26 @@ class GroupCommit:
         self._go_on()
 
     def _answered(self, batch: list[Waiting], answers: Sequence[Any], began: float | None) -> None:
-        self._durable += [(future, answer) for (_, future), answer in zip(batch, answers, strict=True)]
         if began is not None and events.wanted():
             events.emit(events.JournalCommitted(records=len(batch), runs=len(batch), duration_s=runtime.monotonic() - began))
-        self._go_on()
+        if self._durable or self._waiting or len(batch) >= self._turns:
+            self._durable += [(future, answer) for (_, future), answer in zip(batch, answers, strict=True)]
+            self._go_on()
+            return
+        # The common case, at once: nobody else waits, so all are told, and whoever hands in first begins the next commit. The others
+        # who are told have their turn before it is sent.
+        for (_, future), answer in zip(batch, answers, strict=True):
+            if not future.done():
+                future.set_result(answer)
+        self._rest()
 
     def _go_on(self) -> None:
         """A commit is over: who is told now?"""
         if len(self._durable) + len(self._waiting) < self._turns:
             self._tell(len(self._durable))
+            if not self._waiting:
+                self._rest()
+                return
         elif self._waiting:
             self._send()
             return
@@ -128,7 +139,12 @@ class GroupCommit:
             self._tell(len(self._durable))
             asyncio.get_running_loop().call_soon(self._after_a_turn)
         else:
-            self._idle = True
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is to be written, and nobody to be told."""
+        self._idle = True
+        if self._drained:
             drained, self._drained = self._drained, []
             for future in drained:
                 if not future.done():
