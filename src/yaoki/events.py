@@ -275,6 +275,8 @@ class RunRecovered(RunEvent, frozen=True, kw_only=True):
 
 
 class StepStarted(RunEvent, frozen=True, kw_only=True):
+    """A step, or its undo, is begun."""
+
     step: str
     undo: bool = False
 

@@ -68,7 +68,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from types import CoroutineType, TracebackType
 from typing import Any, ClassVar, NamedTuple, ParamSpec, Self, TypeVar, cast
@@ -198,9 +198,9 @@ class Policy:
                 do="Use `await policy.acall(...)`, or pass the coroutine function itself instead of a lambda around it.")
         return cast("T", result)
 
-    async def acall(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    async def acall(self, fn: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Call and await `fn`, which may be any callable that returns an awaitable."""
-        return await self._caller(is_async=True)(fn, *args, **kwargs)
+        return cast("T", await self._caller(is_async=True)(fn, *args, **kwargs))
 
     def _caller(self, *, is_async: bool) -> Callable[..., Any]:
         made: dict[bool, Callable[..., Any]] = self.__dict__.setdefault("_callers", {})

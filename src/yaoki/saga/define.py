@@ -49,6 +49,8 @@ from yaoki.saga.waiting import UNSET, Wait
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Q = ParamSpec("Q")
+U = TypeVar("U")
 I = TypeVar("I")  # noqa: E741  the saga's input
 
 
@@ -107,10 +109,10 @@ class Step(Generic[P, R]):
         return self.is_async and not self.special and self.deadline is None and self.wait is None
 
     @overload
-    def undo(self, fn: Callable[..., Any]) -> Callable[..., Any]: ...
+    def undo(self, fn: Callable[Q, U]) -> Callable[Q, U]: ...
 
     @overload
-    def undo(self, *, retry: Any = None, timeout: float | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
+    def undo(self, *, retry: Any = None, timeout: float | None = None) -> Callable[[Callable[Q, U]], Callable[Q, U]]: ...
 
     def undo(self, fn: Callable[..., Any] | None = None, *, retry: Any = None, timeout: float | None = None) -> Any:
         """Say what takes the step's effect back. It gets the input, and the step's result by the step's name.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, ParamSpec, TypeVar, cast, overload
 from weakref import WeakValueDictionary
 
@@ -88,11 +88,11 @@ class Service:
         finally:
             operation_under_way.reset(token)
 
-    async def acall(self, fn: Callable[..., Any], /, *args: Any, idempotent: bool | None = None, operation: str = "",
-                    check: Callable[[Any], object] | None = None, **kwargs: Any) -> Any:
+    async def acall(self, fn: Callable[..., Awaitable[T]], /, *args: Any, idempotent: bool | None = None, operation: str = "",
+                    check: Callable[[Any], object] | None = None, **kwargs: Any) -> T:
         """Call and await `fn`, which may be any callable that returns an awaitable. Otherwise like `call`."""
         call = self._caller(is_async=True, idempotent=idempotent, check=check)
-        return await (self._named(call, operation, fn, args, kwargs) if operation else call(fn, *args, **kwargs))
+        return cast("T", await (self._named(call, operation, fn, args, kwargs) if operation else call(fn, *args, **kwargs)))
 
     async def _named(self, call: Callable[..., Any], operation: str, fn: Any, args: Any, kwargs: Any) -> Any:
         token = operation_under_way.set((self.name, operation))
