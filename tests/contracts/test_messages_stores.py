@@ -21,6 +21,7 @@ from yaoki.errors import (
 )
 from yaoki.messages import Message, Messages, Pace, Retries, event
 from yaoki.messages.boxes import discard, edit, find, redrive
+from yaoki.messages.brokers.stored import StoredBroker
 from yaoki.messages.envelope import PARTS
 from yaoki.messages.store.port import Held, Settlement
 
@@ -384,6 +385,7 @@ async def test_each_handler_has_its_own_progress(url):
     async with app:
         await app.publish(Placed(1))
         await until_held(app, "quarantined")
+        await until(lambda: second.seen)
     assert (first.seen, second.seen) == ([1], [1])
 
 
@@ -509,6 +511,22 @@ async def test_old_messages_go_when_every_group_has_done_them(url):
         assert await store.prune(-10.0) == 9
         (box,) = await find(store)
         assert box.message.data == b'{"n":3}'
+
+
+async def test_what_readers_of_a_broker_have_passed_by_is_not_kept_for_them(url):
+    """A group that reads other types has no message to acknowledge here; one that only chooses who reads has none at all."""
+    async with stored(url) as store:
+        broker = StoredBroker(store, lease_s=0.05)
+        reader = await broker.subscribe("bank", ["Paid"])
+        await store.declare("orders.intake", [], since="now")
+        await store.append([made(n) for n in range(5)])
+
+        async def pruned() -> bool:
+            await reader.fetch(10, 0.01)
+            return await store.prune(-10.0) == 5
+
+        await until_so(pruned)
+        await reader.close()
 
 
 async def test_a_service_that_says_how_long_it_keeps_messages_prunes_by_itself(url):

@@ -31,9 +31,13 @@ def prepared_postgres():
 
 
 class Torture:
-    """Writers that publish numbered messages of a few keys, and remember which committed, key by key in order."""
+    """Writers that publish numbered messages of a few keys, and remember which committed, key by key in order.
 
-    def __init__(self, url: str, seconds: float) -> None:
+    prepares: does the server take prepared transactions?
+    """
+
+    def __init__(self, url: str, seconds: float, *, prepares: bool = True) -> None:
+        self.ends = ["commit", "rollback", "prepare"] if prepares else ["commit", "rollback", "commit"]
         self.url = url
         self.until = time.monotonic() + seconds
         self.committed: dict[str, list[str]] = {}
@@ -52,7 +56,7 @@ class Torture:
 
     async def one(self, connection, outbox) -> None:
         rng = self.rng
-        end = rng.choices(["commit", "rollback", "prepare"], [90, 5, 5])[0]
+        end = rng.choices(self.ends, [90, 5, 5])[0]
         key = f"k{rng.randrange(8)}"
         await connection.execute("BEGIN")
         early = rng.random() < 0.5

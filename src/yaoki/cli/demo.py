@@ -20,7 +20,7 @@ from yaoki.cli.frame.options import DURATION
 @click.option("--port", type=click.IntRange(0, 65530), default=0, help="First of six ports for the services; free ones by default.")
 @click.option("--limit", type=DURATION, default="15m", show_default=True, help="Give up after this.")
 @click.option("--choreographed", is_flag=True, help="With nobody in charge: the services take part over a broker, and are killed instead.")
-@click.option("--broker", default="", metavar="URL", help="Of a choreographed demo: nats (its own server), or nats://HOST:PORT; a file by default.")
+@click.option("--broker", default="", metavar="URL", help="Of a choreographed demo: nats (its own server), nats://HOST:PORT or postgresql://...; a file by default.")
 def command(ctx: click.Context, *, trips: int, faults: float, kills: int, seed: int | None, folder: Path | None, port: int,
             limit: float, choreographed: bool, broker: str) -> Exit | None:
     """Book a thousand trips while everything fails, and audit what is left.

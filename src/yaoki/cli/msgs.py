@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from yaoki.cli.frame import Exit, Output, output
-from yaoki.cli.frame.options import limit_option, setting, yes_option
+from yaoki.cli.frame.options import DURATION, limit_option, setting, yes_option
 from yaoki.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -85,11 +85,20 @@ def edit(*, message: str, group: str | None, data: str | None, db: str) -> Exit:
 @command.command()
 @click.argument("messages", nargs=-1)
 @_filters
+@click.option("--older-than", type=DURATION, metavar="TIME", help="Delete instead what is older and what every reader has done.")
 @click.option("--dry-run", is_flag=True, help="Only say which.")
 @yes_option
 @setting("--db", "db", help=DB_HELP)
-def purge(*, messages: tuple[str, ...], group: str | None, key: str | None, error: str, dry_run: bool, yes: bool, db: str) -> Exit:
-    """Give up for good on what gave up; keys that waited go on without it."""
+def purge(*, messages: tuple[str, ...], group: str | None, key: str | None, error: str, older_than: float | None, dry_run: bool, yes: bool,
+          db: str) -> Exit:
+    """Give up for good on what gave up; keys that waited go on without it. With --older-than: forget what is done.
+
+    What is forgotten and comes again is taken for new. Words of choreographed runs stay 35 days at least.
+    """
+    if older_than is not None:
+        if messages or group or key or error or dry_run:
+            raise UsageError("--older-than concerns all messages that are done", do="leave out messages, filters and --dry-run")
+        return asyncio.run(_forget(output(), db, older_than, yes=yes))
     chosen = {"group": group, "key": key, "ids": messages, "error": error}
     return asyncio.run(_purge(output(), db, chosen, dry_run=dry_run, yes=yes))
 
@@ -119,6 +128,8 @@ async def _list(out: Output, db: str, *, group: str | None, key: str | None, err
     out.table(("reader", "waiting", "oldest", "in flight", "retry", "scheduled", "quarantined keys", "dead", "workers"), [
         (lag.group, lag.waiting, f"{lag.oldest_s:.1f} s" if lag.waiting else "-", lag.under_way, lag.states.get("retry", 0) + lag.states.get("behind", 0),
          lag.states.get("scheduled", 0), lag.keys_blocked, lag.states.get("dead", 0), lag.workers) for lag in lags])
+    if not lags:
+        out.say(f"nobody has read {'as ' + group if group else 'messages'} here yet")
     if not letters:
         return Exit.OK
     for each in letters:
@@ -144,8 +155,7 @@ async def _show(out: Output, db: str, message: str) -> Exit:
         found = await store.get(message)
         letters = await boxes.find(store, ids=[message], states=("retry", "scheduled", "behind", "quarantined", "dead")) if found else []
     if not found:
-        out.say(f"no message's id begins with {message}")
-        return Exit.FINDING
+        raise UsageError(f"no message's id begins with {message!r}", do="`yk msgs list` names those that gave up; others by the id with which they were published")
     for entry in found:
         each = entry.message
         out.emit({"message": each.id, "source": each.source, "type": each.type, "version": each.version, "key": each.key,
@@ -166,6 +176,7 @@ async def _redrive(out: Output, db: str, chosen: dict[str, Any], canary: int, ma
 
     async with _opened(db) as store:
         plan = await boxes.redrive(store, **chosen, max_replays=max_replays, dry_run=True)
+        _refuse_unknown(chosen["ids"], [*plan.chosen, *plan.worn_out])
         _say_which(out, "would be redriven" if dry_run else "to redrive", plan.chosen)
         if plan.worn_out:
             out.say(f"{len(plan.worn_out)} were redriven {max_replays} times already and are left alone (--max-replays)")
@@ -206,6 +217,7 @@ async def _purge(out: Output, db: str, chosen: dict[str, Any], *, dry_run: bool,
 
     async with _opened(db) as store:
         letters = await boxes.discard(store, **chosen, dry_run=True)
+        _refuse_unknown(chosen["ids"], letters)
         _say_which(out, "would be purged" if dry_run else "to purge", letters)
         if dry_run or not letters:
             return Exit.OK
@@ -214,6 +226,25 @@ async def _purge(out: Output, db: str, chosen: dict[str, Any], *, dry_run: bool,
     out.emit({"purged": [each.message.id for each in gone]})
     out.say(f"{len(gone)} messages were purged; their keys go on")
     return Exit.OK
+
+
+async def _forget(out: Output, db: str, older_than: float, *, yes: bool) -> Exit:
+    from yaoki.cli.frame.asking import confirm
+    from yaoki.messages.pruner import prune_now
+
+    confirm(f"delete what is done and older than {older_than:g} s?", yes=yes)
+    async with _opened(db) as store:
+        gone = await prune_now(store, keep_s=older_than)
+    out.emit({"deleted": gone})
+    out.say(f"{gone} messages that every reader had done were deleted")
+    return Exit.OK
+
+
+def _refuse_unknown(ids: tuple[str, ...], letters: list[Letter]) -> None:
+    """Who names messages means just these: one that did not give up, or a misspelled id, is not passed over in silence."""
+    unknown = [each for each in ids if not any(letter.message.id.startswith(each) for letter in letters)]
+    if unknown:
+        raise UsageError(f"no message that gave up begins with {', '.join(map(repr, unknown))}", do="`yk msgs list` names them; nothing was done")
 
 
 def _say_which(out: Output, what: str, letters: list[Letter]) -> None:

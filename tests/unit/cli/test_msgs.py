@@ -83,3 +83,13 @@ def test_a_place_without_messages_is_said(tmp_path):
     code, text = yk("list", "--db", f"sqlite:///{tmp_path}/none.db")
     assert code == 2
     assert "there are no messages" in text
+
+
+def test_what_is_done_and_old_is_forgotten_and_what_gave_up_stays(db):
+    assert yk("purge", "--older-than", "1h", "--yes", "--db", db) == (0, "0 messages that every reader had done were deleted\n")
+    code, text = yk("purge", "--older-than", "0s", "--yes", "--db", db, "--json")
+    assert (code, lines(text)) == (0, [{"deleted": 7}])
+    assert yk("list", "--db", db)[1].count("ValueError: cannot be") == 3
+    code, text = yk("purge", "--older-than", "1h", "--key", "k1", "--db", db)
+    assert code == 2
+    assert "concerns all messages that are done" in text

@@ -77,6 +77,8 @@ class StoredSubscription:
                 await self.store.wait_changed(max(0.0, left_s))
 
     async def _balance(self) -> None:
+        # Also where nothing was for this group: what it has passed by must not be kept for it.
+        await self._settle(all_parts=True)
         share = await self.store.balance(self.group, self._worker, self.lease_s)
         self._balance_at = runtime.monotonic() + share.check_in_s
         self.lanes.grant(share.leases.values())
@@ -89,7 +91,10 @@ class StoredSubscription:
         for each in deliveries:
             entry: Entry = each.token
             self.lanes.finish(entry)
-        settlement = self.lanes.settlement()
+        await self._settle()
+
+    async def _settle(self, *, all_parts: bool = False) -> None:
+        settlement = self.lanes.settlement(all_parts=all_parts)
         if not settlement:
             return
         try:

@@ -9,6 +9,7 @@ together follows what `check` finds: events that nobody hears, failures that do 
 from __future__ import annotations
 
 from collections.abc import Iterable
+
 import msgspec
 
 from yaoki.messages.app import Messages

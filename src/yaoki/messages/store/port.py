@@ -258,10 +258,11 @@ class Store(Protocol):
         """All messages whose id begins with this, in the order of the log."""
         ...
 
-    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True) -> int:
-        """Delete messages that are older, and that every group has done. Returns how many.
+    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True, patient: bool = True) -> int:
+        """Delete messages that are older, and that every group has done. Returns how many; more than `limit` where whole tables go.
 
         runs: also the words of choreographed runs, which a run that is not over still needs.
+        patient: where the log is cut into tables that can be dropped, wait for that; it comes at most a quarter of the time later.
         """
         ...
 

@@ -14,6 +14,7 @@ import msgspec
 from yaoki import events, runtime
 from yaoki.errors import FencedError, StoreError
 from yaoki.messages.envelope import PARTS, Message, message_of
+from yaoki.messages.store import postgres_segments as segments
 from yaoki.messages.store import postgres_sql as sql
 from yaoki.messages.store import postgres_write as write
 from yaoki.messages.store.bell import Bell
@@ -271,13 +272,11 @@ class PostgresStore:
         self.decisions += 1
         self.bell.ring()
 
-    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True) -> int:
+    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True, patient: bool = True) -> int:
         before = runtime.unix_time() - older_than_s
         with _as_store_errors():
             async with self.pool.acquire() as connection:
-                await connection.execute(sql.FORGET_DEAD_READERS, before)
-                done: str = await connection.execute(sql.PRUNE, before, limit, runs)
-        return int(done.rsplit(maxsplit=1)[-1])
+                return await segments.prune(connection, before, older_than_s, limit, runs=runs, patient=patient)
 
     async def close(self) -> None:
         await self._gather.close()
@@ -333,6 +332,7 @@ async def _migrate(connection: Any) -> None:
     await connection.execute(sql.SCHEMA + sql.FUNCTIONS)
     version = await connection.fetchval("SELECT version FROM yaoki_messages_version")
     if version is None:
+        await segments.make_first(connection)
         await connection.execute("INSERT INTO yaoki_messages_version VALUES ($1)", sql.VERSION)
     elif version > sql.VERSION:
         raise StoreError(f"the messages here were written by a newer program (format {version}, known {sql.VERSION})",

@@ -14,6 +14,8 @@ transaction can draw its id first and touch the key last (`tests/live/test_messa
 reader losing rows).
 
 Under REPEATABLE READ "the latest that had ended" is as of the transaction's snapshot: what it cannot see comes after it.
+
+The log is cut into segments, so that what is old goes by dropping a table: see `postgres_segments`.
 """
 
 from __future__ import annotations
@@ -30,11 +32,15 @@ LOCK = "SELECT pg_advisory_xact_lock(7230901, hashtext($1))"  # a number of ours
 
 SCHEMA = """
 CREATE UNLOGGED TABLE IF NOT EXISTS yaoki_key_locks (h bigint PRIMARY KEY);
+CREATE SEQUENCE IF NOT EXISTS yaoki_messages_pos;
+CREATE SEQUENCE IF NOT EXISTS yaoki_messages_segment MINVALUE 0 START 0;
 CREATE TABLE IF NOT EXISTS yaoki_messages (
-    x bigint NOT NULL, pos bigint GENERATED ALWAYS AS IDENTITY, part smallint NOT NULL, id text COLLATE "C" NOT NULL,
-    source text COLLATE "C" NOT NULL, type text NOT NULL, key text NOT NULL, version integer NOT NULL,
+    x bigint NOT NULL, pos bigint NOT NULL DEFAULT nextval('yaoki_messages_pos'), segment integer NOT NULL, part smallint NOT NULL,
+    id text COLLATE "C" NOT NULL, source text COLLATE "C" NOT NULL, type text NOT NULL, key text NOT NULL, version integer NOT NULL,
     time double precision NOT NULL, due double precision NOT NULL, data bytea NOT NULL, meta bytea NOT NULL,
-    PRIMARY KEY (x, pos), UNIQUE (id, source));
+    PRIMARY KEY (x, pos, segment), UNIQUE (id, source, segment)) PARTITION BY LIST (segment);
+CREATE TABLE IF NOT EXISTS yaoki_segments (
+    segment integer PRIMARY KEY, began timestamptz NOT NULL DEFAULT now(), first_pos bigint NOT NULL, ended timestamptz, until_x bigint);
 CREATE TABLE IF NOT EXISTS yaoki_groups (
     grp text PRIMARY KEY, types text[] NOT NULL, since_x bigint NOT NULL, since_pos bigint NOT NULL,
     declared timestamptz NOT NULL);
@@ -58,44 +64,63 @@ CREATE TABLE IF NOT EXISTS yaoki_messages_version (version integer NOT NULL);
 # Two of these are functions because inside one each statement sees what has been committed up to then (READ COMMITTED): the x of a
 # message must be drawn after the wait for its key. Keys are locked by a hash, in one order, so that two publishers of the
 # same keys cannot wait for each other. ON CONFLICT locks also the row that it then does not update.
+# The table is locked as any INSERT locks it, but before x and the segment are drawn: then a segment that was closed has no
+# writer left. What older segments know is looked up row by row: as a join the planner may prefer to read them whole.
 # The third walks along the index whatever the statistics say: without fresh ones the planner would rather sort all that is
 # left of the log for each page (measured: 28 against 4 us of the server for each message). Its first row, without a pos,
 # says how far the log is complete.
 FUNCTIONS = """
-CREATE OR REPLACE FUNCTION yaoki_lock_keys(keys text[]) RETURNS bigint LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION yaoki_lock_keys(keys text[], OUT x bigint, OUT current integer, OUT first integer) LANGUAGE plpgsql AS $$
 BEGIN
+    LOCK TABLE yaoki_messages IN ROW EXCLUSIVE MODE;
     INSERT INTO yaoki_key_locks AS l (h) SELECT DISTINCT hashtextextended(k, 0) FROM unnest(keys) AS t (k) WHERE k <> '' ORDER BY 1
     ON CONFLICT (h) DO UPDATE SET h = excluded.h WHERE false;
-    RETURN greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1);
+    x := greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1);
+    SELECT last_value INTO current FROM yaoki_messages_segment;
+    SELECT min(segment) INTO first FROM yaoki_segments;
 END $$;
 CREATE OR REPLACE FUNCTION yaoki_append(
     parts smallint[], ids text[], sources text[], types text[], keys text[], versions integer[], times double precision[],
     dues double precision[], datas bytea[], metas bytea[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    at bigint := yaoki_lock_keys(keys);
+    place record;
 BEGIN
-    INSERT INTO yaoki_messages (x, part, id, source, type, key, version, time, due, data, meta)
-    SELECT at, t.* FROM unnest(parts, ids, sources, types, keys, versions, times, dues, datas, metas) AS t
-    ON CONFLICT (id, source) DO NOTHING;
+    SELECT * INTO place FROM yaoki_lock_keys(keys);
+    IF place.first = place.current THEN
+        INSERT INTO yaoki_messages (x, segment, part, id, source, type, key, version, time, due, data, meta)
+        SELECT place.x, place.current, t.* FROM unnest(parts, ids, sources, types, keys, versions, times, dues, datas, metas) AS t
+        ON CONFLICT DO NOTHING;
+    ELSE
+        INSERT INTO yaoki_messages (x, segment, part, id, source, type, key, version, time, due, data, meta)
+        SELECT place.x, place.current, t.*
+        FROM unnest(parts, ids, sources, types, keys, versions, times, dues, datas, metas) AS t (part, id, source)
+        WHERE 0 = (SELECT count(*) FROM (SELECT FROM yaoki_messages m WHERE m.id = t.id AND m.source = t.source
+                                         AND m.segment < place.current LIMIT 1) known)
+        ON CONFLICT DO NOTHING;
+    END IF;
 END $$;
 CREATE OR REPLACE FUNCTION yaoki_read(
     after_x bigint, after_pos bigint, in_parts smallint[], of_types text[], most integer) RETURNS SETOF yaoki_messages
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off AS $$
 DECLARE
     w bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
+    first integer := (SELECT min(s.segment) FROM yaoki_segments s WHERE s.until_x IS NULL OR s.until_x >= after_x);
     complete yaoki_messages;
 BEGIN
     complete.x := w;
     RETURN NEXT complete;
     RETURN QUERY SELECT * FROM yaoki_messages m
-        WHERE (m.x, m.pos) > (after_x, after_pos) AND m.x < w AND (in_parts IS NULL OR m.part = ANY (in_parts))
+        WHERE m.segment >= first AND (m.x, m.pos) > (after_x, after_pos) AND m.x < w AND (in_parts IS NULL OR m.part = ANY (in_parts))
         AND (of_types IS NULL OR m.type = ANY (of_types)) ORDER BY m.x, m.pos LIMIT most;
 END $$;
 """
 APPEND = """SELECT yaoki_append($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[],
     $7::double precision[], $8::double precision[], $9::bytea[], $10::bytea[])"""
-LOCK_KEYS = "SELECT yaoki_lock_keys($1::text[])"
-COPIED = ("x", "part", "id", "source", "type", "key", "version", "time", "due", "data", "meta")
+LOCK_KEYS = "SELECT * FROM yaoki_lock_keys($1::text[])"
+KNOWN = """
+SELECT EXISTS (SELECT FROM unnest($1::text[], $2::text[]) AS t (id, source) WHERE 0 < (
+    SELECT count(*) FROM (SELECT FROM yaoki_messages m WHERE m.id = t.id AND m.source = t.source LIMIT 1) known))"""
+COPIED = ("x", "segment", "part", "id", "source", "type", "key", "version", "time", "due", "data", "meta")
 W = "pg_snapshot_xmin(pg_current_snapshot())::text::bigint"
 """The oldest transaction id still running: what lies below is complete."""
 
@@ -221,19 +246,6 @@ SELECT grp, state, count(*) AS n FROM yaoki_held WHERE ($1::text IS NULL OR grp 
 GROUP BY grp, state
 """
 
-FORGET_DEAD_READERS = """
-DELETE FROM yaoki_groups g WHERE g.types[1] LIKE 'reply.%' AND g.declared < to_timestamp($1)
-AND NOT EXISTS (SELECT 1 FROM yaoki_members s WHERE s.grp = g.grp AND s.lease_until >= clock_timestamp())
-"""
-PRUNE = f"""
-DELETE FROM yaoki_messages WHERE (x, pos) IN (
-    SELECT m.x, m.pos FROM yaoki_messages m WHERE m.time < $1 AND m.x < {W} AND ($3 OR m.type NOT LIKE 'saga.%')
-    AND NOT EXISTS (SELECT 1 FROM yaoki_groups g LEFT JOIN yaoki_cursors c ON c.grp = g.grp AND c.part = m.part
-                    WHERE (coalesce(c.x, g.since_x), coalesce(c.pos, g.since_pos)) < (m.x, m.pos))
-    AND NOT EXISTS (SELECT 1 FROM yaoki_held h WHERE h.part = m.part AND h.x = m.x AND h.pos = m.pos)
-    ORDER BY m.x, m.pos LIMIT $2)
-"""  # noqa: S608 (ours)
-
 HELD_BACK = f"SELECT {W} AS w, EXISTS (SELECT 1 FROM yaoki_messages WHERE x >= {W}) AS waiting"  # noqa: S608 (ours)
 HOLDERS = """
 SELECT holder FROM (
@@ -261,9 +273,9 @@ def noting(statement: str, *, notify: bool) -> str:
     return f"{statement}, pg_notify('{CHANNEL}', '')" if notify else statement
 
 
-def records_of(messages: Sequence[Message], x: int) -> list[tuple[Any, ...]]:
+def records_of(messages: Sequence[Message], x: int, segment: int) -> list[tuple[Any, ...]]:
     """Rows of `COPIED`."""
-    return [(x, each.part, each.id, each.source, each.type, each.key, each.version, each.time, each.due, each.data,
+    return [(x, segment, each.part, each.id, each.source, each.type, each.key, each.version, each.time, each.due, each.data,
              meta_of(each)) for each in messages]
 
 

@@ -19,8 +19,8 @@ async def append(connection: Any, messages: Sequence[Message], *, notify: bool =
     if len(messages) >= MANY:
         try:
             async with connection.transaction():
-                await _copy(connection, messages, notify=notify)
-        except asyncpg.UniqueViolationError:
+                await _copy(connection, messages, notify=notify, perhaps_known=True)
+        except (asyncpg.UniqueViolationError, _KnownError):
             pass  # one of them is known: let the statement find out which
         else:
             return
@@ -35,7 +35,15 @@ async def append_new(connection: Any, messages: Sequence[Message], *, notify: bo
         await connection.execute(sql.noting(sql.APPEND, notify=notify), *sql.columns_of(messages))
 
 
-async def _copy(connection: Any, messages: Sequence[Message], *, notify: bool) -> None:
+async def _copy(connection: Any, messages: Sequence[Message], *, notify: bool, perhaps_known: bool = False) -> None:
     """Lock the keys, then COPY. Needs a transaction, or the locks would be gone between the two."""
-    x = await connection.fetchval(sql.noting(sql.LOCK_KEYS, notify=notify), [each.key for each in messages])
-    await connection.copy_records_to_table("yaoki_messages", records=sql.records_of(messages, x), columns=sql.COPIED)
+    place = await connection.fetchrow(sql.noting(sql.LOCK_KEYS, notify=notify), [each.key for each in messages])
+    if perhaps_known and place["first"] < place["current"] and await connection.fetchval(  # of one segment its index says it
+            sql.KNOWN, [each.id for each in messages], [each.source for each in messages]):
+        raise _KnownError
+    await connection.copy_records_to_table(
+        "yaoki_messages", records=sql.records_of(messages, place["x"], place["current"]), columns=sql.COPIED)
+
+
+class _KnownError(Exception):
+    """An older segment has one of these messages."""

@@ -218,7 +218,8 @@ class SqliteStore:
         self.decisions += 1
         await self._do(lambda connection: sql.drop(connection, group, rows, runtime.unix_time()))
 
-    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True) -> int:
+    async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True,
+                    patient: bool = True) -> int:  # noqa: ARG002 (rows are deleted here either way)
         before = runtime.unix_time() - older_than_s
         return await self._do(lambda connection: sql.prune(connection, before, limit, runs=runs))
 

@@ -162,6 +162,7 @@ def prune(connection: sqlite3.Connection, before: float, limit: int, *, runs: bo
     """Delete old messages that every group has done and none holds.
 
     Readers of replies belong to one process; those of dead processes are forgotten here, or they would keep everything.
+    Groups without types read nothing: they choose who reads a broker.
     """
     for (group,) in connection.execute(
             """SELECT grp FROM yaoki_groups WHERE types LIKE '["reply.%' AND declared < ?
@@ -171,7 +172,7 @@ def prune(connection: sqlite3.Connection, before: float, limit: int, *, runs: bo
         """DELETE FROM yaoki_messages WHERE pos IN (
                SELECT pos FROM yaoki_messages m WHERE time < ? AND (? OR type NOT LIKE 'saga.%')
                AND NOT EXISTS (SELECT 1 FROM yaoki_groups g LEFT JOIN yaoki_cursors c ON c.grp = g.grp AND c.part = m.part
-                               WHERE coalesce(c.pos, g.since) < m.pos)
+                               WHERE g.types <> '[]' AND coalesce(c.pos, g.since) < m.pos)
                AND NOT EXISTS (SELECT 1 FROM yaoki_held h WHERE h.part = m.part AND h.pos = m.pos)
                ORDER BY pos LIMIT ?)""", (before, runs, limit))
     return done.rowcount
