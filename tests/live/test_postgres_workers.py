@@ -21,6 +21,7 @@ from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.postgres.link import Link, Target
 from yaoki.saga.journal.postgres.schema import VERSION, upgrade
+from yaoki.saga.journal.queues import postgres as queues
 from yaoki.saga.records import Kind, Record, RunState
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
@@ -534,3 +535,33 @@ async def test_after_a_batch_that_failed_nothing_is_written_until_the_worker_sta
     assert {stored.header.id for stored in await journal.take(5)} == {"a", "b"}, "given back, for whoever begins again from what is there"
     await journal.append(Append(b, 0, (step,)))
     await journal.close()
+
+
+async def test_a_worker_that_stops_inside_a_transaction_does_not_keep_its_runs(url: str):
+    """It holds its own row locked. Nobody waits for that: the server ends its session, and then it is declared dead as any other."""
+    url += "?lease=1"
+    well = World()
+    well.gate.set()
+    stopped = PostgresJournal(url, name="stopped")
+    await stopped.open()
+    async with worker(url, well) as app:
+        await stopped.create(NewRun("r", "pair", saga_of_app(app).graph.hash, b"4"))
+        assert stopped._lease is not None
+        await asyncio.to_thread(stopped._lease.stop)
+        inside = asyncio.Event()
+
+        async def stop(connection: Any) -> None:
+            async with connection.transaction():
+                assert await connection.fetchval(queues._FENCE, stopped.incarnation, stopped._claim + 1) is not None
+                inside.set()
+                await asyncio.sleep(60)
+
+        held = asyncio.create_task(stopped._side.run(stop))
+        await inside.wait()
+        assert await asyncio.wait_for(app.run(saga_of_app(app), "r").result(), 15) == 8
+        assert not held.done()
+        assert journal_of(app)._lease is not None
+        assert not journal_of(app)._lease.in_doubt, "who reaps does not wait for the dead"
+        held.cancel()
+        await asyncio.wait([held])
+    await stopped.close()

@@ -26,6 +26,7 @@ import msgspec
 
 from cut_proxy import CutProxy
 from servers import PostgresServer, running_postgres
+from torture import evidence
 from torture.checker import STEPS, check
 from torture.compound import FAILING
 from torture.sagas import Service, TicketOffice, Trip, trips
@@ -78,9 +79,14 @@ class Campaign:
                 await late
                 healed = time.monotonic()
                 left = await self._wait_for_the_end()
+                if left:
+                    await evidence.keep(self._url, self.folder)
+                    await evidence.tell_tasks(self._workers.values())
             finally:
                 self._end_workers()
         wrong, figures = await check(self._url, self.folder, self.expected)
+        if wrong and not left:
+            await evidence.keep(self._url, self.folder)
         return wrong, {**figures, **{f"did: {what}": n for what, n in sorted(self.did.items())}, "left unfinished": left,
                        "seconds to the end after healing": round(time.monotonic() - healed, 1), "seconds": round(time.monotonic() - began, 1)}
 
@@ -205,7 +211,7 @@ def main() -> int:
     words.add_argument("--seed", type=int, default=1)
     words.add_argument("--lease", type=float, default=2.0)
     words.add_argument("--broken-fence", action="store_true", help="let the dead write, to see the checker find it")
-    words.add_argument("--keep", action="store_true", help="keep the folder with effects and logs, and say where it is")
+    words.add_argument("--keep", action="store_true", help="keep the folder with effects and logs, and say where it is; a finding is kept anyhow")
     words.add_argument("--verbose", action="store_true", help="say how many runs are left, while it waits")
     asked = words.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="torture-"))
@@ -215,11 +221,11 @@ def main() -> int:
         campaign.verbose = asked.verbose
         wrong, figures = asyncio.run(campaign.run())
     print(json.dumps({"wrong": len(wrong), "first": wrong[:20], **figures, "seed": asked.seed}, indent=1))
-    if asked.keep:
+    if asked.keep or wrong or figures["left unfinished"]:
         print(folder, file=sys.stderr)
     else:
         shutil.rmtree(folder)
-    return 1 if wrong else 0
+    return 1 if wrong or figures["left unfinished"] else 0
 
 
 if __name__ == "__main__":

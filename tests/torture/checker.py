@@ -23,7 +23,7 @@ async def check(url: str, folder: Path, expected: dict[str, str]) -> tuple[list[
     """What is wrong, and figures. `expected`: by run, the step that says no, or ""."""
     connection = await asyncpg.connect(url)
     try:
-        runs = await connection.fetch("SELECT no, id, state, fence, input FROM yaoki.run")
+        runs = await connection.fetch("SELECT no, id, state, fence, input, reason FROM yaoki.run")
         records = await connection.fetch("SELECT run, seq, kind, step, data FROM yaoki.record ORDER BY run, seq")
         debits = Counter(row["run"] for row in await connection.fetch("SELECT run FROM public.ledger"))
         workers = await connection.fetch("SELECT no, name, state, batch, last_batch FROM yaoki.worker")
@@ -91,7 +91,7 @@ def _wrong_with(run: Any, history: list[Any], effects: dict[str, list[tuple[str,
     fails = expected.get(name)
     wanted = "undone" if fails else "completed"
     if run["state"] != wanted:
-        return [*wrong, f"run {name} is {run['state']}, not {wanted}"]
+        return [*wrong, f"run {name} is {run['state']}, not {wanted}: {run['reason']}"]
     for step in STEPS:
         made = {what for what, _ in effects.get(f"{name}/{step}", [])}
         if wanted == "completed" and made != {"do"}:

@@ -119,7 +119,8 @@ class Engine:
         """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
         self.stopping = True
         self.floor.wake()
-        for task in (self._watching, self.keeper.task, self.intake.feeding, self.fencing, self.watch.tidying, self.kin.carrying):
+        for task in (self._watching, self.keeper.task, self.intake.feeding, self.fencing, self.watch.tidying, self.kin.carrying,
+                     *self.starting.adopting):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
@@ -224,6 +225,18 @@ class Engine:
         if self.fencing is None and not self.stopping:
             self.fencing = runtime.spawn(self._start_again(), name="yaoki-fenced")
 
+    async def _join_at_last(self) -> None:
+        while True:
+            try:
+                await self._join()
+            except JournalError:  # the server is away: without it there is nothing to do
+                await runtime.sleep(SHARED_POLL_S)
+            except Exception:  # to give up would leave a worker that looks alive and does nothing
+                log.exception("worker %s cannot start again, and goes on trying", self.journal.name)
+                await runtime.sleep(SHARED_POLL_S)
+            else:
+                return
+
     async def _start_again(self) -> None:
         self.lives += 1
         if events.wanted():
@@ -231,12 +244,8 @@ class Engine:
         await self.floor.drop()
         async with self.requests.taking:  # a claim under way would come through in the name of the new life, and nobody would drive it
             self.requests.forget()
-            while True:
-                try:
-                    await self._join()
-                    break
-                except JournalError:  # the server is away: without it there is nothing to do
-                    await runtime.sleep(SHARED_POLL_S)
+            self.intake.forget()
+            await self._join_at_last()
             await runtime.sleep(COALESCE_S)
             self.fencing = None
         self.intake.backlog = True

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import UNSET
 
 from yaoki import events, runtime
@@ -16,7 +15,6 @@ from yaoki.errors import FencedError, JournalError, RunError
 from yaoki.saga.driver import Driver
 from yaoki.saga.journal.port import TransactionLost
 from yaoki.saga.journal.registers import of_run
-from yaoki.saga.machine import HistoryError
 from yaoki.saga.records import Header, RunState, Stored
 
 if TYPE_CHECKING:
@@ -71,9 +69,10 @@ class Floor:
         try:
             driver = Driver(saga, stored, engine.journal, engine.is_stopping, engine.requests.carried_out, is_new=is_new, value=value,
                             kin=engine.kin)
-        except (HistoryError, msgspec.ValidationError, KeyError) as error:
+        except Exception as error:  # a mapping and a codec are the user's code, and what they raise must not cost other runs their turn
             self._set_aside(header, error, "the code does not fit")
             return
+        self.unfit.pop(header.id, None)
         if not is_new and events.wanted():
             events.emit(events.RunRecovered(run=header.id, saga=header.saga, records=len(stored.records)))
         engine.gates.came_in(stored, driver)
@@ -138,16 +137,21 @@ class Floor:
             elif driver.held:
                 await engine.gates.parked()
         finally:
-            engine.requests.hand_out_again(driver.unanswered)  # they came too late for this driver
-            del self.drivers[run_id], self.tasks[run_id]
-            if run_id in self._twice:
-                self._twice.discard(run_id)
-                if driver.has_let_go:
-                    engine.journal.release(driver.header.no)
-                    engine.intake.backlog = True
-            engine.gates.went_out(run_id)
-            if engine.intake.backlog:
-                engine.intake.feed()
+            self._left(driver)
+
+    def _left(self, driver: Driver) -> None:
+        """A driver has gone, whatever became of its run."""
+        engine, run_id = self._engine, driver.header.id
+        engine.requests.hand_out_again(driver.unanswered)  # they came too late for this driver
+        del self.drivers[run_id], self.tasks[run_id]
+        if run_id in self._twice:
+            self._twice.discard(run_id)
+            if driver.has_let_go:
+                engine.journal.release(driver.header.no)
+                engine.intake.backlog = True
+        engine.gates.went_out(run_id)
+        if engine.intake.backlog:
+            engine.intake.feed()
 
     def _cancelled_inside(self, driver: Driver, error: asyncio.CancelledError) -> None:
         """A step's code has cancelled the task that drives it. Begin again from what is durable, with that step in doubt."""
@@ -190,6 +194,8 @@ class Floor:
                 task.cancel()
             if tasks:
                 await asyncio.wait(tasks)
+            for run_id in [run_id for run_id, task in self.tasks.items() if task.done()]:  # cancelled before its first turn, it did not tidy up
+                self._left(self.drivers[run_id])
         finally:
             self._dropping = False
         return len(tasks)

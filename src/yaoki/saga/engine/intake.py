@@ -72,10 +72,18 @@ class Intake:
         journal = self._engine.journal
         if not self._resumed:
             return await journal.take(wanted)
-        ids, self._resumed = self._resumed[:wanted], self._resumed[wanted:]
         self.backlog = True
-        found = [await journal.take_one(run_id) for run_id in ids]
-        return [stored for stored in found if stored is not None]
+        found: list[Stored] = []
+        try:
+            while self._resumed and len(found) < wanted:
+                if (stored := await journal.take_one(self._resumed[0])) is not None:
+                    found.append(stored)
+                del self._resumed[:1]
+        except BaseException:  # nobody will drive them
+            for stored in found:
+                journal.release(stored.header.no)
+            raise
+        return found
 
     async def _asked_of(self, page: list[Stored]) -> list[Request]:
         """What is asked of runs that were just taken on a shared journal; if that cannot be told now, they go back."""
@@ -103,9 +111,15 @@ class Intake:
         """Let this run wait until the brake of its saga is released."""
         self._held.setdefault(saga, []).append(run_id)
 
+    def forget(self) -> None:
+        """This worker starts again: the runs that waited here were given back with all others."""
+        self._held.clear()
+        self._resumed.clear()
+
     def release_brake(self, saga: str) -> int:
         """Begin new runs of this saga again, those that waited first. Returns how many waited."""
-        self._brakes[saga].release()
+        if saga in self._brakes:  # it may be of another engine
+            self._brakes[saga].release()
         held = self._held.pop(saga, [])
         self._resumed += held
         self.backlog = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,13 @@ from yaoki.saga.family import UNDO
 from yaoki.saga.journal.port import Request
 from yaoki.saga.outside.completing import Completed
 from yaoki.saga.records import Abort, Resolution, RunState
+from yaoki.saga.rewinding import Retry
 from yaoki.saga.waiting import check_answer
 
 if TYPE_CHECKING:
     from yaoki.saga.engine.engine import Engine
+
+log = logging.getLogger("yaoki.saga")
 
 
 class Requests:
@@ -85,8 +89,16 @@ class Requests:
         driver = self._engine.floor.drivers.get(request.run)
         if driver is not None and request.no not in self.handed:
             self.handed.add(request.no)
-            _hand(driver, request)
+            try:
+                _hand(driver, request)
+            except msgspec.DecodeError as error:
+                self._drop(request, error)
         return driver is not None
+
+    def _drop(self, request: Request, error: msgspec.DecodeError) -> None:
+        """It was written by somebody's SQL, say. Nobody will ever be able to carry it out, and those behind it are not to wait for that."""
+        log.error("what is asked of run %s (%s) cannot be read, and is dropped: %s", request.run, request.kind, error)
+        self._answered.append(request.no)
 
     async def carry_out(self) -> None:
         """Hand requests to the runs they are for."""
@@ -97,17 +109,30 @@ class Requests:
         for request in await self._engine.journal.requests():
             if request.no in self.handed or request.no in self._foreign:
                 continue
-            if request.kind == "fork":
-                here = await self._engine.forks.carry_out(request)
-                self._answered.append(request.no) if here else self._foreign.add(request.no)
-            elif request.kind == "resume":
-                self._engine.intake.release_brake(msgspec.json.decode(request.data)["saga"])
-                self._answered.append(request.no)
-            elif await self._take_up(request) and not self.hand_out(request) and await self._is_over(request):
-                self._answered.append(request.no)
+            try:
+                if await self._is_done(request):
+                    self._answered.append(request.no)
+            except msgspec.DecodeError as error:
+                self._drop(request, error)
+        await self._remove_rows()
+
+    async def _is_done(self, request: Request) -> bool:
+        """Carry this one out, or hand it to who does. True: nothing is left to do."""
+        if request.kind == "fork":
+            if await self._engine.forks.carry_out(request):
+                return True
+            self._foreign.add(request.no)
+            return False
+        if request.kind == "resume":
+            self._engine.intake.release_brake(msgspec.json.decode(request.data, type=_Resume).saga)
+            return True
+        return await self._take_up(request) and not self.hand_out(request) and await self._is_over(request)
+
+    async def _remove_rows(self) -> None:
         if self._answered:
-            answered, self._answered[:] = list(self._answered), []
-            await self._engine.journal.carried_out(answered)
+            answered = list(self._answered)
+            await self._engine.journal.carried_out(answered)  # should that fail, the next look does it
+            del self._answered[:len(answered)]
             self.handed.difference_update(answered)
 
     async def _take_up(self, request: Request) -> bool:
@@ -142,9 +167,8 @@ class Requests:
 
     async def tick_off(self) -> None:
         """Before closing: else people would be told that their decision still waits."""
-        if self._answered:
-            with contextlib.suppress(JournalError):
-                await self._engine.journal.carried_out(self._answered)
+        with contextlib.suppress(JournalError):
+            await self._remove_rows()
 
     def forget(self) -> None:
         """Another owner has the runs, and their requests with them."""
@@ -156,6 +180,15 @@ class _Signal(msgspec.Struct):
     name: str
     answer: msgspec.Raw = msgspec.Raw(b"null")
     who: str = ""
+
+
+class _Cancel(msgspec.Struct):
+    reason: str = ""
+    who: str = ""
+
+
+class _Resume(msgspec.Struct):
+    saga: str
 
 
 class _Resolve(msgspec.Struct):
@@ -170,6 +203,8 @@ def _hand(driver: Driver, request: Request) -> None:
     if request.kind == "resolve":
         asked = msgspec.json.decode(request.data, type=_Resolve)
         driver.ask("resolve", (asked.step, Resolution(asked.decision, asked.result, asked.who, asked.why)), request.no)
+    elif request.kind == "retry":
+        driver.ask("retry", msgspec.json.decode(request.data, type=Retry), request.no)
     elif request.kind == "signal":
         signal = msgspec.json.decode(request.data, type=_Signal)
         driver.ask("signal", (signal.name, bytes(signal.answer)), request.no)
@@ -182,6 +217,6 @@ def _hand(driver: Driver, request: Request) -> None:
     elif request.kind == "undo":
         driver.ask("undo", Abort(UNDO.decode(request.data).reason), request.no)
     elif request.kind == "cancel":
-        data = msgspec.json.decode(request.data)
-        by = f" by {data['who']}" if data.get("who") else ""
-        driver.ask("cancel", Abort(f"{data.get('reason') or 'cancelled'}{by}", cancelled=True), request.no)
+        cancel = msgspec.json.decode(request.data, type=_Cancel)
+        by = f" by {cancel.who}" if cancel.who else ""
+        driver.ask("cancel", Abort(f"{cancel.reason or 'cancelled'}{by}", cancelled=True), request.no)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,6 +34,7 @@ class Starting:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._coming = 0  # runs that will be kept, being made durable
+        self.adopting: set[asyncio.Task[None]] = set()
 
     async def one(self, saga: Saga[I], value: I, run_id: str, *, traceparent: str, placing: Placing,
                   attributes: Mapping[str, Any] | None = None) -> Header:
@@ -51,6 +53,10 @@ class Starting:
         self._coming += keep
         try:
             created = await self.create(new)
+        except asyncio.CancelledError:
+            if keep:
+                self._adopt(new)
+            raise
         finally:
             self._coming -= keep
         header = created.header
@@ -108,6 +114,22 @@ class Starting:
         data, decoded = _encoded(saga, value)
         return NewRun(run_id or runtime.new_id(), saga.name, saga.graph.hash, data, now + saga.deadline if saga.deadline else 0.0,
                       traceparent, now, fresh=not run_id, attributes=attributes_of(saga.attributes, decoded, attributes)), decoded
+
+    def _adopt(self, new: NewRun) -> None:
+        """Who starts this run has stopped waiting for it. It is on its way all the same, and will be ours, so we go on with it."""
+        task = runtime.spawn(self._go_on_with(new), name=f"yaoki-adopt-{new.id}")
+        self.adopting.add(task)
+        task.add_done_callback(self.adopting.discard)
+
+    async def _go_on_with(self, new: NewRun) -> None:
+        engine = self._engine
+        with contextlib.suppress(JournalError):  # then it is not there, or is not ours any more
+            async with engine.requests.taking:
+                life = engine.lives
+                await engine.journal.create(msgspec.structs.replace(new, keep=False))  # answered after the first one
+                stored = await engine.journal.take_one(new.id)
+                if stored is not None and life == engine.lives:
+                    engine.floor.begin(stored)
 
     def _has_room(self, coming: int = 0) -> bool:
         engine = self._engine

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from math import inf
 from typing import TYPE_CHECKING
 
 from yaoki import events, runtime
-from yaoki.errors import JournalError
+from yaoki.errors import FencedError, JournalError
 from yaoki.saga.records import RunState
 
 if TYPE_CHECKING:
     from yaoki.saga.engine.engine import Engine
+
+log = logging.getLogger("yaoki.saga")
 
 # How often requests of people (`yk runs cancel`) are looked for, and runs without progress.
 POLL_S = 0.5
@@ -43,32 +45,42 @@ class Watch:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._rung: asyncio.Future[None] | None = None
+        self._served_at = self._alarmed_at = 0.0
         self._told: dict[str, float] = {}  # runs that were said to be stuck, and when they last moved
         self.tidying: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
-        engine, served_at, alarmed_at = self._engine, runtime.monotonic(), runtime.monotonic()
+        self._served_at = self._alarmed_at = runtime.monotonic()
         while True:
             await self._next_look()
-            if engine.fencing is not None:
+            if self._engine.fencing is not None:
                 continue
-            with contextlib.suppress(JournalError):
-                await self._look()
-                if engine.journal.shared and runtime.monotonic() - served_at > SERVE_S:
-                    served_at = runtime.monotonic()
-                    await engine.serve()
-                    await self._tell_stranded()
-                    await engine.settle_locks()
-                    await engine.floor.give_back_orphans()
-                    if self.tidying is None:
-                        self.tidying = runtime.spawn(self._tidy(), name="yaoki-tidy")
-            if events.wanted():
-                self._tell_stuck()
-            if runtime.monotonic() - alarmed_at > ALARM_S:
-                alarmed_at = runtime.monotonic()
-                with contextlib.suppress(JournalError):
-                    await engine.gates.look_now()  # of two operators at once, the later one's number may have been seen first
-                    await engine.gates.tell_blocked()
+            try:
+                await self._look_everywhere()
+            except FencedError:
+                self._engine.fence()
+            except JournalError:
+                pass  # the server is away: there is always a next look
+            except Exception:  # without its eyes a worker is no use, and nothing that they meet is worth that
+                log.exception("a look at the journal failed, and the next one is made all the same")
+
+    async def _look_everywhere(self) -> None:
+        engine, now = self._engine, runtime.monotonic()
+        if events.wanted():
+            self._tell_stuck()
+        await self._look()
+        if engine.journal.shared and now - self._served_at > SERVE_S:
+            self._served_at = now
+            await engine.serve()
+            await self._tell_stranded()
+            await engine.settle_locks()
+            await engine.floor.give_back_orphans()
+            if self.tidying is None:
+                self.tidying = runtime.spawn(self._tidy(), name="yaoki-tidy")
+        if now - self._alarmed_at > ALARM_S:
+            self._alarmed_at = now
+            await engine.gates.look_now()  # of two operators at once, the later one's number may have been seen first
+            await engine.gates.tell_blocked()
 
     async def _next_look(self) -> None:
         """Wait for the bell, or for the time of the next look."""

@@ -142,10 +142,14 @@ class Claiming(Standing, Reading, PostgresQueues):
             return rows
 
     async def _settle_claim(self) -> None:
-        """The last claim was given up on while the server was away. What it took, if it came through, goes back."""
+        """The last claim was given up on. What it took, if it came through, goes back; if it is still on its way, it comes too late.
+
+        Its number is used up for that. Were it used again, the next claim could be answered with what this one takes.
+        """
         number = self._claim + 1
-        (row,) = await self._side.fetch(sql.DID_COMMIT, self.incarnation)
-        if row["claim"] == number:
-            self._claim = number
-            self._released += [each["no"] for each in await self._side.fetch(sql.CLAIMED, self.incarnation, number)]
-        self._unsure = False
+        if not await self._side.fetch(sql.BURN_CLAIM, self.incarnation, number):
+            self._was_fenced()
+            assert self._lost is not None
+            raise self._lost
+        self._released += [each["no"] for each in await self._side.fetch(sql.CLAIMED, self.incarnation, number)]
+        self._claim, self._unsure = number, False

@@ -85,11 +85,13 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
             raise
 
     async def _register(self) -> None:
+        self._writer.reopen()
+        self._side.reopen()
         await self._end_lease()
         # What was given to the last incarnation fails with it, all of it: nothing may be written in the new one's name.
         await self._group.drain()
         async with self._claiming:
-            if self.incarnation and self._lost is None:  # it leaves by its own will: others need not wait for its lease to end
+            if self.incarnation:  # it leaves by its own will, if it is not dead: others need not wait for its lease to end
                 await self._leave()
             await self._join()
 
@@ -120,8 +122,8 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._group.drain(), CLOSE_S)
         await self._end_lease()
-        if self.incarnation and self._lost is None:
-            with contextlib.suppress(JournalError):
+        if self.incarnation:
+            with contextlib.suppress(JournalError):  # then its lease runs out
                 await self._leave()
         self.incarnation = 0
         self._spares.close()

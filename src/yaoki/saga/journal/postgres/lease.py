@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from collections.abc import Callable
 
 from yaoki import events, runtime
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.link import Connection, Target, is_lost
+
+log = logging.getLogger("yaoki.saga")
 
 # Of the lease: after so much without an answer nobody can be sure to be alive for much longer.
 DOUBT = 0.8
@@ -88,8 +91,8 @@ class Lease:
                         connection = await self._target.connect("lease")
                     wait_s = await self._renew(connection)
                 except Exception as error:
-                    if not is_lost(error):
-                        raise
+                    if not is_lost(error):  # whatever it is: without this thread the worker would be in doubt for ever
+                        log.exception("the lease of worker %d could not be renewed, and will be tried again", self._worker)
                     if connection is not None:
                         connection.terminate()
                     connection, wait_s = None, min(0.5, self._lease_s / 20)

@@ -18,6 +18,7 @@ import msgspec
 from yaoki import runtime
 from yaoki.errors import ConfigError, JournalError
 from yaoki.policies import backoff
+from yaoki.text import without_password
 
 T = TypeVar("T")
 Connection = Any  # asyncpg's own type has no parameters that help here
@@ -25,7 +26,7 @@ Connection = Any  # asyncpg's own type has no parameters that help here
 # Classes and codes of SQLSTATE after which the same statement may be sent again: the connection is lost or refused, the
 # server stops, starts or became a standby, or the transaction was chosen to end a deadlock.
 # Source: PostgreSQL manual, appendix A.
-AGAIN = ("08", "57P", "53300", "40001", "40P01", "25006", "55P03", "57014")
+AGAIN = ("08", "57P", "53300", "40001", "40P01", "25006", "25P03", "55P03", "57014")
 
 # Our statements reach for few rows by their keys, whatever the tables' size. Left to itself the planner makes a plan while the
 # tables are small, scans them whole, and keeps that plan while they grow.
@@ -54,6 +55,10 @@ class Target(msgspec.Struct, frozen=True):
     def of(url: str, *, durability: str = "power") -> Target:
         """`postgresql://...?lease=15&bouncer=yes`. Raises ConfigError."""
         parts = urlsplit(url)
+        try:
+            _ = parts.port if "," not in parts.netloc else None  # of several hosts each has its own
+        except ValueError as error:
+            raise ConfigError(f"the port in {without_password(url)} is not a number from 0 to 65535", do="postgresql://user@host:5432/database") from error
         words = dict(parse_qsl(parts.query))
         lease, bouncer = words.pop("lease", "15"), words.pop("bouncer", "no")
         try:
@@ -69,25 +74,39 @@ class Target(msgspec.Struct, frozen=True):
 
     async def connect(self, role: str) -> Connection:
         """A new connection. Raises what asyncpg raises."""
-        settings = {"application_name": f"yaoki {role}", **PLANS}
+        settings = {"application_name": f"yaoki {role}", **PLANS, **self._gone_settings(role)}
         if self.relaxed:
             settings["synchronous_commit"] = "off"
         return await asyncpg.connect(self.dsn, timeout=10.0, command_timeout=max(5.0, self.lease_s),
                                      statement_cache_size=0 if self.bouncer else 100,
                                      server_settings=None if self.bouncer else settings)
 
+    def _gone_settings(self, role: str) -> dict[str, str]:
+        """So that what a worker has locked is free a lease after it stopped or its machine vanished, in whatever transaction that was.
+
+        What a step does with its own transaction is the step's affair, until its end is written (`statements.STEP_END`).
+        """
+        seconds = max(1, round(self.lease_s / 3))
+        keepalives = {"tcp_keepalives_idle": str(seconds), "tcp_keepalives_interval": str(seconds), "tcp_keepalives_count": "2"}
+        return keepalives if role == "step" else {**keepalives, "idle_in_transaction_session_timeout": self.idle_for}
+
+    @property
+    def idle_for(self) -> str:
+        """How long the server keeps a transaction of a worker that says nothing."""
+        return f"{round(self.lease_s * 1000)}ms"
+
     @property
     def shown(self) -> str:
         """The address without a password; of several hosts all."""
         parts = urlsplit(self.dsn)
-        return f"{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return f"{parts.netloc.rpartition('@')[2] or 'localhost'}{parts.path}"
 
 
 def is_lost(error: BaseException) -> bool:
     """May the same statement be sent again, on a new connection if need be?"""
     if isinstance(error, asyncpg.PostgresError):
         return str(getattr(error, "sqlstate", "") or "").startswith(AGAIN)
-    return isinstance(error, (OSError, asyncpg.InterfaceError, TimeoutError, asyncio.IncompleteReadError))
+    return isinstance(error, (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError, asyncio.IncompleteReadError))
 
 
 class Link:
@@ -158,6 +177,10 @@ class Link:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
+
+    def reopen(self) -> None:
+        """After `close`: be patient again."""
+        self._closed = False
 
     async def close(self) -> None:
         self._closed = True

@@ -32,6 +32,7 @@ BATCH_FENCE = _FENCE.format(counter="batch", also="claim >= $3 AND ")  # and the
 CLAIM_FENCE = _FENCE.format(counter="claim", also="")
 # The same for one run inside a step's own transaction, at its end: nothing when the worker is dead, or the run is not its own any
 # more. The run's row is always touched: whoever reads back after a broken connection waits for it, and so for the transaction's end.
+# From here to the commit the worker's row is locked; should the worker stop in between, the server ends its session ($14).
 STEP_END = """
 WITH alive AS MATERIALIZED (
     SELECT no FROM yaoki.worker WHERE no = $1 AND state IN ('alive', 'draining') FOR SHARE
@@ -43,10 +44,12 @@ WITH alive AS MATERIALIZED (
     INSERT INTO yaoki.record (run, seq, kind, step, data, at)
     SELECT changed.no, r.* FROM changed, unnest($9::int[], $10::text[], $11::text[], $12::bytea[], $13::float8[]) AS r
 )
-SELECT no FROM changed"""
+SELECT no, set_config('idle_in_transaction_session_timeout', $14, true) FROM changed"""
 STEP_FOUND = """
 WITH ended AS MATERIALIZED (SELECT no FROM yaoki.run WHERE no = $1 FOR UPDATE)
 SELECT EXISTS (SELECT FROM yaoki.record, ended WHERE run = $1 AND seq = $2)"""
+BURN_CLAIM = """
+UPDATE yaoki.worker SET claim = $2::bigint WHERE no = $1 AND claim BETWEEN $2::bigint - 1 AND $2::bigint AND state IN ('alive', 'draining') RETURNING no"""
 DID_COMMIT = "SELECT state, batch, claim FROM yaoki.worker WHERE no = $1 FOR UPDATE"
 
 BY_IDS = f"SELECT {HEADER}, owner FROM yaoki.run WHERE id = ANY($1)"
@@ -118,11 +121,13 @@ VALUES ($1, $2, $3, $4, {NOW} + $4, {NOW}, $5, $6) RETURNING no, {NOW} AS now"""
 RENEW = f"""
 UPDATE yaoki.worker SET lease_until = {NOW} + lease_s WHERE no = $1 AND state IN ('alive', 'draining')
 RETURNING {NOW} AS now, (SELECT min(lease_until) FROM yaoki.worker WHERE state IN ('alive', 'draining') AND no <> $1) AS next"""
-# Waits for a batch that its worker is committing, and then sees the lease renewed; so whoever is declared dead here has no
-# write under way, and all that it owns is seen.
+# Passes by a worker whose row is locked, for that one is writing. Who gets the lock sees the row as it is then: so whoever is
+# declared dead here has no write under way, and has made nothing its own since this statement began, for that renews the lease.
 REAP = f"""
-WITH dead AS (
-    UPDATE yaoki.worker SET state = 'dead', last_batch = batch WHERE state IN ('alive', 'draining') AND lease_until < {NOW} RETURNING no, name
+WITH late AS MATERIALIZED (
+    SELECT no FROM yaoki.worker WHERE state IN ('alive', 'draining') AND lease_until < {NOW} FOR UPDATE SKIP LOCKED
+), dead AS (
+    UPDATE yaoki.worker SET state = 'dead', last_batch = batch FROM late WHERE worker.no = late.no RETURNING worker.no, worker.name
 ), freed AS (
     UPDATE yaoki.run SET owner = NULL FROM dead
     WHERE owner = dead.no AND finished_at = 0 RETURNING dead.no

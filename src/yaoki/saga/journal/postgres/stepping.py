@@ -21,18 +21,19 @@ class CommitLost(Exception):
         self.entry = entry
 
 
-async def transacted(connection: Connection, worker: int, work: Callable[[Any], Any], refused: Callable[[], FencedError]) -> Append:
-    """Raises StepFailed, FencedError, CommitLost, TransactionLost."""
+async def transacted(connection: Connection, worker: int, work: Callable[[Any], Any], refused: Callable[[], FencedError],
+                     idle_for: str) -> Append:
+    """`idle_for`: how long the server waits for the commit once all is written. Raises StepFailed, FencedError, CommitLost, TransactionLost."""
     transaction = connection.transaction()
     try:
         await transaction.start()
         entry = await _worked(connection, work)
     except Exception as error:
-        if connection.is_closed() and _began_with_a_loss(error.error if isinstance(error, StepFailed) else error):
+        if _is_gone(connection, error.error if isinstance(error, StepFailed) else error):
             raise TransactionLost from error  # the connection's failure, not the step's
         raise
     try:
-        if not await _write(connection, worker, entry):
+        if not await _write(connection, worker, entry, idle_for):
             refused_by = refused()
         else:
             await transaction.commit()
@@ -44,11 +45,12 @@ async def transacted(connection: Connection, worker: int, work: Callable[[Any], 
     raise refused_by
 
 
-def _began_with_a_loss(error: BaseException | None) -> bool:
-    """A step may have made an error of its own of what the connection told it."""
+def _is_gone(connection: Connection, error: BaseException | None) -> bool:
+    """Did the step fail for the connection is lost? It may have made an error of its own of what the connection told it."""
     while error is not None and not is_lost(error):
         error = error.__cause__ or error.__context__
-    return error is not None
+    # The server says that it goes before it does.
+    return error is not None and (connection.is_closed() or str(getattr(error, "sqlstate", "")).startswith(("57P", "08")))
 
 
 async def _worked(connection: Connection, work: Callable[[Any], Any]) -> Append:
@@ -59,14 +61,14 @@ async def _worked(connection: Connection, work: Callable[[Any], Any]) -> Append:
     return entry
 
 
-async def _write(connection: Connection, worker: int, entry: Append) -> bool:
+async def _write(connection: Connection, worker: int, entry: Append, idle_for: str) -> bool:
     """False when the worker is dead, or the run is not its own any more."""
     records, state = entry.records, entry.state
     ended = entry.at if state is not None and state.is_end else 0.0
     written = await connection.fetchval(
         sql.STEP_END, worker, entry.run, state.value if state else None, entry.result, entry.reason, entry.at, ended, entry.due_at,
         [entry.seq + i for i in range(len(records))], [record.kind for record in records], [record.step for record in records],
-        [record.data for record in records], [record.at for record in records])
+        [record.data for record in records], [record.at for record in records], idle_for)
     if written is not None and entry.asks:
         await connection.executemany(ASK, asks_of([entry]))
     return written is not None

@@ -72,6 +72,10 @@ class Writing(Standing):
             # What was handed in after this builds upon it: written alone, it would leave a gap in a history.
             self._failed = error
             raise
+        except Exception as error:
+            self._failed = JournalError(f"a batch could not be written: {error!r}",
+                                        do="this is a bug: report it; the worker starts again from what is durable")
+            raise self._failed from error
         self._batch = number
         if self._lease is not None:
             self._lease.renewed(sent_at)
@@ -83,7 +87,7 @@ class Writing(Standing):
         incarnation = self.incarnation
         try:
             async with self._spares.one() as connection:
-                entry = await transacted(connection, incarnation, work, self._was_refused)
+                entry = await transacted(connection, incarnation, work, self._was_refused, self.target.idle_for)
         except CommitLost as lost:
             # Two statements, so that the second sees what the first one waited for.
             await self._side.fetch("SELECT no FROM yaoki.run WHERE no = $1 FOR UPDATE", run)
