@@ -5,7 +5,8 @@ The engine sets `current` around each attempt of a step or undo; integrations re
 
 The key is constant over attempts, restarts and workers. A step that sends several requests gets a key for each, in the
 order in which they are sent: `run/step`, `run/step#2`, ...; an undo gets `run/step:undo`, ... and finds the key of what
-it undoes in `effect.key`.
+it undoes in `effect.key`. A step that was taken back and begun anew, because a person had the run retried from there, is
+another effect, and has another key: `run/step~2`.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Effect(msgspec.Struct):
         sent: how many requests of this attempt were given a key.
         token: of a step that the outside world completes: what to hand out for it; "" elsewhere.
         detail: of a step with a heartbeat: what an earlier attempt reported last, or None.
+        round: 0; grows each time that the step is taken back and begun anew.
     """
 
     run: str
@@ -40,11 +42,15 @@ class Effect(msgspec.Struct):
     sent: int = 0
     token: str = ""
     detail: Any = None
+    round: int = 0
 
     @property
     def key(self) -> str:
         """The key of the step's (first) effect, in its do and in its undo: `run/step`."""
-        return f"{self.run}/{self.step}"
+        if not self.round:
+            return f"{self.run}/{self.step}"
+        step, slash, part = self.step.partition("/")
+        return f"{self.run}/{step}~{self.round + 1}{slash}{part}"
 
     def next_key(self) -> str:
         """The idempotency key of the next request of this attempt."""

@@ -254,6 +254,13 @@ class ForkError(UsageError):
     why = "A fork begins with another run's finished steps, so their effects must still exist."
 
 
+class RetryFromError(UsageError):
+    """A run cannot be retried from that step: it would have to take back what cannot be taken back, or there is nothing to retry."""
+
+    code = "YK-2014"
+    why = "What is made anew is a new effect, so nothing of the old one may be left; after the point of no return that is not always so."
+
+
 class TokenError(UsageError, ValueError):
     """A token is not one that this journal's sagas have handed out, or was changed on its way."""
 

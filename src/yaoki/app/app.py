@@ -10,6 +10,7 @@ from yaoki.app.blocking import SyncApp
 from yaoki.app.run import Run
 from yaoki.saga.define import Saga
 from yaoki.saga.engine import Engine
+from yaoki.saga.engine.retries import retry_blocked, retry_from
 from yaoki.saga.journal.port import NORMAL, Journal, NewRun
 from yaoki.saga.outside.doors import Doors
 from yaoki.saga.placing import Placing
@@ -113,6 +114,19 @@ class App(Doors, Schedules):
         done = await self.journal.resume(kind, name, who=who, why=why)
         await self.engine.gates.look_now()
         return done or waited > 0
+
+    async def retry(self, run: str, step: str = "", *, from_: str = "", who: str = "", why: str = "") -> None:
+        """Try the blocked steps of a run again, or one of them, by their old keys; or, `from_` a step on, make it anew with all that follows.
+
+        Made anew: what may exist of those steps is undone first, and they get keys of their own: see `saga/rewinding.py`.
+
+        Raises:
+            RunNotFoundError, UsageError: the step is not blocked. RetryFromError: it cannot be made anew; nothing was asked.
+        """
+        if from_:
+            await retry_from(self.engine, run, from_, who=who, why=why)
+        else:
+            await retry_blocked(self.engine, run, step, who=who, why=why)
 
     def _named(self, what: Saga[Any] | Queue | str) -> tuple[str, str]:
         if isinstance(what, str):

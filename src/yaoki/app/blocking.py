@@ -141,6 +141,10 @@ class SyncApp(SyncDoors, SyncSchedules):
         """As `App.resume`."""
         return self.call(lambda: self._app.resume(what, who=who, why=why))
 
+    def retry(self, run: str, step: str = "", *, from_: str = "", who: str = "", why: str = "") -> None:
+        """As `App.retry`."""
+        self.call(lambda: self._app.retry(run, step, from_=from_, who=who, why=why))
+
     # ── closing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
@@ -195,6 +199,9 @@ class SyncRun(Generic[T]):
 
     def resolve(self, step: str, decision: str, *, result: Any = None, who: str = "", why: str = "") -> None:
         self._call("resolve", step, decision, result=result, who=who, why=why)
+
+    def retry(self, step: str = "", *, from_: str = "", who: str = "", why: str = "") -> None:
+        self._call("retry", step, from_=from_, who=who, why=why)
 
     def pause(self, *, who: str = "", why: str = "") -> bool:
         return bool(self._call("pause", who=who, why=why))

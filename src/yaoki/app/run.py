@@ -7,6 +7,7 @@ from typing import Any
 from yaoki.errors import RunBlockedError, RunError, RunUndoneError
 from yaoki.saga.define import Saga
 from yaoki.saga.engine import Engine
+from yaoki.saga.engine.retries import retry_blocked, retry_from
 from yaoki.saga.records import Header, RunState, Stored
 
 
@@ -66,6 +67,13 @@ class Run:
     async def resolve(self, step: str, decision: str, *, result: Any = None, who: str = "", why: str = "") -> None:
         """Decide about a blocked step: "retry", "done" (with its result) or "undone"."""
         await self._engine.resolve(self.id, step, decision, result=result, who=who, why=why)
+
+    async def retry(self, step: str = "", *, from_: str = "", who: str = "", why: str = "") -> None:
+        """As `App.retry`: blocked steps again by their old keys; or, `from_` a step on, taken back and made anew."""
+        if from_:
+            await retry_from(self._engine, self.id, from_, who=who, why=why)
+        else:
+            await retry_blocked(self._engine, self.id, step, who=who, why=why)
 
 
 def _result(saga: Saga[Any], header: Header) -> Any:

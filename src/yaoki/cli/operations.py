@@ -68,6 +68,9 @@ def in_words(line: Operation) -> str:
     data = msgspec.json.decode(line.data)
     if line.action == "resolve":
         return f"resolve {data.get('step')}: {data.get('decision')}"
+    if line.action in {"retry", "refuse retry"}:
+        refused = f": {data['refused']}" if data.get("refused") else ""
+        return f"{line.action} from {data.get('step')}{refused}"
     if line.action == "signal":
         return f"signal {data.get('name')}"
     if line.action == "fork":

@@ -21,6 +21,7 @@ from yaoki.saga.once import make_once
 from yaoki.saga.outside.external import token_for
 from yaoki.saga.records import Attempted, FailedAttempt, Kind, Record
 from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
+from yaoki.saga.rewinding import round_of
 from yaoki.saga.verdict import Verdict, failure, judge
 from yaoki.saga.waiting import begin_of_wait
 
@@ -98,7 +99,7 @@ class Attempts:
             await driver.pause(came_to)
             if driver.is_stopping():
                 return None
-            if driver.gives_up and not self._undo and not self.forward:
+            if not self._undo and driver.gives_up_on(self._step.name, forward=self.forward):
                 came_to = self.given_up()
             else:
                 came_to = await self._attempt()
@@ -110,7 +111,8 @@ class Attempts:
         if driver.hold is not None:
             await driver.hold()
         self.made += 1
-        under_way = Effect(header.id, header.saga, self._step.effect_name, self._undo, self.made, header.fence, header.traceparent)
+        under_way = Effect(header.id, header.saga, self._step.effect_name, self._undo, self.made, header.fence, header.traceparent,
+                           round=round_of(driver.machine, self._step.name))
         if events.wanted():
             events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
         pulse = None if self._undo else await self._prepare(under_way)
@@ -302,6 +304,8 @@ async def attempt_plainly(driver: Driver, step: Step[..., Any]) -> Record | None
         await driver.hold()
     header, name, began = driver.header, step.name, driver.clock()
     under_way = Effect(header.id, header.saga, step.effect_name, False, 1, header.fence, header.traceparent)
+    if driver.machine.rounds:
+        under_way.round = round_of(driver.machine, name)
     listening = events.wanted()
     if listening:
         events.emit(events.StepStarted(run=header.id, saga=header.saga, step=name, undo=False))

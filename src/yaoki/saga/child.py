@@ -122,18 +122,19 @@ class _Undoing(_OfChild):
         if not value:
             return Record(Kind.UNDONE, name, b"", runtime.unix_time())
         abort = driver.machine.abort
-        driver.asks.append(ask_undo(self.id, driver.header.id, abort.reason if abort else ""))
+        driver.asks.append(ask_undo(self.id, driver.header.id, abort.reason if abort else f"{name} is made anew"))
         return Record(Kind.WAITING, name, _NOW_WAITS, runtime.unix_time())
 
 
 def current_child(machine: Machine, run: str, step: str) -> str:
     """The id of the child that this step has now, or will have."""
-    return child_id(run, step, machine.again.get(machine.graph.index[step], 0))
+    number = machine.graph.index[step]
+    return child_id(run, step, machine.again.get(number, 0) + machine.rounds.get(number, 0))
 
 
 def end_of_child(machine: Machine, step: Step[..., Any], data: bytes, now: float) -> Record:
     """The record that ends the wait for a child. data: its `Outcome`."""
-    if machine.abort:
+    if machine.is_undone_now(step.name):
         return Record(Kind.UNDONE, step.name, b"", now)
     outcome = OUTCOME.decode(data)
     if outcome.is_undone:

@@ -9,6 +9,7 @@ before anything that depends on it begins.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from math import inf
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,31 @@ import msgspec
 from msgspec import UNSET
 
 from yaoki import events, runtime
+from yaoki.errors import RetryFromError
 from yaoki.saga.attempt import Attempts, attempt_plainly
 from yaoki.saga.child import Kin, end_of_child, heard
 from yaoki.saga.define import Saga
 from yaoki.saga.family import tell_parent
-from yaoki.saga.journal.operations import BLOCKED_UNTIL, PAUSED_UNTIL
+from yaoki.saga.journal.operations import BLOCKED_UNTIL, PAUSED_UNTIL, Operation
 from yaoki.saga.journal.port import Append, Ask, Journal
 from yaoki.saga.locking import Holding
 from yaoki.saga.machine import Machine
 from yaoki.saga.mapping import brought_over
 from yaoki.saga.outside.external import end_of_external, end_of_silence, take_in
-from yaoki.saga.records import Abort, Adopted, Failure, Header, Kind, Late, Record, Resolution, RunState, Stored
+from yaoki.saga.records import (
+    Abort,
+    Adopted,
+    Failure,
+    Header,
+    Kind,
+    Late,
+    Record,
+    Resolution,
+    Retried,
+    RunState,
+    Stored,
+)
+from yaoki.saga.rewinding import Retry, retried
 from yaoki.saga.waiting import end_of_wait
 
 if TYPE_CHECKING:
@@ -82,6 +97,7 @@ class Driver:
         self._seq = 0
         self.notes: list[Record] = []  # of earlier attempts; written with the next records
         self._running: dict[str, asyncio.Task[Record | None]] = {}
+        self._in_hand = 0  # the number of the request that is being answered
         self._asked: list[tuple[str, Any, int]] = []  # what people, or the deadline, ask for
         self._wakes: list[asyncio.Future[None]] = []
         self._deadline: asyncio.TimerHandle | None = None
@@ -106,7 +122,7 @@ class Driver:
         try:
             if self._mapped is not None:
                 await self._move(self._mapped)
-            if self._lost() or machine.failed:  # it was undoing itself, or about to, when its process died
+            if self._lost() or machine.failed or machine.is_taken_back:  # it was undoing itself, or about to, when its process died
                 await self.write()
             while not self._let_go:
                 if self._asked:
@@ -116,7 +132,7 @@ class Driver:
                     if ended := [record for name, data in ripe for record in await self._ends(name, data)]:
                         await self.write(*ended)
                     continue
-                undoing = machine.abort is not None
+                undoing = machine.turns_back
                 work = [] if self.is_stopping() else machine.undo if undoing else machine.start
                 if running:
                     work = [name for name in work if name not in running]
@@ -234,7 +250,10 @@ class Driver:
             self._keep_result(record.step, bytes(msgspec.json.decode(record.data, type=Adopted).result))
         elif record.kind == "skipped":
             self._keep_result(record.step, b"null")
-        elif record.kind == "resolved" and self.machine.abort is None:
+        elif record.kind == "anew" and self.machine.rewinding is not None:
+            for number in self.machine.rewinding.numbers:
+                self.results.pop(self.machine.graph.names[number], None)
+        elif record.kind == "resolved" and not self.machine.is_undone_now(record.step):
             decided = msgspec.json.decode(record.data, type=Resolution)
             if decided.decision == "done":
                 self._keep_result(record.step, bytes(decided.result))
@@ -250,7 +269,7 @@ class Driver:
     async def write(self, *records: Record) -> None:
         """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
         machine = self.machine
-        if len(records) == 1 and records[0].kind == "done" and machine.abort is None and machine.undo_asked is None and not self.notes:
+        if len(records) == 1 and records[0].kind == "done" and not machine.turns_back and machine.undo_asked is None and not self.notes:
             entry = self._entry_of_done(records[0])
         else:
             entry = self.entry_of(*records)
@@ -261,11 +280,13 @@ class Driver:
         """Apply, and say what is to be written."""
         if self.notes:
             records, self.notes = (*self.notes, *records), []
+        if self._asked and records:
+            records = self._retried_first(records)
         for record in records:
             self._take_in(record)
         machine = self.machine
         # The common case has no consequences.
-        if len(records) != 1 or records[0].kind != "done" or machine.abort is not None or machine.undo_asked is not None:
+        if len(records) != 1 or records[0].kind != "done" or machine.turns_back or machine.undo_asked is not None:
             records = self._with_consequences(records)
         return self._entry(records)
 
@@ -283,7 +304,7 @@ class Driver:
         return [name for name in work if not steps[name].tx] or ([] if self._running else work[:1])
 
     def _with_consequences(self, records: tuple[Record, ...]) -> tuple[Record, ...]:
-        """A failure brings the abort; the abort settles the steps that nobody runs any more."""
+        """A failure brings the abort; an abort, or a retry, settles the steps that nobody runs any more; and what is taken back is made anew."""
         more: list[Record] = []
         if failed := self.machine.failed:
             more.append(self._abort_after(failed, records))
@@ -294,6 +315,9 @@ class Driver:
         for lost in self._lost():
             more.append(lost)
             self._take_in(lost)
+        if self.machine.is_taken_back:
+            more.append(Record(Kind.ANEW, "", b"", runtime.unix_time()))
+            self._take_in(more[-1])
         return (*records, *more)
 
     def _entry(self, records: tuple[Record, ...]) -> Append:
@@ -322,7 +346,7 @@ class Driver:
         """When to take the run up again, if there is nothing to do until then (inf: when somebody asks); else None."""
         machine = self.machine
         held_up = self._held_up
-        if self._running or self._asked or self.is_stopping() or (machine.undo if machine.abort else set(machine.start) - held_up):
+        if self._running or self._asked or self.is_stopping() or (machine.undo if machine.turns_back else set(machine.start) - held_up):
             return None
         if not (machine.waits or held_up or machine.state is RunState.BLOCKED) or machine.ripe(self.now()):
             return None
@@ -385,8 +409,8 @@ class Driver:
         return Record(Kind.ABORT, "", _encode(abort), runtime.unix_time())
 
     def _lost(self) -> list[Record]:
-        """Steps begun before the abort that nobody runs any more, for their process died: they are in doubt."""
-        if self.machine.abort is None:
+        """Steps to be undone that nobody runs any more, for their process died: they are in doubt."""
+        if not self.machine.turns_back:
             return []
         data = _encode(Failure("ProcessDied", "nobody knows how far it came", in_doubt=True))
         now = runtime.unix_time()
@@ -406,18 +430,48 @@ class Driver:
 
     @property
     def unanswered(self) -> list[int]:
-        """Numbers of the requests that came too late for this driver."""
-        return [no for _, _, no in self._asked if no]
+        """Numbers of the requests that came too late for this driver, or in whose midst it was stopped."""
+        return [no for no in (self._in_hand, *(no for _, _, no in self._asked)) if no]
 
     @property
     def gives_up(self) -> bool:
         """Is there no point in another attempt of a do, because the run is going to undo itself?"""
         return self.machine.abort is not None or any(kind in {"cancel", "undo"} for kind, _, _ in self._asked)
 
+    def gives_up_on(self, name: str, *, forward: bool) -> bool:
+        """The same of one step, which may also be taken back alone. forward: it can only be made, as things are."""
+        return (self.gives_up and not forward) or self._is_taken_back(name.partition("/")[0])
+
+    def _is_taken_back(self, name: str) -> bool:
+        rewinding = self.machine.rewinding
+        if rewinding is not None:
+            return self.machine.graph.index[name] in rewinding.numbers
+        return self._retry_of(name) is not None
+
+    def _retry_of(self, name: str) -> tuple[Record, int] | None:
+        """The record by which a request that is still to be answered takes this step back, and the request's number."""
+        for kind, data, no in self._asked:
+            if kind == "retry":
+                with contextlib.suppress(RetryFromError):
+                    record = retried(self.machine, data, (*self._started(), name), self.now())
+                    if record is not None and name in msgspec.json.decode(record.data, type=Retried).steps:
+                        return record, no
+        return None
+
+    def _retried_first(self, records: tuple[Record, ...]) -> tuple[Record, ...]:
+        """A step that failed while it is to be taken back anyway: then its failure must not abort the run."""
+        failed = next((each.step for each in records if each.kind is Kind.FAILED and "/" not in each.step), "")
+        if not failed or self.machine.turns_back or (found := self._retry_of(failed)) is None:
+            return records
+        if self.machine.is_parked(failed):  # it waited, and is taken back at once
+            records = tuple(each for each in records if each.step != failed)
+        return (found[0], *records)
+
     async def _answer(self) -> None:
         """One after the other, and as long as the run is here: what is left keeps it from being given back between two of them."""
         while self._asked and not self._let_go:
             kind, data, no = self._asked.pop(0)
+            self._in_hand = no
             if kind == "cancel":
                 await self._cancel(data)
             elif kind == "signal":
@@ -431,8 +485,11 @@ class Driver:
                 await take_in(self, data)
             elif kind == "resolve":
                 await self._resolve(*data)
+            elif kind == "retry":
+                await self._retry(data)
             elif kind == "wake" and self.locks is not None:
                 self.locks.look_again()
+            self._in_hand = 0
             if no:
                 self._answered(no)
 
@@ -464,9 +521,20 @@ class Driver:
         else:
             await self.write(Record(Kind.RESOLVED, step, _encode(resolution), runtime.unix_time()))
 
+    async def _retry(self, asked: Retry) -> None:
+        """It was looked at when it was asked for; the run may have gone on since. Then the operators' log says why it was not done."""
+        try:
+            record = retried(self.machine, asked, self._started(), self.now())
+        except RetryFromError as error:
+            data = msgspec.Raw(_encode({"step": asked.step, "refused": str(error)}))
+            await self.journal.log_operation(Operation("refuse retry", "run", self.header.id, asked.who, asked.why, data))
+        else:
+            if record is not None:
+                await self.write(record)
+
     def _misfit(self, step: str, resolution: Resolution) -> str:
         """Why the result that a person gave is not what the step returns, or "". In the history it would stop every later start."""
-        if resolution.decision == "done" and self.machine.abort is None:
+        if resolution.decision == "done" and not self.machine.is_undone_now(step):
             try:
                 self.saga.steps[step].result.decode(bytes(resolution.result))
             except msgspec.ValidationError as error:

@@ -19,6 +19,7 @@ from yaoki.effect import Effect
 from yaoki.errors import UsageError
 from yaoki.saga.journal.port import Append, StepFailed
 from yaoki.saga.records import Record
+from yaoki.saga.rewinding import round_of
 
 if TYPE_CHECKING:
     from yaoki.saga.attempt import Attempts
@@ -50,14 +51,15 @@ async def make_exactly_once(attempts: Attempts, driver: Turn, step: Step[..., An
         await driver.pause(delay_or_record)
         if driver.is_stopping():
             return None
-        if driver.gives_up and not attempts.forward:
+        if driver.gives_up_on(step.name, forward=attempts.forward):
             return attempts.given_up()
 
 
 def _work(attempts: Attempts, driver: Turn, step: Step[..., Any]) -> Any:
     """What the journal does inside the transaction: the function, then the entry that goes with it."""
     header = driver.header
-    under_way = Effect(header.id, header.saga, step.effect_name, False, attempts.made, header.fence, header.traceparent)
+    under_way = Effect(header.id, header.saga, step.effect_name, False, attempts.made, header.fence, header.traceparent,
+                       round=round_of(driver.machine, step.name))
 
     def arguments(tx: Any) -> dict[str, Any]:
         return {**attempts.arguments(under_way), **{name: tx for name, source in step.sources if source == TX}}

@@ -5,7 +5,7 @@
         machine.apply(record)
     machine.start      names of steps to start          (running)
     machine.failed     a step failed for good: now abort
-    machine.undo       names of steps to undo           (undoing)
+    machine.undo       names of steps to undo           (undoing, or a part of it is to be made anew)
     machine.state      running, undoing, blocked, completed, undone, cancelled
 
 No await, no clock, no randomness, no I/O. The same object drives runs in the engine, under the explorer, choreographed in
@@ -29,40 +29,28 @@ Source: Garcia-Molina and Salem, Sagas, SIGMOD 1987, with the graph of actions o
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from enum import IntEnum
 
 import msgspec
 
 from yaoki.saga.graph import Graph
 from yaoki.saga.outside.folded import NOTHING, Folded
 from yaoki.saga.parts.state import Parts
-from yaoki.saga.records import Abort, Failure, Late, Record, Resolution, RunState, Waiting
+from yaoki.saga.records import Abort, Failure, Late, Record, Resolution, Retried, RunState, Waiting
+from yaoki.saga.rewinding import Rewinding, followers_of
+from yaoki.saga.standing import Step
 
-
-class Step(IntEnum):
-    """Where one step is."""
-
-    WAITING = 0
-    READY = 1  # may be running, or may have been when a process died
-    DONE = 2
-    FAILED = 3  # certainly left nothing
-    DOUBTFUL = 4  # failed, and may have left something
-    BLOCKED = 5  # its do needs a person
-    TO_UNDO = 6
-    UNDO_BLOCKED = 7  # its undo needs a person
-    CLEAR = 8  # nothing of it is left
-    KEPT = 9  # a person decided to leave its effect; counts as clear
-    PARKED = 10  # waits for a time or a signal; nobody runs it
-
+__all__ = ["HistoryError", "Machine", "Step", "decide"]
 
 _READY, _DONE = Step.READY, Step.DONE  # an enum's member is a slow thing to look up
 _FAILURES = frozenset({Step.FAILED, Step.DOUBTFUL})
 _AWAITS = frozenset({Step.WAITING, Step.READY, Step.PARKED, Step.BLOCKED})
+_UNDOING = frozenset({Step.TO_UNDO, Step.UNDO_BLOCKED})
 _ABORT = msgspec.json.Decoder(Abort)
 _FAILURE = msgspec.json.Decoder(Failure)
 _WAITING = msgspec.json.Decoder(Waiting)
 _RESOLUTION = msgspec.json.Decoder(Resolution)
 _LATE = msgspec.json.Decoder(Late)
+_RETRIED = msgspec.json.Decoder(Retried)
 _LOCKED = msgspec.json.Decoder(frozenset[str])
 
 
@@ -85,11 +73,14 @@ class Machine:
         begun: numbers of the steps that are made at most once, and were begun.
         again: by number of a step, how often a person had it tried again.
         parts: of each step that is made of parts, what has become of them.
+        rewinding: what is being taken back, to be made anew; or None. See `rewinding.py`.
+        rounds: by number of a step, how much was made of it before it was begun anew: a number that only grows.
+        retries: the requests by which the run was taken back so far.
         undo_asked: the abort that follows once the run is completed, for by then it could only go forward; or None.
     """
 
     __slots__ = ("_holding", "_left", "_missing", "_ready", "_undoable", "abort", "again", "begun", "blocked", "doubt", "graph",
-                 "outside", "parts", "signals", "skipped", "steps", "undo_asked", "waits")
+                 "outside", "parts", "retries", "rewinding", "rounds", "signals", "skipped", "steps", "undo_asked", "waits")
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
@@ -109,6 +100,9 @@ class Machine:
         self.signals: dict[int, bytes] = {}
         self.skipped: set[int] = set()
         self.begun: set[int] = set()
+        self.rewinding: Rewinding | None = None
+        self.rounds: dict[int, int] = {}
+        self.retries: set[str] = set()
         self.outside: Folded = NOTHING  # dealings with the world outside, if there are any
         for number in graph.roots:
             self.steps[number] = Step.READY
@@ -118,20 +112,36 @@ class Machine:
     @property
     def start(self) -> list[str]:
         """Steps to be running now, in order of definition; those that run already are among them."""
+        if self.rewinding is not None:
+            return [self.graph.names[number] for number in self._ready if number not in self.rewinding.awaited]
         return [] if self.abort else [self.graph.names[number] for number in self._ready]
 
     @property
     def awaited(self) -> list[str]:
-        """Steps that were started before the abort and have not ended: no undo begins before they do.
+        """Steps that are to be undone, were started before that, and have not ended: no undo begins before they do.
 
         A process that takes up such a run finds nobody to wait for: it records them as failed in doubt.
         """
+        if self.rewinding is not None:
+            return [self.graph.names[number] for number in self._ready if number in self.rewinding.awaited]
         return [self.graph.names[number] for number in self._ready] if self.abort else []
 
     @property
     def undo(self) -> list[str]:
         """Steps whose undo is to be running now."""
-        return [] if self._ready else [self.graph.names[number] for number in self._undoable]
+        if self._ready if self.rewinding is None else self.rewinding.awaited:
+            return []
+        return [self.graph.names[number] for number in self._undoable]
+
+    @property
+    def turns_back(self) -> bool:
+        """Is it undoing something: all of it, or what is to be made anew? Then nothing else begins."""
+        return self.abort is not None or self.rewinding is not None
+
+    @property
+    def is_taken_back(self) -> bool:
+        """Is nothing left of what is to be made anew? Then the next record says so."""
+        return self.rewinding is not None and not self.rewinding.left
 
     @property
     def failed(self) -> str:
@@ -186,7 +196,23 @@ class Machine:
 
     def takes_answer(self, name: str) -> bool:
         """Would an answer to this step be taken in now?"""
-        return self.abort is None and self.steps[self.graph.index[name]] in _AWAITS
+        return self._takes(self.graph.index[name])
+
+    def _takes(self, number: int) -> bool:
+        if self.rewinding is not None and number in self.rewinding.numbers:
+            return False
+        return self.abort is None and self.steps[number] in _AWAITS
+
+    def is_parked(self, name: str) -> bool:
+        return self.graph.index[name] in self.waits
+
+    def is_undone_now(self, name: str) -> bool:
+        """Is this step to be undone, or is its undo under way, or blocked?"""
+        return self.steps[self.graph.index[name]] in _UNDOING
+
+    def asked(self, number: int) -> int:
+        """How often the step was put to the outside before the question that counts now."""
+        return self.rounds.get(number, 0) + self.outside.asks.get(number, 0)
 
     def is_done(self, name: str) -> bool:
         return self.steps[self.graph.index[name]] == Step.DONE
@@ -203,9 +229,9 @@ class Machine:
         number = self.graph.index.get(name, -1)
         if number < 0 or not self.graph.nodes[number].child:
             return False
-        if self.abort:
-            return undone and self.steps[number] == Step.TO_UNDO
-        return self.graph.nodes[number].waits == "child" and self.steps[number] in _AWAITS
+        if self.steps[number] == Step.TO_UNDO:
+            return undone
+        return self.graph.nodes[number].waits == "child" and self._takes(number)
 
     # ── what happened ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -216,7 +242,7 @@ class Machine:
             number = self.graph.index.get(record.step, -1)
             if number < 0:
                 self._part(record)
-            elif self.steps[number] == _READY and self.abort is None:
+            elif self.steps[number] == _READY and self.abort is None and self.rewinding is None:
                 self._ready.remove(number)
                 self._advance(number)
             else:
@@ -250,6 +276,10 @@ class Machine:
             self._late(self._number(record), again=late.again, alone=late.alone)
         elif kind == "locked":
             self._outside().locked = _LOCKED.decode(record.data)
+        elif kind == "retried":
+            self._retried(_RETRIED.decode(record.data))
+        elif kind == "anew":
+            self._anew()
         elif kind not in {"attempts", "mapped"}:  # those are for people, and for who reads the history
             raise HistoryError(f"unknown kind of record: {kind}")
 
@@ -265,7 +295,7 @@ class Machine:
             raise HistoryError(f"{self.graph.saga} has no step {record.step!r}")
         parts, step = self.parts_of(name), self.steps[number]
         making, undoing = step == Step.READY, step == Step.TO_UNDO
-        if not parts.take(part, record, begins=making and self.abort is None, ends=making, undoes=making or undoing):
+        if not parts.take(part, record, begins=making and not self._is_lost(number), ends=making, undoes=making or undoing):
             raise HistoryError(f"{record.step} is {parts.states.get(part)}, its step {Step(step).name}, and now it is {record.kind}")
 
     def _leaves(self, number: int) -> bool:
@@ -289,7 +319,7 @@ class Machine:
             self._unpark(number)
         else:
             self._ready.remove(number)
-        if self.abort:
+        if self._turned(number):
             self._to_undo(number, in_doubt=False)
             return
         self._advance(number)
@@ -307,7 +337,7 @@ class Machine:
         if not self.graph.nodes[number].waits:
             raise HistoryError(f"{self.graph.names[number]} is not a step that waits")
         self._ready.remove(number)
-        if self.abort:
+        if self._turned(number):
             self._to_undo(number, in_doubt=True)
             return
         self.steps[number] = Step.PARKED
@@ -324,14 +354,14 @@ class Machine:
         node = self.graph.nodes[number]
         if node.waits not in {"signal", "token"} and not node.child:
             raise HistoryError(f"{self.graph.names[number]} does not wait for a signal")
-        if self.steps[number] in _AWAITS if self.abort is None else node.child and self.steps[number] == Step.TO_UNDO:
+        if self._takes(number) or (node.child and self.steps[number] == Step.TO_UNDO):
             self.signals.setdefault(number, data)
 
     def _skip(self, number: int) -> None:
         self._expect(number, Step.READY)
         self._ready.remove(number)
         self.skipped.add(number)
-        if self.abort:
+        if self._turned(number):
             self._clear(number)
         else:
             self._advance(number)
@@ -346,7 +376,7 @@ class Machine:
         missing = self._missing
         for follower in self.graph.followers[number]:
             missing[follower] -= 1
-            if not missing[follower]:
+            if not missing[follower] and (self.rewinding is None or follower not in self.rewinding.numbers):
                 self.steps[follower] = _READY
                 self._ready.append(follower)
 
@@ -357,7 +387,7 @@ class Machine:
             self._expect(number, Step.READY)
             self._ready.remove(number)
         in_doubt = failure.in_doubt or number in self.again or number in self.outside.asks or self._leaves(number)
-        if not self.abort:
+        if not self._turned(number):
             self.steps[number] = Step.DOUBTFUL if in_doubt else Step.FAILED
         elif in_doubt:
             self._to_undo(number, in_doubt=True)
@@ -371,7 +401,7 @@ class Machine:
             self.steps[number] = Step.BLOCKED
         elif self.steps[number] == Step.READY:
             self._ready.remove(number)
-            if self.abort:  # nobody will run it again, so there is nothing to decide: undo it
+            if self._turned(number):  # nobody will run it again, so there is nothing to decide: undo it
                 self._to_undo(number, in_doubt=True)
                 return
             self.steps[number] = Step.BLOCKED
@@ -407,9 +437,14 @@ class Machine:
         self.abort = abort
         self._left = len(self.graph)
         self._holding = self.graph.follower_counts.copy()
-        started = {self.graph.index[name] for name in abort.started}
+        rewinding, self.rewinding = self.rewinding, None
+        started = {self.graph.index[name] for name in abort.started} | (rewinding.awaited if rewinding is not None else set())
         self._ready = [number for number in self._ready if number in started]
-        blocked, self.blocked = self.blocked, []
+        for number, step in enumerate(self.steps):
+            if step in _UNDOING:  # it was to be made anew; now it is undone with the others
+                self.steps[number] = _DONE
+        self._undoable = []
+        blocked, self.blocked = [number for number in self.blocked if self.steps[number] != _DONE], []
         self.waits.clear()
         self.signals.clear()
         for number in reversed(range(len(self.graph))):
@@ -421,9 +456,66 @@ class Machine:
                 continue
             if step in {Step.DONE, Step.DOUBTFUL, Step.PARKED} or number in blocked or (
                     step == Step.READY and (number in self.again or self._leaves(number))):
-                self._to_undo(number, in_doubt=step != Step.DONE)
+                self._to_undo(number, in_doubt=step != Step.DONE or number in self.doubt)
             else:
                 self._clear(number)
+
+    # ── taking back what is to be made anew ──────────────────────────────────────────────────────────────────────────
+
+    def _is_lost(self, number: int) -> bool:
+        """Is what may come of this step now to be undone?"""
+        return self.abort is not None or (self.rewinding is not None and number in self.rewinding.numbers)
+
+    def _turned(self, number: int) -> bool:
+        """The step has just ended: is it to be undone?"""
+        if self.rewinding is not None:
+            self.rewinding.awaited.discard(number)
+        return self._is_lost(number)
+
+    def _retried(self, retried: Retried) -> None:
+        if self.turns_back or not self._left:
+            raise HistoryError("a run that has ended, or turns back already, is not retried")
+        self.retries.add(retried.id)
+        rewinding = self.rewinding = Rewinding(followers_of(self.graph, retried.steps))
+        started = {self.graph.index[name] for name in retried.started if name in self.graph.index}
+        self._ready = [number for number in self._ready if number not in rewinding.numbers or number in started]
+        rewinding.awaited = set(rewinding.numbers.intersection(self._ready))
+        self._holding = self.graph.follower_counts.copy()
+        for number in sorted(rewinding.numbers, reverse=True):
+            if number not in rewinding.awaited:
+                self._take_back(number)
+
+    def _take_back(self, number: int) -> None:
+        step = self.steps[number]
+        self.waits.pop(number, None)
+        self.signals.pop(number, None)
+        if number in self.blocked:
+            self.blocked.remove(number)
+        if step == _DONE:
+            self._left += 1
+            for follower in self.graph.followers[number]:
+                self._missing[follower] += 1
+        left_something = step in {_DONE, Step.PARKED, Step.BLOCKED} or (step == _READY and (number in self.again or self._leaves(number)))
+        if left_something and number not in self.skipped:
+            self._to_undo(number, in_doubt=step != _DONE)
+        else:
+            self._clear(number)
+
+    def _anew(self) -> None:
+        """Nothing is left of these steps: forget that they were ever made, but not how often."""
+        rewinding = self.rewinding
+        if rewinding is None or rewinding.left:
+            raise HistoryError("steps are made anew once they are taken back, and not before")
+        self.rewinding = None
+        for number in sorted(rewinding.numbers):
+            self.rounds[number] = self.asked(number) + self.again.pop(number, 0) + 1
+            for numbers in (self.doubt, self.skipped, self.begun, self.outside.known):
+                numbers.discard(number)
+            for kept in (self.parts, self.signals, self.outside.asks, self.outside.limits):
+                kept.pop(number, None)
+            self.steps[number] = _READY if not self._missing[number] else Step.WAITING
+            if not self._missing[number]:
+                self._ready.append(number)
 
     # ── undoing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -507,7 +599,10 @@ class Machine:
 
     def _clear(self, number: int, step: Step = Step.CLEAR) -> None:
         self.steps[number] = step
-        self._left -= 1
+        if self.rewinding is None:
+            self._left -= 1
+        else:
+            self.rewinding.left -= 1
         if number in self.outside.returned:
             self.outside.returned.discard(number)
             return  # those before it were freed when it was undone the first time

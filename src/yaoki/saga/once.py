@@ -17,6 +17,7 @@ from yaoki import effect, runtime
 from yaoki.effect import Effect
 from yaoki.errors import InDoubtError
 from yaoki.saga.records import Kind, Record
+from yaoki.saga.rewinding import round_of
 from yaoki.saga.verdict import Verdict, judge
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ async def _settled(attempts: Attempts, driver: Turn, step: Step[..., Any], doubt
 
 
 async def _called(attempts: Attempts, driver: Turn, step: Step[..., Any], *, verifying: bool) -> Any:
-    under_way = Effect(driver.header.id, driver.header.saga, step.effect_name, False, 1, driver.header.fence, driver.header.traceparent)
+    under_way = Effect(driver.header.id, driver.header.saga, step.effect_name, False, 1, driver.header.fence, driver.header.traceparent,
+                       round=round_of(driver.machine, step.name))
     token = effect.current.set(under_way)
     try:
         if not verifying:

@@ -54,6 +54,8 @@ class Kind(StrEnum):
     AGAIN = "again"  # nothing was heard of a step that the outside completes, and it is asked again: `Failure`
     LATE = "late"  # its result came while the run undoes itself: `Late`
     LOCKED = "locked"  # the keys that the run holds now: a list of texts
+    RETRIED = "retried"  # a step, and what follows from it, is taken back: `Retried`
+    ANEW = "anew"  # nothing is left of these steps, and they are made anew
     MAPPED = "mapped"  # from here on the run is one of another graph, and what came before is told in its words: `Mapped`
     ATTEMPTS = "attempts"  # what became of the earlier attempts of a step that has ended now: `Attempted`; changes nothing
 
@@ -146,6 +148,22 @@ class Abort(msgspec.Struct, frozen=True, omit_defaults=True):
     started: tuple[str, ...] = ()
     cancelled: bool = False
     whole: bool = False
+
+
+class Retried(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A person had the run retried from a step.
+
+    Attributes:
+        step: which one. steps: it, and all that follow from it. started: those of them that were under way, or may have been.
+        id: of the request: it is carried out once.
+    """
+
+    step: str
+    steps: tuple[str, ...]
+    started: tuple[str, ...] = ()
+    id: str = ""
+    who: str = ""
+    why: str = ""
 
 
 class Waiting(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -32,7 +32,7 @@ class Turn(Protocol):
     Attributes:
         perhaps_started: steps that an earlier process may have begun.
         clock: monotonic seconds. now, unix_time: seconds since 1970; `now` by the clock that waits end by.
-        hold: awaited before each effect, or None. gives_up: the run is to be undone, so make no further attempt.
+        hold: awaited before each effect, or None.
         notes: records for people, written with the next one that counts.
     """
 
@@ -61,8 +61,10 @@ class Turn(Protocol):
     def hold(self) -> Callable[[], Awaitable[Any]] | None: ...
     @property
     def is_stopping(self) -> Callable[[], bool]: ...
-    @property
-    def gives_up(self) -> bool: ...
+
+    def gives_up_on(self, name: str, *, forward: bool) -> bool:
+        """Is this step to be undone, so that no further attempt is to be made? forward: it can only be made, as things are."""
+        ...
 
     def is_under_way(self) -> bool: ...
     async def pause(self, delay_s: float, /) -> None: ...

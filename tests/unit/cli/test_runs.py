@@ -307,7 +307,7 @@ def test_retry_all_takes_only_the_errors_that_are_meant(ran: Callable[..., Said]
     assert [each["run"] for each in ran("runs", "retry", "--all", "--limit", "1", "--yes", "--json").json] == ["sticky-1"]
     said = ran("runs", "retry", "--all", "--error", "KeyError", "--yes", "--json")
     assert {each["run"] for each in said.json} == {"bug-1", "bug-2"}
-    assert ran("runs", "retry", "--all", "--error", "nothing like it", "--yes").out == "no blocked run fits\n"
+    assert ran("runs", "retry", "--all", "--error", "nothing like it", "--yes").out == "no run fits\n"
 
 
 def test_cancel_is_refused_after_the_pivot(ran: Callable[..., Said], monkeypatch: pytest.MonkeyPatch):

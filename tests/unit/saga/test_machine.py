@@ -12,8 +12,8 @@ from yaoki.saga.machine import HistoryError, Machine, decide
 from yaoki.saga.records import Abort, Failure, Kind, Record, Resolution, RunState
 
 
-def done(step: str) -> Record:
-    return Record(Kind.DONE, step, b"1")
+def done(step: str, result: bytes = b"1") -> Record:
+    return Record(Kind.DONE, step, result)
 
 
 def failed(step: str, *, in_doubt: bool = False) -> Record:

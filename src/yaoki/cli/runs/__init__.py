@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from yaoki.cli.runs.answering import signal
-from yaoki.cli.runs.asking import resolve, resume, retry
+from yaoki.cli.runs.asking import resolve, resume
 from yaoki.cli.runs.cancelling import cancel
 from yaoki.cli.runs.ending import beat, complete, fail
 from yaoki.cli.runs.forking import fork
 from yaoki.cli.runs.keeping import export, purge
 from yaoki.cli.runs.listing import list_
+from yaoki.cli.runs.retrying import retry
 from yaoki.cli.runs.showing import show
 
 

@@ -8,7 +8,6 @@ pivot is passed.
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +16,17 @@ import msgspec
 
 from yaoki import runtime
 from yaoki.cli.frame import Exit, Output, output
-from yaoki.cli.frame.options import since_options, unless_default
-from yaoki.cli.runs.choosing import db_option, every, idle_option, saga_option, where_option
+from yaoki.cli.frame.asking import user_name
+from yaoki.cli.frame.options import unless_default
+from yaoki.cli.runs.choosing import db_option
 from yaoki.cli.runs.completing import complete_run
 from yaoki.errors import InputError, UsageError
 from yaoki.saga.journal.port import Ask
-from yaoki.saga.records import Failure, RunState
+from yaoki.saga.records import RunState
+from yaoki.text import without_password
 
 if TYPE_CHECKING:
     from yaoki.cli.runs.story import Story
-    from yaoki.saga.attributes import Attributes
     from yaoki.saga.journal.port import Journal
 
 # How long an engine that runs may take to carry a request out before it is said that none does: seconds. It looks every 0.5.
@@ -39,16 +39,10 @@ Asked = tuple[str, str, dict[str, Any]]
 """Run, kind and data of a request."""
 
 
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):  # a container whose user has no name
-        return ""
-
-
-who_option = click.option("--who", default=_who, show_default="your user name", help="Who decides; it is kept in the history.")
+who_option = click.option("--who", default=user_name, show_default="your user name", help="Who decides; it is kept in the history.")
 why_option = click.option("--why", default="", help="Why; it is kept in the history.")
 run_argument = click.argument("run", shell_complete=complete_run)
+run_argument_optional = click.argument("run", required=False, shell_complete=complete_run)
 
 
 @click.command()
@@ -67,58 +61,19 @@ def resolve(*, run: str, step: str, decision: str, result: str, who: str, why: s
     done     its effect exists: go on with --result (of an undo that is blocked: leave the effect, undo the rest)
     undone   its effect does not exist, or was removed by hand
     """
+    if result != "null" and decision != "done":
+        raise UsageError(f"--result goes with done, and not with {decision}", do=f"yk runs resolve {run} {step} done --result JSON, or leave --result out")
     try:
         value = msgspec.json.decode(result)
     except msgspec.DecodeError as error:
         raise InputError(f"--result is not JSON: {error}", do="quote it for the shell: --result '{\"id\": 7}'") from error
 
     def decide(story: Story) -> list[Asked]:
-        _blocked_step(story, step)
+        refuse_not_blocked(story, step)
         data = {"step": step, "decision": decision, "result": value, "who": who, "why": why}
         return [(story.stored.header.id, "resolve", data)]
 
     return ask_one(output(), db, run, decide)
-
-
-@click.command()
-@click.argument("run", required=False, shell_complete=complete_run)
-@click.argument("step", required=False)
-@click.option("--all", "everything", is_flag=True, help="All blocked runs that fit, instead of one.")
-@saga_option
-@click.option("--error", default="", metavar="TEXT", help="With --all: only steps whose error contains this.")
-@where_option
-@since_options
-@idle_option
-@click.option("--limit", type=click.IntRange(min=1), help="With --all: at most this many; try a few first.")
-@click.option("--dry-run", is_flag=True, help="With --all: only say what would be tried again.")
-@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
-@who_option
-@why_option
-@db_option
-def retry(*, run: str | None, step: str | None, everything: bool, saga: str, error: str, where: Attributes, since: float | None,
-          until: float | None, idle: float | None, limit: int | None, dry_run: bool, yes: bool, who: str, why: str, db: str) -> Exit:
-    r"""Try the blocked steps of a run again, after a fix; or those of all runs that fit.
-
-    \b
-    Examples:
-      yk runs retry trip-42
-      yk runs retry --all --saga book-trip --error KeyError --limit 5
-    """
-    if everything == (run is not None):
-        raise UsageError("name a run, or say --all", do="yk runs retry RUN [STEP], or yk runs retry --all --saga NAME")
-
-    def decide(story: Story) -> list[Asked]:
-        steps = [step] if step else list(story.blocked())
-        for each in steps or [""]:
-            _blocked_step(story, each)
-        return [(story.stored.header.id, "resolve", _again(each, who, why)) for each in steps]
-
-    if run is not None:
-        return ask_one(output(), db, run, decide)
-    from yaoki.cli.frame.journal import wait_for
-
-    wanted = {"saga": saga, "since": since, "until": until, "limit": limit, "where": where, "idle": idle}
-    return wait_for(_retry_all(output(), db, wanted, error, dry_run=dry_run, yes=yes, who=who, why=why))
 
 
 @click.command()
@@ -132,7 +87,16 @@ def resume(*, saga: str, who: str, db: str) -> Exit:
     """
     from yaoki.cli.frame.journal import wait_for
 
+    wait_for(_known_saga(db, saga))
     return wait_for(send(output(), db, [("", "resume", {"saga": saga, "who": who})]))
+
+
+async def _known_saga(db: str, saga: str) -> None:
+    from yaoki.cli.frame.journal import observed
+
+    async with observed(db) as journal:
+        if not await journal.counts(saga):
+            raise UsageError(f"no run of a saga {saga!r} is in {without_password(db)}", do="check the name: `yk runs list` shows the sagas of runs")
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -190,39 +154,6 @@ async def send(out: Output, db: str, asked: list[Asked]) -> Exit:
     return Exit.OK
 
 
-async def _retry_all(out: Output, db: str, wanted: dict[str, Any], error: str, *, dry_run: bool, yes: bool, who: str, why: str) -> Exit:
-    from yaoki.cli.frame.asking import confirm
-    from yaoki.cli.frame.journal import observed
-
-    asked: list[Asked] = []
-    why_blocked: dict[str, int] = {}
-    async with observed(db) as journal:
-        async for header in every(journal, states=(RunState.BLOCKED,), **wanted):
-            for step, failure in (await story_of(journal, header.id)).blocked().items():
-                if error in str(failure):
-                    asked.append((header.id, "resolve", _again(step, who, why)))
-                    key = f"{header.saga}  {_place(step, failure)}  {failure}"
-                    why_blocked[key] = why_blocked.get(key, 0) + 1
-    if not asked:
-        out.say("no blocked run fits")
-        return Exit.OK
-    out.table(("times", "saga, step and error"), [(count, key) for key, count in sorted(why_blocked.items(), key=lambda p: -p[1])])
-    if dry_run:
-        for run, _, data in asked:
-            out.emit({"run": run, "step": data["step"], "would": "retry"})
-        return Exit.OK
-    confirm(f"try {len(asked)} blocked steps again?", yes=yes)
-    return await send(out, db, asked)
-
-
-def _place(step: str, failure: Failure) -> str:
-    return f"undo of {step}" if failure.undo else step
-
-
-def _again(step: str, who: str, why: str) -> dict[str, Any]:
-    return {"step": step, "decision": "retry", "result": None, "who": who, "why": why}
-
-
 # ── what cannot apply ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -233,7 +164,7 @@ def refuse_ended(story: Story) -> None:
                          run_id=header.id, state=header.state)
 
 
-def _blocked_step(story: Story, step: str) -> None:
+def refuse_not_blocked(story: Story, step: str) -> None:
     refuse_ended(story)
     blocked = list(story.blocked())
     if step in blocked:

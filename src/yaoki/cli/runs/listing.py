@@ -50,7 +50,8 @@ async def _list(out: Output, db: str, wanted: dict[str, object], limit: int) -> 
     out.table(("run", "saga", "state", "began", Column("took", right=True), "why"), [_row(header, now) for header in found])
     by_state = " · ".join(click.style(f"{state} {grouped(counts[state])}", fg=COLORS[state]) for state in RunState if state in counts)
     more = f"; the newest {limit} that fit are shown, --limit shows more" if len(found) == limit else ""
-    out.remark(f"\nin the journal: {by_state or 'no runs'}{more}")
+    nothing = f"no run of a saga {wanted['saga']!r}" if wanted["saga"] else "no runs"
+    out.remark(("\n" if found else "") + f"in the journal: {by_state or nothing}{more}" + ("" if found or not by_state else "; none fits"))
 
 
 def _row(header: Header, now: float) -> tuple[Cell | str, ...]:

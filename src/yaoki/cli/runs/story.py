@@ -31,6 +31,7 @@ from yaoki.saga.records import (
     Mapped,
     Record,
     Resolution,
+    Retried,
     Stored,
     Waiting,
 )
@@ -214,6 +215,12 @@ def _told(record: Record) -> tuple[str, str, str, str]:
         return "skipped", "its condition did not hold", "gone", "∅"
     if record.kind is Kind.STARTED:
         return ("begun" if "/" in record.step else "begun, once"), "", "plain", "▸"
+    if record.kind is Kind.RETRIED:
+        retried = msgspec.json.decode(record.data, type=Retried)
+        by = f"by {retried.who}" if retried.who else ""
+        return f"retried from {retried.step}", ", ".join(part for part in (by, retried.why) if part), "busy", "↶"
+    if record.kind is Kind.ANEW:
+        return "made anew", "nothing is left of what was retried", "plain", "▸"
     if record.kind is Kind.UNDO_ASKED:
         return "to be undone", f"once it is completed: {msgspec.json.decode(record.data, type=Abort).reason}", "busy", "↶"
     failure = _failure(record)

@@ -10,6 +10,7 @@ from yaoki.errors import AnswerConflictError, InputError, TooLateError
 from yaoki.saga import codec
 from yaoki.saga.outside.seen import Seen, see, settled
 from yaoki.saga.records import Kind, Record
+from yaoki.saga.rewinding import of_this_round
 from yaoki.saga.waiting import check_answer
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def counts(seen: Seen, name: str, data: bytes) -> bool:
 
 def _first(seen: Seen, name: str) -> Record | None:
     """The answer that counts: the first one, if it came before the step had ended without one."""
-    for record in seen.stored.records:
+    for record in of_this_round(seen.stored.records, name):
         if record.step == name and record.kind is Kind.SIGNAL:
             return record
         if record.kind is Kind.ABORT or (record.step == name and record.kind in {Kind.DONE, Kind.FAILED, Kind.SKIPPED, Kind.RESOLVED}):

@@ -28,6 +28,7 @@ from yaoki.saga.journal.registers import of_run
 from yaoki.saga.outside.seen import Seen, see, settled
 from yaoki.saga.outside.token import Token, token_key
 from yaoki.saga.records import Failure, Kind
+from yaoki.saga.rewinding import of_this_round
 
 if TYPE_CHECKING:
     from yaoki.saga.journal.port import Journal
@@ -63,7 +64,9 @@ def counts(seen: Seen, token: Token, outcome: Outcome) -> bool:
     Raises:
         AnswerConflictError: it ended with something else. TooLateError: it waits no more.
     """
-    for record in seen.stored.records:
+    if token.attempt <= seen.machine.rounds.get(seen.machine.graph.index[token.step], 0):
+        raise _too_late(seen, token, "the step was taken back, and is made anew", "take back what was done for it", taken_back=False)
+    for record in of_this_round(seen.stored.records, token.step):
         if record.step == token.step and record.kind is Kind.SIGNAL:
             if msgspec.json.decode(record.data, type=Outcome).says_as(outcome):
                 return True
@@ -74,7 +77,7 @@ def counts(seen: Seen, token: Token, outcome: Outcome) -> bool:
         if record.kind is Kind.ABORT:
             break
     if seen.machine.abort is None and seen.machine.takes_answer(token.step):
-        if outcome.error is not UNSET and token.attempt <= seen.machine.outside.asks.get(seen.machine.graph.index[token.step], 0):
+        if outcome.error is not UNSET and token.attempt <= seen.machine.asked(seen.machine.graph.index[token.step]):
             raise _too_late(seen, token, "a newer attempt is under way", "nothing: only its result counts now", taken_back=True)
         return False
     return _late(seen, token, outcome)
@@ -132,7 +135,7 @@ async def beat(journal: Journal, token: str, detail: Any = None) -> None:
     number = _check_step(seen, read)
     if not seen.machine.takes_answer(read.step):
         raise _too_late(seen, read, f"the run is {seen.header.state}", "stop, and take back what was done, if anything was", taken_back=False)
-    if read.attempt <= seen.machine.outside.asks.get(number, 0):
+    if read.attempt <= seen.machine.asked(number):
         raise _too_late(seen, read, "it was silent for too long, and a newer attempt is under way", "stop, if that can be done",
                         taken_back=True)
     await journal.write_register(of_run(read.run), read.step, msgspec.json.encode(Beat(read.attempt, detail)), fence=read.attempt)

@@ -21,8 +21,8 @@ _encode = msgspec.json.encode
 
 async def token_for(driver: Driver, step: Step[..., Any]) -> str:
     """The token of the attempt that is to be made."""
-    number = driver.machine.graph.index[step.name]
-    return Token(driver.header.id, step.name, driver.machine.outside.asks.get(number, 0) + 1).signed(await token_key(driver.journal))
+    asked = driver.machine.asked(driver.machine.graph.index[step.name])
+    return Token(driver.header.id, step.name, asked + 1).signed(await token_key(driver.journal))
 
 
 async def take_in(driver: Driver, asked: Completed) -> None:
@@ -32,7 +32,7 @@ async def take_in(driver: Driver, asked: Completed) -> None:
     if number < 0 or machine.graph.nodes[number].waits != "token":
         return
     if machine.abort is None:
-        superseded = outcome.error is not UNSET and outcome.attempt <= machine.outside.asks.get(number, 0)
+        superseded = outcome.attempt <= (machine.asked(number) if outcome.error is not UNSET else machine.rounds.get(number, 0))
         if machine.takes_answer(asked.step) and not superseded:
             await driver.write(Record(Kind.SIGNAL, asked.step, _encode(outcome), driver.now()))
     elif isinstance(outcome.result, msgspec.Raw) and machine.takes_late(number) and _fits(driver, asked.step, outcome.result):
@@ -59,7 +59,7 @@ async def end_of_silence(driver: Driver, name: str) -> list[Record]:
         return [_give_up(driver, name, f"nobody completed it within {wait.timeout_s:g} s", again=machine.past_pivot, now=now)]
     assert wait.heartbeat_s is not None
     last = (await driver.journal.registers(of_run(driver.header.id))).get(name)
-    if last is not None and msgspec.json.decode(last.data, type=Beat).attempt > machine.outside.asks.get(number, 0):
+    if last is not None and msgspec.json.decode(last.data, type=Beat).attempt > machine.asked(number):
         alive_until = last.at + wait.heartbeat_s
         if alive_until > now:
             machine.postpone(number, min(alive_until, limit) if limit else alive_until)

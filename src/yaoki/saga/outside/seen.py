@@ -11,6 +11,7 @@ from yaoki import runtime
 from yaoki.errors import RunError, RunNotFoundError
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.machine import Machine, decide
+from yaoki.saga.mapping import translated
 from yaoki.saga.records import Header, Kind, Record, Stored
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ async def see(journal: Journal, run_id: str) -> Seen:
     graph = await journal.load_graph(stored.header.graph)
     if graph is None:
         raise RunError(f"the journal does not have the definition of run {run_id!r}", do="start a program that has its saga", run_id=run_id)
+    stored.records = translated(stored.records)
     return Seen(stored, decide(Graph.from_json(graph), stored.records))
 
 

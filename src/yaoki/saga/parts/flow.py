@@ -32,6 +32,7 @@ from yaoki.saga.parts.state import Part
 from yaoki.saga.parts.step import InParts
 from yaoki.saga.records import Failure, Kind, Record
 from yaoki.saga.retrying import Retrying
+from yaoki.saga.rewinding import round_of
 from yaoki.saga.signatures import wrong
 from yaoki.saga.verdict import judge
 
@@ -133,7 +134,8 @@ class _Making(InParts):
     async def _body(self) -> bytes:
         driver, step, header = self.driver, self.step, self.driver.header
         effects.current.set(None)  # what it sends by itself has no key
-        under_way = effects.Effect(header.id, header.saga, step.name, False, 1, header.fence, header.traceparent)
+        under_way = effects.Effect(header.id, header.saga, step.effect_name, False, 1, header.fence, header.traceparent,
+                                   round=round_of(driver.machine, step.name))
         flow = Flow(self)
         value = await step.fn(**{name: driver.input if not source else under_way if source == "*" else flow if source == FLOW
                                  else driver.results.get(source) for name, source in step.sources})
@@ -233,6 +235,9 @@ class _Making(InParts):
         """Make an inner step, and write what came of it. True: it is done. False: it failed, or the flow has halted."""
         part, state = f"{self.step.name}/{name}", self.parts.states.get(name)
         if state is None:
+            if self._is_over():  # since this task was spawned
+                self._halted.set()
+                return False
             await self.driver.write(Record(Kind.STARTED, part, call.given(), runtime.unix_time()))
         elif state is Part.BEGUN:
             call.remember(self.parts.given.get(name, b"{}"))  # as it was begun: its key stands for that

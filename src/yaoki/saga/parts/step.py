@@ -48,7 +48,7 @@ class InParts:
         self.forward = attempts.forward
 
     def gives_up(self) -> bool:
-        return self.driver.gives_up and not self.forward
+        return self.driver.gives_up_on(self.step.name, forward=self.forward)
 
     # ── the record that ends it ──────────────────────────────────────────────────────────────────────────────────────
 
