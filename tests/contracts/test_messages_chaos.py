@@ -20,8 +20,8 @@ ALL_FAULTS = {"refused", "sent in part", "confirmation lost", "not let in", "cut
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("yaoki.messages.inbox.PAUSE_S", 0.01)
-    monkeypatch.setattr("yaoki.messages.inbox.FETCH_WAIT_S", 0.02)
+    monkeypatch.setattr("yaoki.messages.intake.PAUSE_S", 0.01)
+    monkeypatch.setattr("yaoki.messages.intake.FETCH_WAIT_S", 0.02)
     monkeypatch.setattr("yaoki.messages.relay.FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr("yaoki.messages.relay.LONGEST_PAUSE_S", 0.05)
 

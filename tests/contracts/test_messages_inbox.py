@@ -8,10 +8,12 @@ import sqlite3
 from collections import Counter
 
 import asyncpg
+import psycopg
 import pytest
+from sqlalchemy import create_engine, text
 
 from contracts.messages_world import Placed, Recorder, service, stored, until, until_so
-from yaoki.errors import DeclinedError
+from yaoki.errors import DeclinedError, NoTransactionError
 from yaoki.messages import Inbox, Message, Retries
 from yaoki.messages.boxes import find, redrive
 
@@ -50,6 +52,28 @@ def test_a_mark_is_forgotten_after_its_time_and_not_before(tmp_path):
 
 
 @pytest.mark.live
+async def test_marks_go_with_psycopg_and_sqlalchemy_too(postgres):
+    url = postgres.new_database()
+    inbox = Inbox("billing")
+    async with stored(url):
+        with psycopg.connect(url, autocommit=True) as connection:
+            with pytest.raises(NoTransactionError):
+                inbox.once("stripe", "evt-1", connection=connection)
+            with connection.transaction():
+                assert inbox.once("stripe", "evt-1", connection=connection)
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            assert not await inbox.once_async("stripe", "evt-1", connection=connection)
+            assert await inbox.once_async("stripe", "evt-2", connection=connection)
+        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        with engine.begin() as connection:
+            connection.execute(text("SELECT 1"))
+            assert [inbox.once("stripe", f"evt-{n}", connection=connection) for n in (1, 2, 3)] == [False, False, True]
+        engine.dispose()
+        async with await psycopg.AsyncConnection.connect(url) as connection:
+            assert not await inbox.once_async("stripe", "evt-3", connection=connection)
+
+
+@pytest.mark.live
 async def test_two_processes_with_the_same_message_are_one_effect_on_postgres(postgres):
     url = postgres.new_database()
     inbox = Inbox("billing", keep_s=3600)
@@ -73,9 +97,13 @@ async def test_two_processes_with_the_same_message_are_one_effect_on_postgres(po
             async with connections[0].transaction():
                 assert await inbox.once_async("stripe", "evt-99", connection=connections[0])
                 raise RuntimeError
-        assert await inbox.once_async("stripe", "evt-99", connection=connections[1])
-        assert await Inbox("short", keep_s=-1.0).once_async("stripe", "evt-1", connection=connections[0])
-        assert await Inbox("short", keep_s=-1.0).once_async("stripe", "evt-1", connection=connections[0])
+        async with connections[1].transaction():
+            assert await inbox.once_async("stripe", "evt-99", connection=connections[1])
+        for _ in range(2):
+            async with connections[0].transaction():
+                assert await Inbox("short", keep_s=-1.0).once_async("stripe", "evt-1", connection=connections[0])
+        with pytest.raises(NoTransactionError):
+            await inbox.once_async("stripe", "evt-100", connection=connections[0])
         for connection in connections:
             await connection.close()
 

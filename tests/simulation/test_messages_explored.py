@@ -6,7 +6,7 @@ import pytest
 
 from simulation.mail_world import shop_and_depot
 from yaoki.explore import explore
-from yaoki.messages.inbox import Intake
+from yaoki.messages.intake import Intake
 from yaoki.messages.relay import Relay
 
 # One of each way in which a hop between two services can go wrong; `--long` runs all of them.

@@ -27,7 +27,7 @@ from yaoki.messages.compose import Key, compose, compose_all
 from yaoki.messages.consumer import Consumer, Pace
 from yaoki.messages.envelope import Message
 from yaoki.messages.handlers import Fn, Handler, flatten, handler_of
-from yaoki.messages.inbox import Intake
+from yaoki.messages.intake import Intake
 from yaoki.messages.lanes import LIMIT_BYTES
 from yaoki.messages.outbox import Outbox
 from yaoki.messages.pruner import Pruner
@@ -150,6 +150,7 @@ class Messages:
             workers.append(Pruner(self.store, keep_s=self.keep))
         if self.broker is not None:
             workers.append(Relay(self.store, self.broker, service=self.service, pace=self.pace))
+        if self.broker is not None and getattr(self.broker, "delivers", True):
             types = {self._reply_type, *(name for handler in self.handlers.values() for name in handler.takes)}
             workers.append(Intake(self.store, self.broker, service=self.service, types=types, pace=self.pace))
         return workers

@@ -1,147 +1,35 @@
-"""Takes in what other services said: each message once, in the service's own database, before the broker forgets it.
+"""Marks foreign messages as done, in the transaction of their effect: for consumers that are not handlers of Yaoki.
 
-    broker ──fetch──▶ store (known by source and id: passed over) ──durable──▶ ack ──▶ handlers, from the store
+    with connection:                                     # sqlite3; with psycopg: connection.transaction()
+        if inbox.once("stripe", event["id"], connection=connection):
+            ...                                          # the effect, in this transaction
 
-From then on retries, quarantine and once-ness are the store's, whatever the broker can do. A message is recognized for
-as long as the store keeps it (`prune`), also when it comes by another broker or is redriven.
+    async with connection.transaction():                 # asyncpg, psycopg
+        if await inbox.once_async("stripe", event["id"], connection=connection): ...
 
-`once` is the same mark for consumers that are not handlers of Yaoki: written in the transaction of the effect.
+Two who have the same message at once: the second waits for the first to commit, and is told that it was done.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection
 from typing import Any
 
-import msgspec
+from yaoki import runtime
+from yaoki.messages.drivers import driver_of, is_async, kind_of, no_transaction, unknown
 
-from yaoki import events, runtime
-from yaoki.errors import MessagesError
-from yaoki.messages.brokers.port import Broker, Subscription
-from yaoki.messages.consumer import Pace
-from yaoki.messages.envelope import ECHO, PARTS, SAGA_TYPES, Message
-from yaoki.messages.store.bell import Bell
-from yaoki.messages.store.port import Store
-
-BATCH = 500
-FETCH_WAIT_S = 0.3
-PAUSE_S = 0.5
-
-
-class Intake:
-    """The way into one service's store. One process of a service does it at a time: the one with partition 0.
-
-    Args:
-        types: what to take in.
-
-    Attributes:
-        is_reading: has it been subscribed? Brokers that keep nothing for whoever comes later (SQS) keep it from then on.
-    """
-
-    def __init__(self, store: Store, broker: Broker, *, service: str, types: Collection[str],
-                 pace: Pace | None = None) -> None:
-        self.store = store
-        self.broker = broker
-        self.service = service
-        self.types = frozenset(types)
-        self.group = f"{service}.intake"
-        self.pace = pace or Pace()
-        self.worker = runtime.new_id()
-        self.failures = 0
-        self._declared = False
-        self._balance_at = 0.0
-        self._leads = False
-        self.is_reading = False
-        self._stopping = False
-        self._bell = Bell()
-
-    def stop(self) -> None:
-        """Finish the batch under way, and return from `run`."""
-        self._stopping = True
-        self._bell.ring()
-
-    async def run(self) -> None:
-        """Take in until `stop`."""
-        subscription: Subscription | None = None
-        try:
-            while not self._stopping:
-                heard = self._bell.rings
-                try:
-                    await self._balance()
-                    if not self._leads:
-                        await _close(subscription)
-                        subscription = None
-                        await self._bell.wait(heard, max(0.01, self._balance_at - runtime.monotonic()))
-                        continue
-                    subscription = subscription or await self.broker.subscribe(self.service, self.types)
-                    self.is_reading = True
-                    await self._take_in(subscription)
-                    self.failures = 0
-                except MessagesError as error:
-                    # What was fetched and not acknowledged comes again, in order, to a new subscription.
-                    self.failures += 1
-                    events.emit(events.RelayStalled(broker=self.broker.name, error=str(error), failures=self.failures,
-                                                    retry_in_s=PAUSE_S))
-                    await _close(subscription)
-                    subscription = None
-                    await self._bell.wait(heard, PAUSE_S)
-        finally:
-            await _close(subscription)
-            await self._leave()
-
-    async def _balance(self) -> None:
-        if runtime.monotonic() < self._balance_at:
-            return
-        if not self._declared:
-            # The group only leads an election; it reads nothing of the log.
-            await self.store.declare(self.group, [], since="now")
-            self._declared = True
-        share = await self.store.balance(self.group, self.worker, self.pace.lease_s)
-        self._balance_at = runtime.monotonic() + share.check_in_s
-        surplus = share.surplus - {0}
-        if surplus:
-            await self.store.release(self.group, self.worker, surplus, leaving=False)
-        self._leads = 0 in share.leases
-
-    async def _take_in(self, subscription: Subscription) -> None:
-        deliveries = await subscription.fetch(BATCH, FETCH_WAIT_S)
-        if not deliveries:
-            return
-        await self.store.append([self._landed(each.message) for each in deliveries])
-        await subscription.ack(deliveries)
-
-    def _landed(self, message: Message) -> Message:
-        """What this service said itself is in its log already, and is passed over there.
-
-        Except what belongs to a choreographed run: there the broker's order is what all participants agree on, so each
-        takes its own words from the broker as well, under a source of their own.
-        """
-        if message.source == self.service and message.type.startswith(SAGA_TYPES):
-            return msgspec.structs.replace(message, source=f"{self.service}{ECHO}")
-        return message
-
-    async def _leave(self) -> None:
-        try:
-            await self.store.release(self.group, self.worker, range(PARTS), leaving=True)
-        except MessagesError:
-            return  # the lease runs out by itself
-
-
-async def _close(subscription: Subscription | None) -> None:
-    if subscription is not None:
-        try:
-            await subscription.close()
-        except MessagesError:
-            return  # the broker will notice by itself
+CREATE = """CREATE TABLE IF NOT EXISTS yaoki_inbox (
+    reader TEXT NOT NULL, source TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, UNIQUE (reader, source, id))"""
+MARK_SQLITE = "INSERT INTO yaoki_inbox (reader, source, id, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
+# Ten for each new one, so that a table that is in use gets no longer than it must.
+FORGET_SQLITE = "DELETE FROM yaoki_inbox WHERE rowid IN (SELECT rowid FROM yaoki_inbox WHERE reader = ? AND at < ? LIMIT 10)"
+MARK = "INSERT INTO yaoki_inbox (reader, source, id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true"
+FORGET = """DELETE FROM yaoki_inbox WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM yaoki_inbox WHERE reader = $1 AND at < now() - make_interval(secs => $2) LIMIT 10))"""
 
 
 class Inbox:
-    """Marks foreign messages as done, in the transaction of their effect.
-
-        with connection:                                     # sqlite3, or psycopg
-            if inbox.once("stripe", event["id"], connection=connection):
-                ...                                          # the effect, in this transaction
+    """The marks of one reader. On PostgreSQL the table must be there: opening `Messages` on the database makes it.
 
     Args:
         reader: each reader has its own marks.
@@ -152,29 +40,55 @@ class Inbox:
         self.reader = reader
         self.keep_s = keep_s
 
-    def once(self, source: str, id: str, *, connection: sqlite3.Connection) -> bool:  # noqa: A002
-        """True the first time; False when this message was done in an earlier transaction."""
-        now = runtime.unix_time()
-        connection.execute(CREATE_MARKS)
-        done = connection.execute(
-            "INSERT INTO yaoki_inbox (reader, source, id, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (self.reader, source, id, now))
-        connection.execute(
-            "DELETE FROM yaoki_inbox WHERE rowid IN (SELECT rowid FROM yaoki_inbox WHERE reader = ? AND at < ? LIMIT 10)",
-            (self.reader, now - self.keep_s))
-        return done.rowcount == 1
+    def once(self, source: str, id: str, *, connection: Any) -> bool:  # noqa: A002
+        """True the first time; False when this message was done in an earlier transaction.
+
+        Args:
+            connection: of sqlite3 or psycopg, or SQLAlchemy's over them, in a transaction.
+
+        Raises:
+            NoTransactionError: it commits every statement by itself.
+        """
+        driver = driver_of(connection)
+        if isinstance(driver, sqlite3.Connection):
+            return self._in_sqlite(driver, source, id)
+        if kind_of(driver) != "psycopg" or is_async(driver):
+            raise unknown(driver)
+        _check(driver)
+        new = driver.execute(_for_psycopg(MARK), (self.reader, source, id)).fetchone()
+        driver.execute(_for_psycopg(FORGET), (self.reader, self.keep_s))
+        return new is not None
 
     async def once_async(self, source: str, id: str, *, connection: Any) -> bool:  # noqa: A002
-        """The same on an asyncpg connection."""
-        row = await connection.fetchval(
-            """INSERT INTO yaoki_inbox (reader, source, id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true""",
-            self.reader, source, id)
-        await connection.execute(
-            """DELETE FROM yaoki_inbox WHERE ctid = ANY (ARRAY(
-                   SELECT ctid FROM yaoki_inbox WHERE reader = $1 AND at < now() - make_interval(secs => $2) LIMIT 10))""",
-            self.reader, self.keep_s)
-        return bool(row)
+        """The same for connections of asyncpg and async psycopg, SQLAlchemy's over them, and those that `once` takes."""
+        driver = driver_of(connection)
+        if kind_of(driver) == "asyncpg":
+            if not driver.is_in_transaction():
+                raise no_transaction("async with connection.transaction():")
+            row = await driver.fetchval(MARK, self.reader, source, id)
+            await driver.execute(FORGET, self.reader, self.keep_s)
+            return bool(row)
+        if kind_of(driver) != "psycopg" or not is_async(driver):
+            return self.once(source, id, connection=driver)
+        _check(driver)
+        found = await (await driver.execute(_for_psycopg(MARK), (self.reader, source, id))).fetchone()
+        await driver.execute(_for_psycopg(FORGET), (self.reader, self.keep_s))
+        return found is not None
+
+    def _in_sqlite(self, connection: sqlite3.Connection, source: str, id_: str) -> bool:
+        if connection.isolation_level is None and not connection.in_transaction:
+            raise no_transaction('connection.execute("BEGIN IMMEDIATE")')
+        now = runtime.unix_time()
+        connection.execute(CREATE)
+        done = connection.execute(MARK_SQLITE, (self.reader, source, id_, now))
+        connection.execute(FORGET_SQLITE, (self.reader, now - self.keep_s))
+        return done.rowcount == 1
 
 
-CREATE_MARKS = """CREATE TABLE IF NOT EXISTS yaoki_inbox (
-    reader TEXT NOT NULL, source TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, UNIQUE (reader, source, id))"""
+def _check(driver: Any) -> None:
+    if driver.autocommit and driver.info.transaction_status == 0:  # IDLE: nothing would be open after the first statement
+        raise no_transaction("with connection.transaction():")
+
+
+def _for_psycopg(statement: str) -> str:
+    return statement.replace("$1", "%s").replace("$2", "%s").replace("$3", "%s")

@@ -40,7 +40,7 @@ ELSEWHERE = {
     "docs/reference/ledger.md": "ledger/test_ledger_docs.py", "docs/how-to/audit-a-pipeline.md": "ledger/test_ledger_docs.py",
     "docs/how-to/keep-a-ledger.md": "ledger/test_ledger_docs.py",
     "docs/reference/messages.md": "messages/test_messages_docs.py", "docs/how-to/answer-202.md": "messages/test_messages_docs.py",
-    "docs/how-to/publish-with-your-data.md": "messages/test_messages_docs.py",
+    "docs/how-to/publish-with-your-data.md": "messages/test_messages_docs.py", "docs/how-to/use-faststream.md": "live/test_faststream.py",
     "docs/reference/sagas.md": "nothing: its pieces are those of the tutorial's and the README's sagas",
     "docs/reference/service.md": "policies/test_docs.py", "docs/how-to/test-what-happens-on-failure.md": "policies/test_docs.py",
     "docs/reference/policies": "policies/test_docs.py and test_policy_pages.py",

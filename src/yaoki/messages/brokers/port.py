@@ -1,6 +1,7 @@
 """What a broker must offer: take messages for good, and give each group all of its types, at least once, in key order.
 
-A new broker is a class with `name, durability, publish, subscribe, close` that passes `tests/contracts/brokers.py`.
+A new broker is a class with `name, durability, publish, subscribe, close` that passes `tests/contracts/test_messages_brokers.py`. One
+that only sends says `delivers = False`; one that knows how its types are addressed may say so to AsyncAPI (`address(type)`).
 What is hard is not asked of it: once-ness, retries that survive a restart, quarantine and dead letters are the store's.
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from yaoki.errors import ConfigError
 from yaoki.messages.store.port import Store
+from yaoki.text import without_password
 
 
 async def open_store(url: str) -> Store:
@@ -23,6 +24,9 @@ async def open_store(url: str) -> Store:
     if url.startswith(("postgresql://", "postgres://")):
         from yaoki.messages.store.postgres import PostgresStore  # noqa: PLC0415 (needs the extra yaoki[postgres])
 
-        return await PostgresStore.open(url)
+        try:
+            return await PostgresStore.open(url)
+        except ValueError as error:  # how the driver says that it cannot read the address
+            raise ConfigError(f"{without_password(url)!r} cannot be read as an address: {error}", do="write postgresql://user@host:5432/database") from error
     raise ConfigError(f"{url.partition('://')[0]!r} is not a place for messages",
                       do="give sqlite:///file.db or postgresql://user@host/database")

@@ -32,6 +32,7 @@ from yaoki.messages.store.port import (
     Share,
 )
 from yaoki.messages.store.shares import Owned, plan
+from yaoki.text import without_password
 
 log = logging.getLogger("yaoki.messages")
 
@@ -59,7 +60,7 @@ class PostgresStore:
     @classmethod
     async def open(cls, url: str, *, connections: int = 8) -> PostgresStore:
         """Connect, and create our tables in the first schema of the search path. Raises `StoreError`."""
-        with _as_store_errors():
+        with _as_store_errors(f" at {without_password(url).rpartition('@')[2]}"):
             pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, command_timeout=60, reset=_nothing_to_reset)
             try:
                 async with pool.acquire() as connection, connection.transaction():
@@ -368,11 +369,14 @@ def _pair(row: Any) -> tuple[Entry, Held]:
 class _as_store_errors:  # noqa: N801 (reads as a statement)
     """What the driver raises, said as ours; a fence that fell is not the driver's."""
 
+    def __init__(self, where: str = "") -> None:
+        self.where = where
+
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError | TimeoutError):
-            raise StoreError(f"the messages in PostgreSQL cannot be read or written: {type(error).__name__}: {error}",
+            raise StoreError(f"the messages in PostgreSQL{self.where} cannot be read or written: {type(error).__name__}: {error}",
                              do="see that the server runs and that this user may create and write tables; what was "
                                 "acknowledged is safe", sqlstate=getattr(error, "sqlstate", "")) from error
