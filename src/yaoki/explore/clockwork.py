@@ -69,30 +69,28 @@ class Clockwork(base_events.BaseEventLoop):
         failures: exceptions that nobody retrieved.
     """
 
+    # What every loop begins with, and most never change.
+    _debug = _closed = finished = False
+    _thread_id = _exception_handler = _task_factory = None
+    _asyncgens: Any = None
+    _now = START_S
+    _sequence = wakes = 0
+    line: Line | None = None  # of requests under way, only while their order is explored
+    watched: Callable[[FrameType], None] | None = None  # told who asks for the time
+    get_debug = staticmethod(bool)  # type: ignore[assignment]  # asked for each future: False, without a frame of ours
+
     def __init__(self, owner: ContextVar[Any], *, order: Random | None = None, limit_s: float = 86_400.0) -> None:  # no super: see above
-        self._debug = False
-        self._closed = False
-        self._thread_id = None
-        self._exception_handler = None
-        self._task_factory = None
-        self._asyncgens: Any = None
         self._ready: deque[Handle] = deque()
+        # Where a callback goes that is to run. Once a process is dead or stands still, that depends on whose it is: `_put`.
+        self._enqueue: Callable[[Handle], None] = self._ready.append
         self._timers: list[tuple[float, float, int, Handle]] = []
-        self._now = START_S
-        self._sequence = 0
         self._order = order
         self._owner = owner
-        self._special = False  # is any process dead or paused? Asked at every callback, so it is one attribute
         # With the process each belongs to: before Python 3.12 a task does not tell its context.
         self._tasks: list[tuple[asyncio.Task[Any], object]] = []
         self.labels: dict[Any, str] = {}
         self._until = START_S + limit_s
         self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
-        self.get_debug = bool  # type: ignore[method-assign]  # asked for each future: False, without a frame of ours
-        self.finished = False
-        self.line: Line | None = None  # of requests under way, only while their order is explored
-        self.watched: Callable[[FrameType], None] | None = None  # told who asks for the time
-        self.wakes = 0
         self.failures: list[dict[str, Any]] = []
 
     def __del__(self, _warn: Any = None) -> None:
@@ -116,36 +114,29 @@ class Clockwork(base_events.BaseEventLoop):
 
     def call_soon(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.Handle:
         handle: Any = Handle(callback, args, copy_context() if context is None else context)
-        if self._special:
-            self._put(handle)
-        else:
-            self._ready.append(handle)
+        self._enqueue(handle)
         return handle  # type: ignore[no-any-return]
 
     def call_soon_threadsafe(self, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
     def call_later(self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.TimerHandle:
-        when = self._now + delay
-        handle: Any = Handle(callback, args, copy_context() if context is None else context, when)
-        self._sequence += 1
-        heappush(self._timers, (when, 0.0 if self._order is None else self._order.random(), self._sequence, handle))
-        return handle  # type: ignore[no-any-return]
+        return self.call_at(self._now + delay, callback, *args, context=context)
 
     def call_at(self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None) -> asyncio.TimerHandle:
         handle: Any = Handle(callback, args, copy_context() if context is None else context, when)
-        self._sequence += 1
-        heappush(self._timers, (when, 0.0 if self._order is None else self._order.random(), self._sequence, handle))
+        self.set_timer(handle)
         return handle  # type: ignore[no-any-return]
+
+    def set_timer(self, handle: Handle) -> None:
+        """Let this callback run when it is due. Every request of a universe comes this way."""
+        self._sequence += 1
+        heappush(self._timers, (handle.time, 0.0 if self._order is None else self._order.random(), self._sequence, handle))
 
     def create_task(self, coro: Any, *, name: Any = None, context: Context | None = None, **_kwargs: Any) -> asyncio.Task[Any]:
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=self, name=name or getattr(coro, "__qualname__", "task"), context=context)
         self._tasks.append((task, self._owner.get() if context is None else context.get(self._owner)))
         return task
-
-    def _put(self, handle: Handle) -> None:
-        """Where a callback goes while some processes are dead or stand still."""
-        self._ready.append(handle)
 
     # ── running ──
 
@@ -225,7 +216,7 @@ class Clockwork(base_events.BaseEventLoop):
             self.wakes += 1
             if when > self._until or self.wakes > IDLE_LIMIT:
                 self._too_late()
-        put = self._put if self._special else self._ready.append
+        put = self._enqueue
         put(handle)
         now = self._now
         while timers and timers[0][0] <= now:

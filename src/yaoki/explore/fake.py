@@ -107,8 +107,8 @@ class FakeService:
     @property
     def state(self) -> ServiceState:
         """Its state in the universe that is running, or its own outside."""
-        world = worlds.active()
-        return self._home if world is None else self._state_in(world)
+        world = worlds._active
+        return self._home if world is None else world.services.get(self.name) or self._state_in(world)
 
     def _state_in(self, world: worlds.World) -> ServiceState:
         state = world.services.get(self.name)
@@ -152,7 +152,7 @@ class FakeService:
         return self._ask_blocking("left", lambda: self.state.stock.get(item, 0), kind=At.READ)  # type: ignore[no-any-return]
 
     def _ask(self, op: str, effect: Callable[[], Any], kind: At = At.CALL) -> Awaitable[Any]:
-        world = worlds.active()
+        world = worlds._active
         return _at_once(effect) if world is None else world.call(self.name, op, effect, kind=kind, timeout_s=self.timeout)
 
     def _ask_blocking(self, op: str, effect: Callable[[], Any], kind: At = At.CALL) -> Any:
@@ -170,7 +170,8 @@ class FakeService:
                 raise SuspendedError(f"{self.name}: {key} was cancelled before it came", do="nothing: its undo was here first")
         state.numbers += 1
         key = key or f"{self.name}-{state.numbers}"
-        declined = self.declines is True or (callable(self.declines) and self.declines(subject, item))
+        declines = self.declines
+        declined = declines is not False and (declines is True or (callable(declines) and declines(subject, item)))
         if declined and "books_when_declining" not in self.defects:
             raise DeclinedError(f"{self.name} declines {subject or key}", do="as it was told to")
         if item in state.stock:
@@ -220,7 +221,7 @@ class FakeService:
             self._broken("no_double_undo", f"{self.name} gave {subject} back {1 - net} times")
 
     def _tell(self, op: str, subject: str, net: int) -> None:
-        world = worlds.active()
+        world = worlds._active
         if world is not None and world.notes is not None:
             world.note(self.name, f"● {op} {subject}: now {net}")
 

@@ -19,6 +19,7 @@ from yaoki.explore.process import Life, owner
 from yaoki.explore.world import World
 from yaoki.saga.define import Saga
 from yaoki.saga.graph import Graph
+from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Append, Created, NewRun
 from yaoki.saga.machine import HistoryError, Machine
@@ -73,16 +74,15 @@ class SimJournal(MemoryJournal):
     """
 
     def __init__(self, world: World | None, platter: Platter) -> None:
-        super().__init__()
         self._world = world
         self._platter = platter
-        kept = platter.kept
-        self._headers, self._records, self._numbers = kept._headers, kept._records, kept._numbers
-        self._requests, self._graphs, self._parked = kept._requests, kept._graphs, kept._parked
-        self._registers, self._claims = kept._registers, kept._claims
-        self._desk = kept._desk
-        self._next = max(kept._headers, default=0) + 1
-        self._next_request = max(kept._requests, default=0) + 1
+        # What is kept is the platter's own; which runs are taken, and what waits for a commit, dies with the process.
+        vars(self).update(vars(platter.kept))
+        self._taken = set()
+        self._owned = False
+        self._group = GroupCommit(self._commit)
+        self._next = max(self._headers, default=0) + 1
+        self._next_request = max(self._requests, default=0) + 1
 
     async def open(self) -> None:
         """Own the platter. A power cut frees it, as the operating system frees a dead process's lock."""
@@ -151,6 +151,8 @@ def what_is_committed(batch: list[NewRun | Append]) -> str:
     elif not first.records:
         said = "rest"
     else:
-        last = next((record for record in reversed(first.records) if record.kind is not Kind.ABORT), first.records[-1])
-        said = f"{last.kind}:{last.step}" if last.step else str(last.kind)
+        last = first.records[-1]
+        if last.kind is Kind.ABORT:
+            last = next((record for record in reversed(first.records) if record.kind is not Kind.ABORT), last)
+        said = f"{last.kind._value_}:{last.step}" if last.step else last.kind._value_
     return said if len(batch) == 1 else f"{said}~{len(batch)}"

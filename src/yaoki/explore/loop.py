@@ -52,7 +52,6 @@ class VirtualLoop(Clockwork):
     def drop(self, owner: object) -> None:
         """Stop everything that belongs to `owner`, at once and without a word."""
         self._dead.add(owner)
-        self._special = True
         self._graves.extend(self._paused.pop(owner, ()))
         self._sort_again()
         # Timers of the dead must not keep the clock going: an execution that only waits for them is deadlocked.
@@ -65,7 +64,6 @@ class VirtualLoop(Clockwork):
     def pause(self, owner: object, length_s: float) -> None:
         """Let `owner` stand still: its timers and answers are kept, and come all at once afterwards."""
         self._paused.setdefault(owner, [])
-        self._special = True
         self._sort_again()
         context = copy_context()
         context.run(self._owner.set, None)
@@ -75,6 +73,7 @@ class VirtualLoop(Clockwork):
         self._ready.extend(self._paused.pop(owner, ()))
 
     def _put(self, handle: Handle) -> None:
+        """Where a callback goes while some processes are dead or stand still."""
         life = handle.context.get(self._owner)
         if life in self._dead:
             self._graves.append(handle)
@@ -84,6 +83,7 @@ class VirtualLoop(Clockwork):
             self._ready.append(handle)
 
     def _sort_again(self) -> None:
+        self._enqueue = self._put
         handles = list(self._ready)
         self._ready.clear()
         for handle in handles:
@@ -96,12 +96,16 @@ class VirtualLoop(Clockwork):
         inner = VirtualLoop(self._owner, order=self._order)
         inner._now, inner._until = self._now, self._until
         inner.watched = self.watched
-        inner.labels, inner._dead, inner._paused, inner._special = self.labels, self._dead, self._paused, self._special
+        inner.labels, inner._dead, inner._paused = self.labels, self._dead, self._paused
+        if self._dead or self._paused:
+            inner._enqueue = inner._put
         return inner
 
     def merge_into(self, outer: VirtualLoop) -> None:
         """The branch has ended: what it left to do, now and later, is done by `outer`."""
         outer._now = max(outer._now, self._now)
+        if self._dead or self._paused:
+            outer._enqueue = outer._put
         outer.failures += self.failures
         outer._tasks += self._tasks
         outer._ready.extend(self._ready)
@@ -130,6 +134,7 @@ class VirtualLoop(Clockwork):
     def forget(self) -> None:
         """Let go of what refers back to this loop. Futures may still tell it, as they vanish, that nobody retrieved their error."""
         del self.create_future
+        self._enqueue = self._ready.append
         self._dead.clear()
         self._paused.clear()
         self.failures.clear()

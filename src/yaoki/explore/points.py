@@ -102,15 +102,15 @@ class Points:
         fault, site = self.visit(service, op, kind, life)
         if self.states is not None:
             self.states.listen(future, life, site)
-        if not fault:
-            way_s = self.latency_s if self.topology is None else self.topology.one_way_s(here(), service)
-            if self.line is None:
-                loop.call_at(loop._now + way_s, self.land, future, effect, context=self.base)
-            else:
-                landing, due = Handle(self.land, (future, effect), self.base), loop._now + way_s
-                self.line.send(f"{site}@{self.counts[site]}", here(), service, kind, keys, due, landing)
-        else:
+        if fault:
             strike(self, fault, future, effect, life, service, site, dialect, timeout_s, variants)  # type: ignore[arg-type]
+            return future
+        due = loop._now + (self.latency_s if self.topology is None else self.topology.one_way_s(here(), service))
+        landing = Handle(self.land, (future, effect), self.base, due)
+        if self.line is None:
+            loop.set_timer(landing)
+        else:
+            self.line.send(f"{site}@{self.counts[site]}", here(), service, kind, keys, due, landing)
         return future
 
     def call_blocking(self, service: str, op: str, effect: Callable[[], Any], *, kind: At = At.CALL, dialect: Dialect = FAKE,
@@ -135,11 +135,13 @@ class Points:
         """Count the visit of a site; which fault strikes there (or ""), and the site."""
         current = effects.current.get()
         site = f"{service}.{op}" if current is None else f"{self._step(current)}>{service}.{op}"
-        nth = self.counts.get(site, 0)
-        self.counts[site] = nth + 1
-        fault, free = "", True
+        counts = self.counts
+        nth = counts[site] if site in counts else 0
+        counts[site] = nth + 1
         if self.plan or self.conditions is not None:
             fault, free = self._fault(site, nth, service, kind)
+        else:
+            fault, free = "", True
         if self.states is not None:
             self.states.mark()
         loop, points = self.loop, self.points

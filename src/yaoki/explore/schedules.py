@@ -76,7 +76,7 @@ class Line:
         index = self._chooser.choose([each[0] for each in self._waiting])
         _, due, handle = self._waiting.pop(index)
         loop._now = max(loop._now, due)
-        loop._put(handle)
+        loop._enqueue(handle)
         return True
 
 
