@@ -152,7 +152,7 @@ class Clockwork(base_events.BaseEventLoop):
         # A universe may be explored inside a test that runs on a loop of its own.
         outer = events._get_running_loop()
         events._set_running_loop(self)
-        self._thread_id = 1  # type: ignore[assignment]
+        self._thread_id = 1
         try:
             self._turn()
         finally:

@@ -77,7 +77,6 @@ class Engine:
         self.gates = Gates(self, [*limits, *(saga.queue for saga in self.sagas.values() if saga.queue is not None)])
         self.watch = Watch(self)
         self.keeper = Keeper(self)
-        self._watching: asyncio.Task[None] | None = None
 
     # ── opening and closing ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -87,7 +86,7 @@ class Engine:
         self.journal.fenced = self.fence
         await self._join()
         self.intake.backlog = True
-        self._watching = runtime.spawn(self.watch.run(), name="yaoki-watch")
+        self.watch.begin()
         self.intake.feed()
         self.keeper.open()
 
@@ -119,14 +118,16 @@ class Engine:
         """Begin nothing more, give steps under way `grace_s` seconds to end, and hand over the rest to the next start."""
         self.stopping = True
         self.floor.wake()
-        for task in (self._watching, self.keeper.task, self.intake.feeding, self.fencing, self.watch.tidying, self.kin.carrying,
+        self.watch.end()
+        for task in (self.watch.looking, self.keeper.task, self.intake.feeding, self.fencing, self.watch.tidying, self.kin.carrying,
                      *self.starting.adopting):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
         await self.floor.drop(grace_s=grace_s)
-        closed = JournalError("the engine was closed before the run ended", do="open it again: the run goes on")
-        self.waiters.fail_all(self.broken or closed)
+        if self.waiters:
+            closed = JournalError("the engine was closed before the run ended", do="open it again: the run goes on")
+            self.waiters.fail_all(self.broken or closed)
         if self.broken is None:
             await self.requests.tick_off()
         await self.journal.close()

@@ -30,7 +30,10 @@ class Intake:
         self.feeding: asyncio.Task[None] | None = None
 
     def feed(self) -> None:
-        if self.feeding is None and self._engine.works and not self._engine.is_stopping():
+        """Take up what waits, unless it is certain that nothing does."""
+        if self._engine.journal.is_bare:
+            self.backlog = False
+        elif self.feeding is None and self._engine.works and not self._engine.is_stopping():
             self.feeding = runtime.spawn(self._take_up(), name="yaoki-feed")
 
     async def _take_up(self) -> None:

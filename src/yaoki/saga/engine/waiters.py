@@ -14,6 +14,9 @@ class Waiters:
     def __init__(self) -> None:
         self._of: dict[str, list[asyncio.Future[Header]]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._of)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._of)
 

@@ -45,14 +45,33 @@ class Watch:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._rung: asyncio.Future[None] | None = None
+        self._first: asyncio.TimerHandle | None = None
+        self.looking: asyncio.Task[None] | None = None
         self._served_at = self._alarmed_at = 0.0
         self._told: dict[str, float] = {}  # runs that were said to be stuck, and when they last moved
         self.tidying: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
+    def begin(self) -> None:
+        """Look from now on. A journal of our own has nothing to tell before the first look, so there is no task before that, either."""
         self._served_at = self._alarmed_at = runtime.monotonic()
+        if self._engine.journal.shared:
+            self._open()
+        else:
+            self._first = asyncio.get_running_loop().call_later(self._at_most(POLL_S), self._open)
+
+    def _open(self) -> None:
+        self.looking = runtime.spawn(self._run(), name="yaoki-watch")
+
+    def end(self) -> None:
+        """Begin no task any more; one that looks is the caller's to cancel."""
+        if self._first is not None:
+            self._first.cancel()
+
+    async def _run(self) -> None:
         while True:
-            await self._next_look()
+            if self._first is None:
+                await self._next_look()
+            self._first = None
             if self._engine.fencing is not None:
                 continue
             try:

@@ -46,6 +46,10 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, MemoryOperations, OneOwner):
         self._taken.clear()
         self._desk.turns.placed.clear()
 
+    @property
+    def is_bare(self) -> bool:
+        return not self._headers and not self.shared
+
     async def observe(self) -> None:
         """Nothing to open."""
 

@@ -157,6 +157,11 @@ class Journal(Registers, Locks, Operations, Queues, Protocol):
         """Seconds since 1970 by the clock that all owners of this journal share."""
         ...
 
+    @property
+    def is_bare(self) -> bool:
+        """Is it certain, without asking anybody, that no run is in it?"""
+        ...
+
     async def peek(self) -> tuple[bool, bool]:
         """On a shared journal: may there be something to take, and something to carry out? Cheap."""
         ...
@@ -273,6 +278,10 @@ class OneOwner:
 
     def now(self) -> float:
         return runtime.unix_time()
+
+    @property
+    def is_bare(self) -> bool:
+        return False
 
     async def peek(self) -> tuple[bool, bool]:
         return True, True

@@ -47,6 +47,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
     """
 
     shared = True
+    is_bare = False
 
     def __init__(self, url: str, *, durability: str = "power", name: str = "") -> None:
         self.target = Target.of(url, durability=durability)
