@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from yaoki.app import App
-from yaoki.errors import ConfigError, JournalError
+from yaoki.errors import ConfigError, JournalError, RunBlockedError, RunUndoneError
 from yaoki.explore.clock_reads import why_timed
 from yaoki.explore.journal import Platter, SimJournal
 from yaoki.explore.scenarios import Scenario
 from yaoki.explore.world import World
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Journal
-from yaoki.saga.records import RunState
 
 T = TypeVar("T")
 
@@ -31,8 +31,10 @@ def open_app(world: World, *sagas: Saga[Any], journal: str = "journal", storage:
     Raises:
         ConfigError: another storage.
     """
-    platter = next((each for each in world.journals if each.name == journal), None)
-    if platter is None:
+    for platter in world.journals:
+        if platter.name == journal:
+            break
+    else:
         platter = _new_platter(world, journal, storage)
         world.journals.append(platter)
     opened: Journal = SimJournal(world, platter) if isinstance(platter, Platter) else _on_sqlite(world, platter)
@@ -97,6 +99,7 @@ def saga_scenario(saga: Saga[Any], *, input: Any = None, runs: Mapping[str, Any]
 
 async def _all(app: App, saga: Saga[Any], started: Mapping[str, Any]) -> dict[str, str] | Any:
     handles = [await app.start(saga, value, id=key) for key, value in started.items()]
-    if len(handles) == 1 and await handles[0].wait() is RunState.COMPLETED:
-        return await handles[0].result()
+    if len(handles) == 1:
+        with contextlib.suppress(RunUndoneError, RunBlockedError):
+            return await handles[0].result()
     return {handle.id: str(await handle.wait()) for handle in handles}

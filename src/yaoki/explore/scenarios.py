@@ -148,8 +148,8 @@ class Scenario:
     def _judge(self, world: World, run: Execution) -> None:
         if run.covered:
             return
-        if missing := world.unfired():
-            run.unfired = tuple(missing)
+        if world.plan:  # whatever fired has been taken from it
+            run.unfired = tuple(world.unfired())
             return
         if world.void:
             run.void = world.void
@@ -160,12 +160,14 @@ class Scenario:
             for check in built_in.CHECKS:
                 if said := check(world, self, run):
                     world.break_(check.__name__, said)
-            self._ask_user(world)
+            if self.invariants or self.always:
+                self._ask_user(world)
             if self.steady is not None and not world.broken:
                 self._ask_steady(world, self.steady)
         # What no program could keep after such a fault is not held against it.
-        bent = frozenset().union(*(find(planned.fault).bends for planned in run.plan)) if world.broken else frozenset()
-        run.violations = tuple(Violation(name, why) for name, why in world.broken if name not in bent)
+        if world.broken:
+            bent = frozenset().union(*(find(planned.fault).bends for planned in run.plan))
+            run.violations = tuple(Violation(name, why) for name, why in world.broken if name not in bent)
 
     def _ask_user(self, world: World) -> None:
         for check in (*self.invariants, *self.always):

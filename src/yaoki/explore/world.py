@@ -220,7 +220,10 @@ class World(Points):
 
     def ended(self) -> None:
         """A process has ended, or a late effect has landed: is everything over?"""
-        if self.landing == 0 and all(process.done or (process.daemon and process is not self.main) for process in self.processes):
+        if self.landing == 0:
+            for process in self.processes:
+                if not process.done and (not process.daemon or process is self.main):
+                    return
             self.loop.finished = True
 
     def rerun(self, main: Callable[..., Any]) -> Process:
@@ -257,7 +260,8 @@ class World(Points):
 
     def leaks(self) -> list[str]:
         """Tasks that their process left running, one line each."""
-        return self.loop.described(task for task, life in self.loop.unfinished() if isinstance(life, Life) and not life.process.daemon)
+        left = [task for task, life in self.loop.unfinished() if isinstance(life, Life) and not life.process.daemon]
+        return self.loop.described(left) if left else []
 
 
 def _enter(world: World) -> None:

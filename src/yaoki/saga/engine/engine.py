@@ -100,13 +100,19 @@ class Engine:
 
     async def settle_locks(self) -> None:
         """Sweep up after runs that ended when nobody was there to wake who waits for their keys, or to forget their signs of life."""
-        if any(saga.leaves_traces for saga in self.sagas.values()):
+        traces = keys = False
+        for saga in self.sagas.values():
+            traces = traces or saga.leaves_traces
+            keys = keys or bool(saga.keys)
+        if traces:
             await self.journal.sweep_registers()
-        if any(saga.keys for saga in self.sagas.values()):
+        if keys:
             await self.journal.settle_locks()
 
     async def serve(self) -> None:
         """Say which runs this engine can go on with: those of its own graphs, and of others that differ harmlessly."""
+        if not self.journal.shared:  # it tries every run, for there is nobody else who could
+            return
         can = {saga.graph.hash for saga in self.sagas.values()}
         for graph_hash, data in await self.journal.graphs(list(self.sagas)):
             old = Graph.from_json(data)
