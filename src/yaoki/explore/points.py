@@ -136,7 +136,7 @@ class Points:
         current = effects.current.get()
         site = f"{service}.{op}" if current is None else f"{self._step(current)}>{service}.{op}"
         counts = self.counts
-        nth = counts[site] if site in counts else 0
+        nth = counts.get(site, 0)
         counts[site] = nth + 1
         if self.plan or self.conditions is not None:
             fault, free = self._fault(site, nth, service, kind)

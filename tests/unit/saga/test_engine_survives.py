@@ -157,8 +157,8 @@ def test_an_engine_goes_on_looking_after_a_look_that_failed(caplog: pytest.LogCa
             app.engine.journal.peek = broken  # type: ignore[method-assign]
             await runtime.sleep(2.0)
             assert failed
-            assert app.engine._watching is not None
-            assert not app.engine._watching.done()
+            assert app.engine.watch.looking is not None
+            assert not app.engine.watch.looking.done()
 
     run(main())
     assert "the next one is made all the same" in caplog.text
