@@ -6,15 +6,19 @@ from collections.abc import Callable, Mapping
 
 from yaoki.errors import ConfigError
 from yaoki.saga.journal.port import Journal
+from yaoki.text import nearest, without_password
 
 
 def journal_at(url: str, *, durability: str = "power") -> Journal:
     """The journal that a URL names, not opened yet."""
-    scheme, _, rest = url.partition(":")
+    scheme, colon, rest = url.partition(":")
     maker = JOURNALS.get(scheme)
     if maker is None:
-        raise ConfigError(f"no journal of kind {scheme!r} in {url!r}",
-                          do=f"use one of: {', '.join(f'{each}:' for each in JOURNALS)} as in sqlite:///trips.db")
+        shown = without_password(url)
+        near = nearest(scheme, JOURNALS)
+        meant = f"{near}:{without_password(rest)}" if near else "" if colon else f"sqlite:///{shown}"
+        raise ConfigError(f"{shown!r} is not the address of a journal" + (f"; did you mean {meant}?" if meant else ""),
+                          do="use sqlite:///FILE, or postgresql://USER@HOST/DATABASE")
     return maker(rest, durability)
 
 
@@ -28,10 +32,13 @@ def _memory(rest: str, durability: str) -> Journal:
 def _sqlite(rest: str, durability: str) -> Journal:
     from yaoki.saga.journal.sqlite import SqliteJournal  # noqa: PLC0415
 
-    path = rest.removeprefix("///") if rest.startswith("///") else rest.removeprefix("//")
+    path, mark, words = (rest.removeprefix("///") if rest.startswith("///") else rest.removeprefix("//")).partition("?")
     if not path:
         raise ConfigError(f"sqlite:{rest} names no file", do="write sqlite:///trips.db, or sqlite:////folder/trips.db")
-    return SqliteJournal(path, durability=durability)
+    if mark and words not in {"durability=power", "durability=process"}:
+        raise ConfigError(f"{words!r} after the file of sqlite:{rest} is not understood",
+                          do="write nothing, or durability=process to survive a killed process but no power cut")
+    return SqliteJournal(path, durability=words.removeprefix("durability=") if mark else durability)
 
 
 def _postgres(rest: str, durability: str) -> Journal:

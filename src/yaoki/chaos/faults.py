@@ -227,7 +227,7 @@ def find(spec: str) -> Fault:
         fault = lasting if lasting is not None and lasting.lasts and count.isdigit() else None
     if fault is None:
         close = difflib.get_close_matches(spec, BY_ID, 1)
-        raise ConfigError(f"there is no fault {spec!r}", do=f"did you mean {close[0]!r}?" if close else "`yk faults` lists them")
+        raise ConfigError(f"there is no fault {spec!r}", do=f"did you mean {close[0]!r}?" if close else f"name one, or a family: {', '.join(sorted({each.family for each in CATALOGUE}))}")
     return fault
 
 

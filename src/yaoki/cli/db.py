@@ -54,6 +54,7 @@ async def _on(db: str, *, upgrading: bool) -> tuple[int, int]:
     if not db.startswith(("postgresql:", "postgres:")):
         raise ConfigError(f"{db} is not on PostgreSQL; its tables are made when it is first opened",
                           do="name a database: --db postgresql://user@host/database")
+    from yaoki.cli.frame.journal import told_if_slow
     from yaoki.saga.journal.postgres.link import Link, Target
     from yaoki.saga.journal.postgres.schema import VERSION, upgrade, version_of
 
@@ -63,6 +64,7 @@ async def _on(db: str, *, upgrading: bool) -> tuple[int, int]:
         return await version_of(connection), VERSION
 
     try:
-        return await link.run(upgrade if upgrading else look)
+        with told_if_slow(db):
+            return await link.run(upgrade if upgrading else look)
     finally:
         await link.close()

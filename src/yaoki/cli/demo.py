@@ -30,8 +30,11 @@ def command(ctx: click.Context, *, trips: int, faults: float, kills: int, seed: 
     """
     if ctx.invoked_subcommand is not None:
         return None
+    from yaoki.errors import UsageError
     from yaoki.examples.travel.demo import run
 
+    if broker and not choreographed:
+        raise UsageError("--broker goes with --choreographed: otherwise nothing is sent over one", do="add --choreographed, or leave --broker out")
     return Exit(run(trips=trips, faults=faults, kills=kills, seed=seed, json=output().json, folder=folder, port=port, limit=limit,
                     choreographed=choreographed, broker=broker))
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal, get_args
 
 import click
 
 from yaoki.cli.frame import Exit, output
+from yaoki.cli.frame.asking import user_name
 from yaoki.cli.frame.durations import show_duration
 from yaoki.cli.frame.options import DURATION, setting
 from yaoki.cli.frame.tables import Cell
@@ -64,6 +64,9 @@ def show(*, service: str, store: str) -> None:
     with _opened(store) as opened:
         view = _view(opened, service)
     out.emit(_as_data(view))
+    if view.order is None and not view.votes:
+        out.say(f"no process shares a breaker of {service} through {_shown(store)} now")
+        return
     out.say(f"{service}: {_state(view)}")
     if view.order is not None:
         out.say(f"ordered by {view.order.who or 'somebody'}, for another {show_duration(view.order.left_s)}: {view.order.why or 'no reason given'}")
@@ -82,7 +85,7 @@ def trip(*, service: str, store: str, ttl: float, why: str, state: Forced) -> No
     from yaoki.policies.shared.keeper import give_order
 
     with _opened(store) as opened:
-        give_order(opened, service, state, who=getpass.getuser(), why=why, ttl_s=ttl)
+        give_order(opened, service, state, who=user_name(), why=why, ttl_s=ttl)
     out = output()
     out.emit({"service": service, "state": state, "ttl_s": ttl, "why": why})
     out.say(f"{service} is {state.replace('_', ' ')} for {show_duration(ttl)}; every node follows within its refresh (a second by default).")
@@ -118,10 +121,8 @@ def _opened(url: str) -> Iterator[Store]:
             yield store
         finally:
             store.close()
-    except YaokiError:
+    except (YaokiError, ImportError):  # a driver that is not installed: the frame says which extra brings it
         raise
-    except ImportError as error:
-        raise ConfigError(f"the driver for {_shown(url)} is not installed: {error}", do="pip install 'yaoki[all]', or its extra") from error
     except Exception as error:
         raise ConfigError(f"the store {_shown(url)} cannot be used: {type(error).__name__}: {error}",
                           do="check that it runs, and that the address is right") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 
 from yaoki.cli.frame import Exit, output
 from yaoki.cli.frame.durations import parse_duration
+from yaoki.cli.frame.pictures import ready_for
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--most", type=click.IntRange(1), metavar="N", help="Stop after so many executions.")
 @click.option("--most-broken", type=click.IntRange(1), metavar="N", help="Stop after so many executions that break an invariant.")
 @click.option("--jobs", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes that share the work.")
+@click.option("--part", metavar="I/N", help="Only the I-th of N parts of the work, for several machines or nights.")
 @click.option("--kind", "kinds", multiple=True, metavar="FAULT", help="Only these faults: an id, or a family like crash. May be repeated.")
 @click.option("--swarm", type=click.IntRange(0), default=0, metavar="N", help="Then draw so many executions with more faults and other orders.")
 @click.option("--schedules", type=click.IntRange(0), default=0, metavar="N", help="Execute also up to N other orders in which requests arrive.")
@@ -43,19 +46,22 @@ if TYPE_CHECKING:
 @click.option("--pytest", "test", type=click.Path(path_type=Path, dir_okay=False), help="Write the counterexamples as a test file.")
 @click.option("--replay", metavar="TOKEN", help="Run one execution, and tell its story.")
 def command(*, target: str, faults: int, budget: str | None, given: str | None, replay: str | None, audit_reduction: bool, no_reduction: bool,
-            html: Path | None, mermaid: Path | None, test: Path | None, **settings: Any) -> Exit:
+            part: str | None, html: Path | None, mermaid: Path | None, test: Path | None, **settings: Any) -> Exit:
     r"""Explore a scenario, or a saga: every fault at every point, every pair with --faults 2, in one process, in virtual time.
 
     SCENARIO may be left out where the module has one called `scenario`, or only one.
 
     \b
     Exit code 0: every invariant held.    1: one was broken, or a planned fault never fired.
-              2: it could not begin.      3: it was stopped by --budget or --most, and found nothing.
+              2: it could not begin.      3: it was stopped by --budget or --most, and found nothing; or nothing there can fail.
     """
     from yaoki.explore.exploring import explore
     from yaoki.explore.exploring import replay as run_again
 
     out = output()
+    for file in (html, mermaid, test):
+        if file is not None:
+            ready_for(file)
     scenario = load_scenario(target, given)
     if replay is not None:
         run, story = run_again(scenario, replay)
@@ -66,14 +72,25 @@ def command(*, target: str, faults: int, budget: str | None, given: str | None, 
         return _audit(out, scenario, faults)
     kinds = settings.pop("kinds") or None
     report = explore(scenario, faults=faults, budget=parse_duration(budget, "--budget") if budget else None, kinds=kinds,
-                     reduce=not no_reduction, progress=_progress(out), **settings)
+                     reduce=not no_reduction, part=_part(part), progress=_progress(out), **settings)
     _clear(out)
     out.emit(report.to_dict())
     out.say(report.text())
     _write(out, report, target, html=html, mermaid=mermaid, test=test)
     if not report.ok:
         return Exit.FINDING
-    return Exit.INCONCLUSIVE if report.stopped else Exit.OK
+    return Exit.INCONCLUSIVE if report.stopped or not report.points else Exit.OK
+
+
+def _part(given: str | None) -> tuple[int, int]:
+    from yaoki.errors import UsageError
+
+    if given is None:
+        return 1, 1
+    number, _, parts = given.partition("/")
+    if not (number.isdigit() and parts.isdigit() and 1 <= int(number) <= int(parts)):
+        raise UsageError(f"--part is I/N, the I-th of N parts, not {given!r}", do="--part 1/12 is the first of twelve")
+    return int(number), int(parts)
 
 
 def load_scenario(target: str, given: str | None = None) -> Scenario:
@@ -85,22 +102,35 @@ def load_scenario(target: str, given: str | None = None) -> Scenario:
     from yaoki.cli.frame.target import load_module
     from yaoki.errors import UsageError
     from yaoki.explore.scenarios import Scenario
+    from yaoki.text import did_you_mean
 
     where, _, name = target.rpartition(":") if ":" in target else (target, "", "")
     module = load_module(where)
     found = getattr(module, name, None) if name else _default(module)
     if found is None:
-        raise UsageError(f"{where} has no {name or 'scenario'!r}", do="name one: MODULE:SCENARIO, a @scenario or a saga")
+        there = [each for each, value in vars(module).items() if isinstance(value, Scenario) or hasattr(value, "steps")]
+        raise UsageError(f"{where} has no {name or 'scenario'!r}{did_you_mean(name or 'scenario', there)}",
+                         do=f"name one: {', '.join(f'{where}:{each}' for each in there)}" if there else "decorate a function with @yaoki.explore.scenario")
     if isinstance(found, Scenario):
         return found
     if hasattr(found, "steps"):
         return _of_saga(found, given)
-    if callable(found):
+    if callable(found) and not _wants_arguments(found):
         made = found()
         if isinstance(made, Scenario):
             return made
+        if inspect.iscoroutine(made):
+            made.close()
     raise UsageError(f"{target} is neither a scenario, nor a saga, nor a function that makes a scenario",
                      do="decorate the function with @yaoki.explore.scenario")
+
+
+def _wants_arguments(found: Any) -> bool:
+    try:
+        inspect.signature(found).bind()
+    except (TypeError, ValueError):
+        return True
+    return False
 
 
 def _default(module: ModuleType) -> Any:
@@ -119,12 +149,29 @@ def _default(module: ModuleType) -> Any:
 
 
 def _of_saga(saga: Any, given: str | None) -> Scenario:
-    from yaoki.errors import UsageError
+    import msgspec
+
+    from yaoki.errors import InputError, UsageError
     from yaoki.explore.sagas import saga_scenario
 
     if given is None:
         raise UsageError(f"saga {saga.name!r} needs an input to be explored", do="give one: --input '{...}'")
-    return saga_scenario(saga, input=saga.input.decode(given.encode()))
+    try:
+        value = saga.input.decode(given.encode())
+    except msgspec.ValidationError as error:
+        raise InputError(f"--input is not what saga {saga.name!r} takes: {error}", do=f"it takes {_shown(saga.input_type)}") from error
+    except msgspec.DecodeError as error:
+        raise InputError(f"--input is not JSON: {error}", do="quote it for the shell: --input '{\"traveller\": \"ann\"}'") from error
+    except ValueError as error:  # pydantic's
+        raise InputError(f"--input is not what saga {saga.name!r} takes: {error}", do=f"it takes {_shown(saga.input_type)}") from error
+    return saga_scenario(saga, input=value)
+
+
+def _shown(kind: Any) -> str:
+    """`Trip(traveller: str, flight: str)`, or the type's name."""
+    fields = getattr(kind, "__annotations__", {})
+    named = ", ".join(f"{name}: {getattr(hint, '__name__', hint)}" for name, hint in fields.items())
+    return f"{getattr(kind, '__name__', kind)}({named})" if named else str(getattr(kind, "__name__", kind))
 
 
 def _audit(out: Output, scenario: Scenario, faults: int) -> Exit:

@@ -41,6 +41,8 @@ async def change(db: str, kind: str, names: tuple[str, ...], *, who: str, why: s
             done = await (journal.pause if pauses else journal.resume)(kind, name, who=who, why=why)
             out.emit({"kind": kind, "name": name, "paused": pauses, "changed": done})
             now = "paused" if pauses else "goes on"
+            if pauses and kind == "saga" and not await journal.counts(name):
+                out.remark(f"note: no run of a saga {name!r} is in this journal; it is paused for those to come")
             out.say(f"{kind} {name}: {now}" if done else f"{kind} {name} is {'paused already' if pauses else 'not paused'}")
         if not pauses and kind == "saga":
             await _release_brakes(db, names, who)

@@ -30,7 +30,11 @@ def command(*, targets: tuple[str, ...], db: str, queues: tuple[str, ...], name:
     """
     import asyncio
 
+    from yaoki.errors import ConfigError
+
     sagas = sagas_of(targets)
+    if db.startswith("memory:"):
+        raise ConfigError("nobody can start runs in memory: but this process itself", do="name a journal: --db postgresql://user@host/database, or sqlite:///FILE")
     asyncio.run(_work(sagas, db, limits=queues_of(targets), queues=list(queues) or None, name=name, concurrency=concurrency, grace=grace))
     return Exit.OK
 
@@ -64,11 +68,13 @@ def queues_of(targets: tuple[str, ...]) -> list[Queue]:
 
 async def _work(sagas: list[Saga[Any]], db: str, *, limits: list[Queue], queues: list[str] | None, name: str, concurrency: int, grace: float) -> None:
     import asyncio
+    import contextlib
     import gc
     import signal
 
     import yaoki
     from yaoki import events
+    from yaoki.cli.frame.journal import told_if_slow
 
     out = output()
     told = asyncio.Event()
@@ -83,7 +89,9 @@ async def _work(sagas: list[Saga[Any]], db: str, *, limits: list[Queue], queues:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     with events.listen(lambda event: out.remark(_line(event)), kinds=(events.WorkerEvent, events.RunBlocked, events.RunsBlocked, events.RunsStranded, events.SagaPaused)):
-        async with yaoki.open(db, sagas=sagas, concurrency=concurrency, grace=grace, queues=queues, limits=limits, name=name):
+        async with contextlib.AsyncExitStack() as stack:
+            with told_if_slow(db):
+                await stack.enter_async_context(yaoki.open(db, sagas=sagas, concurrency=concurrency, grace=grace, queues=queues, limits=limits, name=name))
             out.emit({"event": "ready", "sagas": [saga.name for saga in sagas]})
             # What is loaded by now stays: looking through it for garbage, again and again, would cost a quarter of each run.
             gc.collect()

@@ -32,6 +32,7 @@ class Report:
         schedules: how many orders of requests were executed; `schedules_done`: all that can matter.
         clock: who decides by time, so that the reductions tell states at different times apart; "": nobody.
         stopped: why it ended before everything was executed, or "".
+        part: which part of the work it is ("2/12"), or "" for all of it.
     """
 
     def __init__(self, name: str, *, depth: int, settings: Settings) -> None:
@@ -51,6 +52,7 @@ class Report:
         self.unfired: list[str] = []
         self.seconds = 0.0
         self.stopped = ""
+        self.part = ""
         self.exhausted = False
         self.depths_done = 0
         self.deterministic = True
@@ -157,7 +159,7 @@ class Report:
         """As JSON-able data, the same for the same code and settings, apart from `seconds`."""
         return {
             "version": 1, "scenario": self.name, "ok": self.ok, "depth": self.depth, "depths_done": self.depths_done,
-            "exhausted": self.exhausted, "stopped": self.stopped, "deterministic": self.deterministic,
+            "exhausted": self.exhausted, "stopped": self.stopped, "part": self.part, "deterministic": self.deterministic,
             "executions": self.executions, "by_depth": {str(key): self.by_depth[key] for key in sorted(self.by_depth)},
             "points": self.points, "kinds": sorted(self.kinds), "faults_fired": self.fired, "unfired": self.unfired,
             "outcomes": dict(sorted(self.outcomes.items())), "baseline": self.baseline, "clock": self.clock,
@@ -172,7 +174,7 @@ class Report:
     def from_dict(data: dict[str, Any]) -> Report:
         """What `to_dict` wrote down, for merging."""
         report = Report(data["scenario"], depth=data["depth"], settings=Settings(data["seed"], data["order"]))
-        for name in ("executions", "points", "unfired", "stopped", "exhausted", "depths_done", "deterministic", "baseline", "clock", "swarm", "schedules", "schedules_done", "resume_at", "seconds"):
+        for name in ("executions", "points", "unfired", "stopped", "part", "exhausted", "depths_done", "deterministic", "baseline", "clock", "swarm", "schedules", "schedules_done", "resume_at", "seconds"):
             setattr(report, name, data[name])
         report.by_depth = Counter({int(key): count for key, count in data["by_depth"].items()})
         report.outcomes = Counter(data["outcomes"])
@@ -202,8 +204,8 @@ class Report:
         seconds = round(self.seconds, 3)  # as `to_dict` keeps it, so that a report read back says the same
         rate = f", {self.executions / seconds:,.0f}/s" if seconds > 0.01 else ""
         depths = ", ".join(f"{self.by_depth[key]:,} with {key} fault{'s' if key != 1 else ''}" for key in sorted(self.by_depth))
-        size = f"{self.points} points without faults, {len(self.kinds)} kinds of fault"
-        lines = [f"{self.name}: {self.executions:,} executions in {seconds:.2f} s{rate} ({depths}), {size}"]
+        size = f"{self.points} point{'s' if self.points != 1 else ''} without faults, {len(self.kinds)} kind{'s' if len(self.kinds) != 1 else ''} of fault"
+        lines = [f"{self.name}: {self.executions:,} execution{'s' if self.executions != 1 else ''} in {seconds:.2f} s{rate} ({depths}), {size}"]
         if self.pruned:
             lines.append("left out because another execution covers it: " + ", ".join(f"{count:,} ({rule})" for rule, count in sorted(self.pruned.items()) if count))
         if self.schedules:
@@ -212,8 +214,14 @@ class Report:
             lines.append(f"time decides here ({self.clock}), so states at different times are different states: little can be left out")
         if self.stopped:
             lines.append(f"stopped {self.stopped}; every set of up to {max(0, self.depths_done)} faults was covered")
+        elif self.exhausted and self.part:
+            lines.append(f"part {self.part} of the sets of up to {self.depth} faults of these kinds was covered")
         elif self.exhausted:
             lines.append(f"every set of up to {self.depth} fault{'s' if self.depth != 1 else ''} of these kinds was covered")
+        if not self.points:
+            lines.append("NOTHING CAN FAIL HERE: it makes no call, writes no record and sends no message that this universe knows of")
+        if self.baseline.startswith("raises "):
+            lines.append(f"without any fault it {self.baseline}: everything else was compared with that")
         if self.found:
             broken = ", ".join(f"{' + '.join(names)} ({count})" for names, count in self.signatures.most_common())
             lines.append(f"BROKEN in {self.found:,} executions: {broken}")

@@ -61,7 +61,7 @@ def test_a_saga_is_found_by_its_name_by_its_file_or_as_the_only_one(module: Call
 
 @pytest.mark.parametrize(("target", "what"), [
     ("nowhere:trip", "there is no module 'nowhere' here"), (":trip", "names no module"), ("nowhere.py", "there is no file nowhere.py"),
-    ("json:JSONDecoder", "is not a saga but a type"), ("json:dumbs", "has no 'dumbs'"), ("json", "has no saga"),
+    ("json:JSONDecoder", "is not a saga but a class"), ("json:dumbs", "has no 'dumbs'"), ("json", "has no saga"),
 ])
 def test_what_names_no_saga(module: Callable[[str], str], target: str, what: str):
     with pytest.raises(UsageError) as caught:

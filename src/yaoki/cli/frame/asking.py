@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 
 import click
@@ -9,6 +10,14 @@ import click
 from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.output import is_terminal
 from yaoki.errors import UsageError
+
+
+def user_name() -> str:
+    """Who asks; "" in a container whose user has no name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return ""
 
 
 def confirm(question: str, *, yes: bool) -> None:

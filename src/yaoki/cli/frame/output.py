@@ -55,10 +55,11 @@ class Output:
             click.echo(text, err=True, color=wants_color(sys.stderr))
 
     def table(self, columns: Sequence[str | Column], rows: Iterable[Sequence[Cell | str | int | None]]) -> None:
-        """Without `--json`, print rows under headings. The last column gives way where the terminal is narrow."""
-        if self.json:
+        """Without `--json`, print rows under headings; nothing if there are none. The last column gives way where the terminal is narrow."""
+        found = list(rows)
+        if self.json or not found:
             return
-        for line in layout(columns, rows, width=self.terminal_width):
+        for line in layout(columns, found, width=self.terminal_width):
             click.echo(line, color=self.color)
 
 

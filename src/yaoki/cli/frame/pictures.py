@@ -41,5 +41,14 @@ def paint(text: str, tone: str) -> str:
     return click.style(text, **how) if how else text
 
 
+def ready_for(path: Path) -> None:
+    """Raises the system's error now, and not after the work, if the file cannot be written; leaves what is there as it is."""
+    there = path.exists()
+    with path.open("a", encoding="utf-8"):
+        pass
+    if not there:
+        path.unlink()
+
+
 def save(path: Path, text: str) -> None:
     path.write_text(text if text.endswith("\n") else text + "\n", "utf-8")

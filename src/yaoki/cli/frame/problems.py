@@ -22,6 +22,7 @@ import click
 from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.output import to_json, wants_color
 from yaoki.errors import (
+    ConfigError,
     JournalError,
     LedgerError,
     MessagesError,
@@ -45,6 +46,11 @@ _DISK = {
     errno.ENOTDIR: "check the path",
     errno.EADDRINUSE: "end the program that uses the port, or choose another one with --port",
 }
+
+
+# Which of our extras brings a module that only some commands need.
+EXTRAS = {"asyncpg": "postgres", "psycopg": "postgres", "redis": "redis", "nats": "nats", "boto3": "aws", "botocore": "aws", "aiobotocore": "aws",
+          "ministack": "history", "numpy": "audit", "grpc": "grpc", "requests": "http", "aiohttp": "http", "sqlalchemy": "sql"}
 
 
 def report(error: BaseException, *, as_json: bool) -> Exit:
@@ -75,13 +81,22 @@ def as_ours(error: BaseException) -> YaokiError | None:
         return error
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx else "yk"
-        return UsageError(error.format_message().rstrip("."), do=f"{path} --help  shows what it takes")
+        return UsageError(_in_our_words(error.format_message()), do=f"{path} --help  shows what it takes")
     if isinstance(error, click.ClickException):
         return UsageError(error.format_message(), do="check the path")
+    if isinstance(error, ModuleNotFoundError) and (extra := EXTRAS.get((error.name or "").partition(".")[0])):
+        return ConfigError(f"this needs {error.name}, which is not installed", do=f"pip install 'yaoki[{extra}]'")
     if isinstance(error, OSError) and error.errno in _DISK:
         where = f"{error.filename}: " if error.filename else ""
         return UsageError(f"{where}{(error.strerror or str(error)).lower()}", do=_DISK[error.errno])
     return None
+
+
+def _in_our_words(message: str) -> str:
+    """The sentence of click as we would say it: types by their names in English, choices on one line."""
+    for theirs, ours in ((" integer range", " whole number"), (" float range", " number"), ("a valid ", "a "), (". Choose from:", ": one of")):
+        message = message.replace(theirs, ours)
+    return " ".join(message.split()).rstrip(".")
 
 
 def as_text(error: YaokiError) -> str:

@@ -34,6 +34,9 @@ def load_saga(target: str) -> Saga[Any]:
 
 def load_module(where: str) -> ModuleType:
     """Import a module by its name or by its file, with the current folder on the path as `python -m` has it."""
+    if not where.endswith(".py") and (where.startswith(".") or "/" in where):
+        raise UsageError(f"{where!r} is neither a module nor a file",
+                         do=f"write the module as Python imports it ({where.strip('./').replace('/', '.')}), or the file with its .py")
     if str(Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     try:
@@ -85,7 +88,7 @@ def _named(module: ModuleType, name: str) -> Saga[Any]:
         raise UsageError(f"module {module.__name__!r} has no {name!r}{did_you_mean(name, sagas)}", do=_choice(module, sagas))
     if not isinstance(found, Saga):
         step = f"; it is a step of the saga {found.saga.name!r}" if isinstance(getattr(found, "saga", None), Saga) else ""
-        raise UsageError(f"{module.__name__}:{name} is not a saga but {_a(type(found).__name__)}{step}", do=_choice(module, sagas))
+        raise UsageError(f"{module.__name__}:{name} is not a saga but {'a class' if isinstance(found, type) else _a(type(found).__name__)}{step}", do=_choice(module, sagas))
     return found
 
 

@@ -12,6 +12,7 @@ import click
 from yaoki.cli.frame import Exit, Output, output
 from yaoki.cli.frame.options import DURATION, setting, yes_option
 from yaoki.cli.ledger.opening import LEDGER, opened
+from yaoki.errors import UsageError
 
 
 @click.command()
@@ -22,6 +23,7 @@ def erase(*, key: str, yes: bool, db: str) -> Exit:
     """Erase the contents of a key for good; its versions stay numbered, and the chain of hashes stays whole."""
     from yaoki.cli.frame.asking import confirm
 
+    asyncio.run(_known(db, key))
     confirm(f"erase all contents of {key} for good?", yes=yes)
     return asyncio.run(_erase(output(), db, key))
 
@@ -48,6 +50,13 @@ def prune(*, older_than: float, dry_run: bool, db: str) -> Exit:
     For cron: safe to repeat and to interrupt. Exits with 1 if something holds back what is old enough.
     """
     return asyncio.run(_prune(output(), db, older_than, dry_run=dry_run))
+
+
+async def _known(db: str, key: str) -> None:
+    """Who misspells a key must not believe that a person's data is gone."""
+    async with opened(db) as ledger:
+        if not await ledger.history(key):
+            raise UsageError(f"{key!r} has no version: nothing was erased", do="check the key: `yk ledger keys --after KEY` lists them")
 
 
 async def _erase(out: Output, db: str, key: str) -> Exit:

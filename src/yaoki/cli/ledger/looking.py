@@ -10,6 +10,7 @@ import click
 from yaoki.cli.frame import Exit, Output, output
 from yaoki.cli.frame.options import INSTANT, limit_option, setting
 from yaoki.cli.ledger.opening import LEDGER, opened
+from yaoki.errors import UsageError
 
 
 @click.command()
@@ -56,6 +57,8 @@ async def _keys(out: Output, db: str, after: str, limit: int) -> Exit:
     for key, version in found:
         out.emit({"key": key, "version": version})
     out.table(("key", "version"), found)
+    if not found:
+        out.say(f"no keys after {after}" if after else "no keys yet")
     if len(found) == limit:
         out.remark(f"there may be more: --after {found[-1][0]}")
     return Exit.OK
@@ -68,8 +71,7 @@ async def _history(out: Output, db: str, key: str, at: float | None) -> Exit:
         out.emit({"key": key, "version": each.version, "written_at": each.written_at, "schema": each.schema,
                   "erased": each.content is None, "content": _shown(each.content)})
     if not found:
-        out.say(f"{key} has no version")
-        return Exit.FINDING
+        raise UsageError(f"{key!r} has no version" + ("" if at is None else " that old"), do="check the key: `yk ledger keys --after KEY` lists them")
     out.table(("version", "written", "schema", "content"),
               [(each.version, _time(each.written_at), each.schema, _shown(each.content)) for each in found])
     return Exit.OK
@@ -90,6 +92,8 @@ async def _epochs(out: Output, db: str, part: int | None, limit: int, *, verify:
     out.table(("part", "epoch", "numbers", "rows", "beat", "sealed", "hash"), [
         (epoch.part, epoch.epoch, f"{epoch.first_seq}..{epoch.next_seq - 1}" if epoch.rows else "none", epoch.rows,
          epoch.beat if epoch.beat >= 0 else "-", _time(epoch.sealed_at), epoch.hash[:16]) for epoch in rows])
+    if not rows:
+        out.say("nothing is sealed yet")
     if verify:
         out.emit({"faults": faults})
         out.say("\n".join(faults) if faults else "the chain of hashes holds, and every row is as it was sealed")

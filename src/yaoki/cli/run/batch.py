@@ -9,6 +9,7 @@ a conflict all stop it in the same way: no new line is taken, steps under way ge
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ from yaoki import events, runtime
 from yaoki.app import App
 from yaoki.app import open as open_app
 from yaoki.cli.frame.exits import Exit
+from yaoki.cli.frame.journal import told_if_slow
 from yaoki.cli.frame.options import unless_default
 from yaoki.cli.frame.output import is_terminal, wants_color
 from yaoki.cli.run.inputs import Bad, Input, Lines
@@ -93,7 +95,8 @@ class Outcome:
 
     def _what_next(self) -> Iterator[str]:
         if self.progress.ended.get(RunState.BLOCKED):
-            yield f"blocked runs wait for a person: yk runs list --state blocked{unless_default(self.db)}"
+            yield ("blocked runs are gone now, as all of memory: is" if self.db.startswith("memory:")
+                   else f"blocked runs wait for a person: yk runs list --state blocked{unless_default(self.db)}")
         if self.stop in {"interrupted", "terminated"}:
             yield f"{self.stop}: nothing is lost; the same command goes on where it stopped"
         if self.stop == "brake":
@@ -127,7 +130,9 @@ class Batch:
         app = open_app(self.db, sagas=[self.saga], concurrency=self.concurrency, grace=self.grace_s)
         began = self.progress.began = runtime.monotonic()
         with events.listen(self._heard, kinds=(events.SagaPaused, events.RunFinished, events.RunBlocked)):
-            async with app:
+            async with contextlib.AsyncExitStack() as stack:
+                with told_if_slow(self.db):
+                    await stack.enter_async_context(app)
                 drawing = None if quiet or not is_terminal(sys.stderr) else runtime.spawn(self._draw(), name="yk-progress")
                 try:
                     await self._work(app)

@@ -1,4 +1,4 @@
-"""`retry`, `resolve`, `resume`: what a person decides, written into the journal as a request.
+"""What a person decides about runs, written into the journal as a request.
 
     a request ──▶ journal ──▶ the engine that runs carries it out (it looks twice a second), or the next one that starts
 
@@ -15,15 +15,13 @@ import click
 import msgspec
 
 from yaoki import runtime
-from yaoki.cli.frame import Exit, Output, output
+from yaoki.cli.frame import Exit, Output
 from yaoki.cli.frame.asking import user_name
 from yaoki.cli.frame.options import unless_default
-from yaoki.cli.runs.choosing import db_option
 from yaoki.cli.runs.completing import complete_run
-from yaoki.errors import InputError, UsageError
+from yaoki.errors import UsageError
 from yaoki.saga.journal.port import Ask
 from yaoki.saga.records import RunState
-from yaoki.text import without_password
 
 if TYPE_CHECKING:
     from yaoki.cli.runs.story import Story
@@ -43,60 +41,6 @@ who_option = click.option("--who", default=user_name, show_default="your user na
 why_option = click.option("--why", default="", help="Why; it is kept in the history.")
 run_argument = click.argument("run", shell_complete=complete_run)
 run_argument_optional = click.argument("run", required=False, shell_complete=complete_run)
-
-
-@click.command()
-@run_argument
-@click.argument("step")
-@click.argument("decision", type=click.Choice(["retry", "done", "undone"]))
-@click.option("--result", default="null", metavar="JSON", help="With `done`: what the step would have returned.")
-@who_option
-@why_option
-@db_option
-def resolve(*, run: str, step: str, decision: str, result: str, who: str, why: str, db: str) -> Exit:
-    r"""Decide about a blocked step of a run.
-
-    \b
-    retry    try it again, after a fix
-    done     its effect exists: go on with --result (of an undo that is blocked: leave the effect, undo the rest)
-    undone   its effect does not exist, or was removed by hand
-    """
-    if result != "null" and decision != "done":
-        raise UsageError(f"--result goes with done, and not with {decision}", do=f"yk runs resolve {run} {step} done --result JSON, or leave --result out")
-    try:
-        value = msgspec.json.decode(result)
-    except msgspec.DecodeError as error:
-        raise InputError(f"--result is not JSON: {error}", do="quote it for the shell: --result '{\"id\": 7}'") from error
-
-    def decide(story: Story) -> list[Asked]:
-        refuse_not_blocked(story, step)
-        data = {"step": step, "decision": decision, "result": value, "who": who, "why": why}
-        return [(story.stored.header.id, "resolve", data)]
-
-    return ask_one(output(), db, run, decide)
-
-
-@click.command()
-@click.argument("saga")
-@who_option
-@db_option
-def resume(*, saga: str, who: str, db: str) -> Exit:
-    """Release the brake of a saga: begin new runs again after nearly all had to be undone.
-
-    A brake is a thing of the engine that runs, so this does nothing where none does: the next one starts with its brake off.
-    """
-    from yaoki.cli.frame.journal import wait_for
-
-    wait_for(_known_saga(db, saga))
-    return wait_for(send(output(), db, [("", "resume", {"saga": saga, "who": who})]))
-
-
-async def _known_saga(db: str, saga: str) -> None:
-    from yaoki.cli.frame.journal import observed
-
-    async with observed(db) as journal:
-        if not await journal.counts(saga):
-            raise UsageError(f"no run of a saga {saga!r} is in {without_password(db)}", do="check the name: `yk runs list` shows the sagas of runs")
 
 
 # ── asking ───────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -43,6 +43,7 @@ class Cloud:
 
     async def __aenter__(self) -> Self:
         if importlib.util.find_spec("ministack") is None or importlib.util.find_spec("boto3") is None:
+            self._folder.cleanup()
             raise ConfigError("this demo runs DynamoDB, Lambda and S3 on your machine, with ministack and boto3",
                               do="pip install 'yaoki[history]'")
         folder = Path(self._folder.name)

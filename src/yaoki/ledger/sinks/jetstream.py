@@ -21,8 +21,14 @@ from yaoki.ledger.fingerprint import content_digest
 from yaoki.ledger.records import Batch, Naming, Record
 from yaoki.ledger.sinks.port import Foreign
 
+__all__ = ["JetStreamSink"]
+
 PAGE = 500
 VERSION = "version"
+
+
+async def quiet(_error: Exception) -> None:
+    """For the client's `error_cb`, which else logs a traceback: what matters is raised where it is awaited."""
 
 
 class JetStreamSink:
@@ -44,7 +50,7 @@ class JetStreamSink:
 
     async def open(self) -> None:
         try:
-            self._nats = await nats.connect(self._url, max_reconnect_attempts=3, connect_timeout=5)
+            self._nats = await nats.connect(self._url, max_reconnect_attempts=2, reconnect_time_wait=0.5, connect_timeout=5, error_cb=quiet)
             self._js = self._nats.jetstream()
             try:
                 await self._js.stream_info(self._stream)

@@ -18,6 +18,7 @@ import nats.js.errors
 from yaoki.errors import AuditError, ConfigError
 from yaoki.ledger.lint import Danger
 from yaoki.ledger.records import check_version
+from yaoki.ledger.sinks.jetstream import quiet
 from yaoki.ledger.sources.feeds import seen
 from yaoki.ledger.sources.shadow import Seen
 
@@ -46,7 +47,7 @@ class StreamFeed:
 
     async def open(self) -> None:
         try:
-            self._nats = await nats.connect(self._address, max_reconnect_attempts=3, connect_timeout=5)
+            self._nats = await nats.connect(self._address, max_reconnect_attempts=2, reconnect_time_wait=0.5, connect_timeout=5, error_cb=quiet)
             self._js = self._nats.jetstream()
             await self._js.stream_info(self._stream)
         except (OSError, nats.errors.Error) as error:

@@ -21,6 +21,7 @@ from yaoki.ledger.lint import Danger
 from yaoki.ledger.records import check_version
 from yaoki.ledger.sources.feeds import seen
 from yaoki.ledger.sources.shadow import Seen
+from yaoki.text import without_password
 
 if TYPE_CHECKING:
     from yaoki.ledger.pipelines import Pipeline
@@ -130,7 +131,11 @@ class PostgresReader:
         try:
             self._connection = await asyncpg.connect(self._url)
         except (OSError, asyncpg.PostgresError) as error:
-            raise AuditError(f"PostgreSQL does not let us in: {error}", do="check the address and the role's rights") from error
+            shown, away = without_password(self._url), isinstance(error, OSError)
+            raise AuditError(f"{shown} does not answer: {error}" if away else f"PostgreSQL does not let us in at {shown}: {error}",
+                             do="start the server, or check the address" if away else "check the address and the role's rights") from error
+        except ValueError as error:  # how the driver says that it cannot read the address
+            raise ConfigError(f"{without_password(self._url)!r} cannot be read as an address: {error}", do="write postgresql://user@host:5432/database") from error
 
     async def fetch(self, sql: str, *args: Any) -> list[Sequence[Any]]:
         from yaoki.ledger.store.postgres import numbered  # noqa: PLC0415

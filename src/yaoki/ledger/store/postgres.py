@@ -23,7 +23,7 @@ from typing import Any
 
 import asyncpg
 
-from yaoki.errors import LedgerError, UsageError
+from yaoki.errors import ConfigError, LedgerError, UsageError
 from yaoki.ledger.changes import Changes
 from yaoki.ledger.epochs import Position, Row, Stretch
 from yaoki.ledger.store.days import prepare_days, remove_days
@@ -185,8 +185,11 @@ class PostgresStore:
         try:
             self._pool = await asyncpg.create_pool(self._url, min_size=1, max_size=self._pool_size, reset=_nothing_to_reset)
         except (OSError, asyncpg.PostgresError) as error:
-            raise LedgerError(f"PostgreSQL does not let us in at {self.name}: {error}",
-                              do="check the address, the database's name and the role's rights") from error
+            away = isinstance(error, OSError)
+            raise LedgerError(f"{self.name} does not answer: {error}" if away else f"PostgreSQL does not let us in at {self.name}: {error}",
+                              do="start the server, or check the address" if away else "check the address, the database's name and the role's rights") from error
+        except ValueError as error:  # how the driver says that it cannot read the address
+            raise ConfigError(f"{self.name!r} cannot be read as an address: {error}", do="write postgresql://user@host:5432/database") from error
         async with self._pool.acquire() as connection, connection.transaction():
             await connection.execute(f"SELECT pg_advisory_xact_lock({SETUP_LOCK})")
             await connection.execute("SET LOCAL client_min_messages = warning")

@@ -29,8 +29,10 @@ class OwnerLock:
         try:
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise JournalError(f"cannot create {self._path}: {error.strerror}",
-                               do="make the folder writable, or name a journal elsewhere", path=str(self._path)) from error
+            missing = not self._path.parent.exists()
+            raise JournalError(f"there is no folder {self._path.parent}" if missing else f"cannot create {self._path}: {error.strerror}",
+                               do="make it, or name a journal elsewhere" if missing else "make the folder writable, or name a journal elsewhere",
+                               path=str(self._path)) from error
         try:
             if fcntl is not None:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

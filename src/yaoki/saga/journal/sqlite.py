@@ -395,7 +395,9 @@ def _explained(error: sqlite3.Error, path: str) -> JournalError:
     if "readonly" in text or "read-only" in text:
         return JournalError(f"{path} cannot be written", do="make the file and its folder writable", path=path)
     if "unable to open" in text:
-        return JournalError(f"{path} cannot be opened", do="check that the folder exists and is writable", path=path)
+        is_folder = Path(path).is_dir()
+        return JournalError(f"{path} is a folder" if is_folder else f"{path} cannot be opened",
+                            do="name a file in it" if is_folder else "check that the folder exists and is writable", path=path)
     if "locked" in text or "busy" in text:
         return JournalError(f"{path} is busy: another program holds a lock on it", do="end that program and start again", path=path)
     return JournalError(f"{path}: {text}", do="start again; if it stays, check the disk", path=path)

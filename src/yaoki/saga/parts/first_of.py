@@ -20,6 +20,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from yaoki.errors import DefinitionError
 from yaoki.saga import codec
 from yaoki.saga.child import undone_as_a_whole
 from yaoki.saga.parts.attempts import PartAttempts
@@ -97,8 +98,10 @@ class FirstOf:
     def check(self, step: Step[..., Any], *, below: bool) -> None:
         """Raises DefinitionError for what only the whole can tell. below: does it come after the pivot?"""
         if len(self.options) < 2:
-            raise wrong(step.fn, f"step {step.name!r} is the first of several, and has {len(self.options)} options",
-                        f"define at least two with @{step.name}.option")
+            do = f"define at least two with @{step.name}.option"
+            if not self.options:
+                raise DefinitionError(f"saga {self._saga.name!r}: step {step.name!r} is the first of several, and has no options", do=do)
+            raise wrong(next(iter(self.options.values())).fn, f"step {step.name!r} is the first of several, and has 1 option", do)
         for option in self.options.values():
             if not option.undo_decided and not below:
                 raise wrong(option.fn, f"option {option.name!r} can be asked to undo itself, and has no undo",

@@ -60,7 +60,8 @@ def run(*, trips: int = 1000, faults: float = 0.2, kills: int = 3, seed: int | N
         outcome = asyncio.run(_played(plan, notes, broker if choreographed else None))
         keep = keep or not outcome.report.clean
     except YaokiError as error:
-        print(f"yaoki demo: {error}\n  {error.do}", file=sys.stderr)
+        print(jsons.dumps({"error": error.to_dict()}) if json else f"{error.code}  {error}\n  do this: {error.do}\n  see:     yk help {error.code}",
+              file=sys.stderr)
         keep = keep or (where is not None and (where / "trips.db").exists())  # something to look into
         return USAGE
     except BrokenPipeError:  # nobody reads on: `yk demo | head`
@@ -101,7 +102,10 @@ async def _played(plan: Plan, notes: TextIO, broker: str | None) -> Outcome:
         if broker is None:
             return await Play(plan, show.update).run()
         from yaoki.examples.travel.demo.without_orchestrator import LeaderlessPlay  # noqa: PLC0415  loads the messages
+        from yaoki.messages import open_broker  # noqa: PLC0415
 
+        if broker not in {"", "nats", "nats://"}:  # one that is there already, or is not: say so before anything is started
+            await (await open_broker(broker)).close()
         return await LeaderlessPlay(plan, show.update, broker=broker).run()
 
 
