@@ -64,3 +64,18 @@ async def test_whoever_waits_is_woken_however_the_end_and_the_claim_meet(postgre
     assert met == {"first", "second"}, "both were to be seen"
     await one.close()
     await two.close()
+
+
+async def test_claims_of_a_run_and_of_all_that_it_has_started(postgres: PostgresServer):
+    """By which circles of waits are found; the names of others sort between and beside theirs."""
+    journal = PostgresJournal(postgres.new_database())
+    await journal.open()
+    for name in ("p", "p/a", "p/a/b", "p-x", "p0", "q"):
+        await journal.create(NewRun(name, "trip", "hash", b"{}", at=1.0))
+        await journal.claim_lock(name, f"key of {name}")
+        await journal.claim_lock(name, "all")
+    keys = {claim.key for claim in await journal.claims("p", family=True)}
+    assert keys == {"all", "key of p", "key of p/a", "key of p/a/b"}
+    assert {claim.key for claim in await journal.claims("p")} == {"all", "key of p"}
+    assert [claim.run for claim in await journal.claims("p/a/b") if claim.key == "all"] == ["p", "p/a", "p/a/b", "p-x", "p0", "q"]
+    await journal.close()

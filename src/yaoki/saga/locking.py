@@ -7,7 +7,8 @@
              └──▶ waits in the key's queue, parked: nothing but two rows
 
 A key is held to the end of the run, undo included, and also while the run is blocked: it says "what I did to this may be taken
-back yet". Deadlock cannot be, for everybody claims in the same order: before a key, all smaller ones that the run will want.
+back yet". Keys alone make no deadlock, for everybody claims in the same order: before a key, all smaller ones that the run will want.
+With children they can, which is seen and said: `deadlock.py`.
 
 Source: Garcia-Molina and Salem, Sagas, 1987; the countermeasures of Frank and Zahle, Semantic ACID properties, 1998.
 """
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from yaoki.errors import DefinitionError
-from yaoki.saga.records import Kind, Record
+from yaoki.saga import deadlock
+from yaoki.saga.deadlock import circle
+from yaoki.saga.records import Failure, Kind, Record
 from yaoki.saga.verdict import Verdict, failure
 
 if TYPE_CHECKING:
@@ -127,15 +130,25 @@ class Holding:
                 return []
         new: list[str] = []
         waiting: set[str] = set(self.held_up)
+        stuck: list[Record] = []
         for name in work:
-            if name not in waiting and not await self._claim(self._wanted.before(name), held, new):
-                waiting.add(name)
-        self.held_up = frozenset(waiting)
+            if name in waiting or (key := await self._claim(self._wanted.before(name), held, new)) is None:
+                continue
+            waiting.add(name)
+            if found := await circle(self._driver.journal, self._driver.header.id, key):
+                failed = Failure("Deadlock", deadlock.told(found))
+                stuck.append(Record(Kind.BLOCKED, name, msgspec.json.encode(failed), self._driver.now()))
+        free = [name for name in work if name not in waiting]
+        # What a person decides about is not waited for any more.
+        self.held_up = frozenset(waiting - {record.step for record in stuck})
         if new:
-            await self._driver.write(Record(Kind.LOCKED, "", msgspec.json.encode(sorted({*held, *new})), self._driver.now()))
-        return [name for name in work if name not in waiting]
+            stuck.insert(0, Record(Kind.LOCKED, "", msgspec.json.encode(sorted({*held, *new})), self._driver.now()))
+        if stuck:
+            await self._driver.write(*stuck)
+        return free
 
-    async def _claim(self, wanted: list[str], held: frozenset[str], new: list[str]) -> bool:
+    async def _claim(self, wanted: list[str], held: frozenset[str], new: list[str]) -> str | None:
+        """The key that has to be waited for; None: all are here."""
         run = self._driver.header.id
         for key in wanted:
             if key in held or key in new:
@@ -143,6 +156,6 @@ class Holding:
             holder = await self._driver.journal.claim_lock(run, key)
             if holder != run:
                 self.told = f"key {shown(key)}, which run {holder} holds"
-                return False
+                return key
             new.append(key)
-        return True
+        return None

@@ -36,6 +36,6 @@ class Locks(Protocol):
         """Remove the claims of ended runs (on keys that this run claims; "": on all), and wake who is first now. Was there any?"""
         ...
 
-    async def claims(self, run_id: str = "") -> list[Claim]:
-        """All claims that count (on keys that this run claims), by key, first come first."""
+    async def claims(self, run_id: str = "", *, family: bool = False) -> list[Claim]:
+        """All claims that count (on keys that this run claims, or any that it has started), by key, first come first."""
         ...

@@ -46,9 +46,11 @@ class MemoryLocks:
 
         return await self._beside("unlock", write)
 
-    async def claims(self, run_id: str = "") -> list[Claim]:
+    async def claims(self, run_id: str = "", *, family: bool = False) -> list[Claim]:
         queues = [self._living(key) for key in sorted(self._claims)]
-        return [claim for queue in queues if not run_id or any(each.run == run_id for each in queue) for claim in queue]
+        below = f"{run_id}/"
+        return [claim for queue in queues
+                if not run_id or any(each.run == run_id or (family and each.run.startswith(below)) for each in queue) for claim in queue]
 
     def _living(self, key: str) -> list[Claim]:
         living = [claim for claim in self._claims.get(key, ()) if self._is_unfinished(claim.run)]

@@ -18,10 +18,16 @@ _UNFINISHED = "SELECT FROM yaoki.run WHERE run.id = lock.run AND run.finished_at
 _GONE = f"DELETE FROM yaoki.lock WHERE key = $1 AND NOT EXISTS ({_UNFINISHED})"
 _CLAIM = f"INSERT INTO yaoki.lock (key, run, at) VALUES ($1, $2, {NOW}) ON CONFLICT DO NOTHING"
 _FIRST = "SELECT run FROM yaoki.lock WHERE key = $1 ORDER BY no LIMIT 1"
-_KEYS_OF = "SELECT key FROM yaoki.lock WHERE run = $1 ORDER BY key"
+_KEYS_OF = """SELECT key FROM yaoki.lock WHERE run COLLATE "C" = $1 ORDER BY key"""
 _STALE = f"SELECT DISTINCT key FROM yaoki.lock WHERE NOT EXISTS ({_UNFINISHED}) ORDER BY key"
 _CLAIMS_OF = f"""
-SELECT key, run, at FROM yaoki.lock WHERE key IN (SELECT key FROM yaoki.lock WHERE run = $1) AND EXISTS ({_UNFINISHED}) ORDER BY key, no"""
+SELECT key, run, at FROM yaoki.lock WHERE key IN (SELECT key FROM yaoki.lock WHERE run COLLATE "C" = $1)
+    AND EXISTS ({_UNFINISHED}) ORDER BY key, no"""
+# Byte by byte "0" comes after "/": what lies between are the names of all runs that it has started.
+_CLAIMS_OF_FAMILY = f"""
+SELECT key, run, at FROM yaoki.lock WHERE key IN (SELECT key FROM yaoki.lock WHERE run COLLATE "C" = $1
+    UNION SELECT key FROM yaoki.lock WHERE run COLLATE "C" > $1 || '/' AND run COLLATE "C" < $1 || '0')
+    AND EXISTS ({_UNFINISHED}) ORDER BY key, no"""
 _CLAIMS = f"SELECT key, run, at FROM yaoki.lock WHERE EXISTS ({_UNFINISHED}) ORDER BY key, no"
 
 
@@ -55,8 +61,8 @@ class PostgresLocks:
             await self.ring()
         return bool(rows)
 
-    async def claims(self, run_id: str = "") -> list[Claim]:
-        rows = await self._side.fetch(_CLAIMS_OF, run_id) if run_id else await self._side.fetch(_CLAIMS)
+    async def claims(self, run_id: str = "", *, family: bool = False) -> list[Claim]:
+        rows = await self._side.fetch(_CLAIMS_OF_FAMILY if family else _CLAIMS_OF, run_id) if run_id else await self._side.fetch(_CLAIMS)
         return marked([(row[0], row[1], row[2]) for row in rows])
 
 

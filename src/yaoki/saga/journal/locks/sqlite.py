@@ -41,10 +41,11 @@ class SqliteLocks:
 
         return await self._call(lambda c: _one(c, lambda: work(c)))
 
-    async def claims(self, run_id: str = "") -> list[Claim]:
-        of = "" if not run_id else "key IN (SELECT key FROM lock WHERE run = ?) AND"
+    async def claims(self, run_id: str = "", *, family: bool = False) -> list[Claim]:
+        # "0" comes after "/": what lies between are the names of all runs that it has started.
+        of = "" if not run_id else "key IN (SELECT key FROM lock WHERE run = ?1 OR (?2 AND run > ?1 || '/' AND run < ?1 || '0')) AND"
         sql = f"SELECT key, run, at FROM lock WHERE {of} EXISTS ({_UNFINISHED}) ORDER BY key, no"
-        rows = await self._call(lambda c: c.execute(sql, (run_id,) if run_id else ()).fetchall())
+        rows = await self._call(lambda c: c.execute(sql, (run_id, family) if run_id else ()).fetchall())
         return marked(rows)
 
 

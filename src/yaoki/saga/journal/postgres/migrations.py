@@ -136,7 +136,7 @@ CREATE TABLE yaoki.lock (
     PRIMARY KEY (key, run)
 );
 CREATE INDEX lock_queue ON yaoki.lock (key, no);
-CREATE INDEX lock_run ON yaoki.lock (run);
+CREATE INDEX lock_run ON yaoki.lock (run COLLATE "C");
 """
 
 MIGRATIONS: tuple[str, ...] = (FIRST + GATES + MOVED + FUNCTIONS,)
