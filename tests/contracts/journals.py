@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from yaoki.explore.journal import Platter, SimJournal
+from yaoki.explore.shared import SharedPlatter, SharedSimJournal
 from yaoki.explore.sqlite_journal import FilePlatter, SimSqliteJournal, SqlitePlatter
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Journal
@@ -39,5 +40,11 @@ def in_a_file_of_a_universe(folder: Path) -> Place:
     return lambda: SimSqliteJournal(None, platter)
 
 
+def shared_in_a_universe(folder: Path) -> Place:
+    platter = SharedPlatter("journal")
+    return lambda: SharedSimJournal(None, platter, "worker")
+
+
 PLACES: dict[str, Callable[[Path], Place]] = {
-    "memory": memory, "sqlite": sqlite, "simulated": simulated, "sqlite in a universe": in_a_universe, "sqlite in a file": in_a_file_of_a_universe}
+    "memory": memory, "sqlite": sqlite, "simulated": simulated, "sqlite in a universe": in_a_universe, "sqlite in a file": in_a_file_of_a_universe,
+    "shared in a universe": shared_in_a_universe}

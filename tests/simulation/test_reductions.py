@@ -7,9 +7,10 @@ import time
 
 import pytest
 
+from simulation.kit import retried
 from yaoki import Service, breaker
 from yaoki.errors import BreakerOpenError, InDoubtError, RefusedError
-from yaoki.explore import Booking, FakeService, Scenario, World, audit_reduction, explore
+from yaoki.explore import Booking, FakeService, FakeStore, Scenario, World, audit_reduction, explore
 from yaoki.explore.sagas import saga_scenario
 from yaoki.saga.define import Saga
 
@@ -158,3 +159,64 @@ def test_what_policies_remember_is_part_of_the_state():
     assert ("both_or_none_paid",) in full.signatures
     assert not lost
     assert not reduced.clock
+
+
+def begun_and_booked(world: World) -> str:
+    """Who says that an order is begun has it booked in the end."""
+    begun = (notes := world.services.get("notes")) is not None and "order" in notes.rows
+    state = world.services.get("hotel")
+    return "" if not begun or (state is not None and state.net.get("order")) else "the order is begun, and nothing is booked"
+
+
+def test_what_a_power_cut_leaves_are_also_the_other_processes():
+    """Whoever starts again leaves the rest to the other one, who has given up: neither fault shows it alone."""
+    hotel, notes = FakeService("hotel"), FakeStore("notes")
+
+    async def helper(world: World) -> None:
+        try:
+            await notes.get("my-job")
+        except RefusedError:
+            return  # it helps no more, and says so to nobody
+        while await retried(lambda: notes.get("order")) is None:
+            await world.sleep(0.5)
+        await world.sleep(5.0)
+        await retried(lambda: hotel.book("order", key="order"))
+
+    async def shop() -> None:
+        if await retried(lambda: notes.get("order")):
+            return  # the helper does it
+        await retried(lambda: notes.put("order", "begun"))
+        await retried(lambda: hotel.book("order", key="order"))
+
+    async def main(world: World) -> None:
+        world.start("helper", helper, world)
+        started = world.start("shop", shop)
+        while not started.done:
+            await world.sleep(1.0)
+
+    scenario = Scenario(main, invariants=[begun_and_booked], same_answer=False, faults=["call.reject", "crash.before_effect"], timed=False)
+    lost, _, full = audit_reduction(scenario, faults=2)
+    assert ("begun_and_booked",) in full.signatures
+    assert not lost
+
+
+def test_a_request_that_will_be_refused_is_not_one_that_will_arrive():
+    """It is under way when the power fails: the program, started again, takes it for done."""
+    hotel, flight, notes = FakeService("hotel"), FakeService("flight"), FakeStore("notes")
+
+    async def main() -> None:
+        if await retried(lambda: notes.get("order")):
+            return
+        await retried(lambda: notes.put("order", "begun"))
+        booking = asyncio.ensure_future(hotel.book("order", key="order"))
+        await asyncio.sleep(0)  # it is sent first
+        await retried(lambda: flight.book("order", key="order"))
+        try:
+            await booking
+        except RefusedError:
+            await hotel.book("order", key="order")
+
+    scenario = Scenario(main, invariants=[begun_and_booked], same_answer=False, faults=["call.reject", "crash.before_effect"], timed=False)
+    lost, _, full = audit_reduction(scenario, faults=2)
+    assert any("begun_and_booked" in each for each in full.signatures)
+    assert not lost

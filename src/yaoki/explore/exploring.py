@@ -24,7 +24,7 @@ from yaoki.explore.story import Story
 
 def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: int = 0, order: int = 0,
             kinds: Sequence[str] | None = None, most: int | None = None, most_broken: int | None = None, reduce: bool = True, jobs: int = 1, swarm: int = 0, schedules: int = 0,
-            corpus: Path | str | None = None, resume: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
+            part: tuple[int, int] = (1, 1), corpus: Path | str | None = None, resume: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
     """Run `target` under every fault at every point, and report.
 
     Args:
@@ -36,6 +36,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         most: executions after which it stops; most_broken: those that break an invariant, likewise.
         reduce: leave out what another execution covers.
         jobs: processes that share the work.
+        part: `(i, n)`: only the i-th of n parts of it, counted from 1, for several machines or nights: every n-th pair of faults, and what comes of it.
         schedules: execute also other orders in which requests under way together arrive: all that can matter, but at most so many.
         swarm: executions to draw at random beyond `faults`, with random orders.
         corpus: a file of counterexamples: they are run first, and what is found is added.
@@ -50,25 +51,29 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         raise ConfigError(f"faults is a number of faults, at least 0, not {faults!r}", do="faults=2 explores every pair")
     if jobs < 1:
         raise ConfigError(f"jobs is a number of processes, at least 1, not {jobs!r}", do="leave it out for one")
+    if not 1 <= part[0] <= part[1]:
+        raise ConfigError(f"part is (i, n), the i-th of n parts counted from 1, not {part!r}", do="(1, 1) is all of it")
     scenario = as_scenario(target, **settings)
     kept = Path(corpus) if corpus is not None else None
     first = kept_plans(kept, scenario.name) if kept is not None else []
 
-    told = f"{scenario.name} faults={faults} kinds={kinds} seed={seed} order={order} reduce={reduce}"
+    told = f"{scenario.name} faults={faults} kinds={kinds} seed={seed} order={order} reduce={reduce}" + (f" part={part}" if part[1] > 1 else "")
     earlier = load_progress(Path(resume), told) if resume is not None else None
     if resume is not None and jobs != 1:
         raise ConfigError("an exploration that can be resumed runs in one job", do="leave out jobs, or resume")
 
     clock = earlier.clock if earlier is not None else ""
-    if jobs > 1 and reduce and scenario.timed is None:  # all jobs must agree what a state is, so it is found out before
+    if max(jobs, part[1]) > 1 and reduce and scenario.timed is None:  # all jobs must agree what a state is, so it is found out before
         clock = Explorer(scenario, depth=min(faults, 1), kinds=kinds, settings=Settings(seed, order)).run().clock
 
-    def share(part: tuple[int, int]) -> Report:
+    def share(job: tuple[int, int]) -> Report:
         return Explorer(scenario, depth=faults, clock=clock, budget_s=budget, most=most, most_broken=most_broken, kinds=kinds, settings=Settings(seed, order),
-                        progress=progress if part[0] == 0 else None, share=part, first=first, swarm=swarm, schedules=schedules, skip=earlier.resume_at if earlier else 0,
+                        progress=progress if job[0] == 0 else None,
+                        share=((part[0] - 1) * jobs + job[0], part[1] * jobs), first=first, swarm=swarm, schedules=schedules, skip=earlier.resume_at if earlier else 0,
                         reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
 
     report = share((0, 1)) if jobs == 1 else explore_in_jobs(share, jobs)
+    report.part = f"{part[0]}/{part[1]}" if part[1] > 1 else ""
     if earlier is not None:
         report.merge(earlier)
         report.finish()

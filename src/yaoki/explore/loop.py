@@ -10,6 +10,7 @@ runs, and they are kept alive until the universe ends, because the garbage colle
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 import traceback
 from asyncio import events
@@ -185,8 +186,13 @@ def _close(coro: Any) -> None:
     """Close a coroutine, after what it awaits.
 
     From outside, a `finally` that awaits answers with "ignored GeneratorExit", and whoever awaits it is ended by that error, without
-    it. So each is closed for itself, from the inside, and again while it awaits something new.
+    it. So each is closed for itself, from the inside, and again while it awaits something new. One that never began has begun nothing
+    of what it was given either, and Python would warn of that.
     """
+    if type(coro) is CoroutineType and coro.cr_frame is not None and inspect.getcoroutinestate(coro) == inspect.CORO_CREATED:
+        for given in coro.cr_frame.f_locals.values():
+            if type(given) is CoroutineType:
+                _close(given)
     for _ in range(20):
         inner = getattr(coro, "cr_await", None)
         if isinstance(inner, CoroutineType):

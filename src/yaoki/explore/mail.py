@@ -239,21 +239,27 @@ class SimSubscription:
                 return []
             await bell.wait(heard, until - runtime.monotonic())
         delivered: list[Delivery] = []
-        await broker._world.call(broker.name, f"deliver:{self._group}", lambda: delivered.extend(found), kind=At.RECEIVE, dialect=_BROKER,
-                                 timeout_s=broker.timeout, variants=self._variants(found, delivered))
+
+        def hand_over(batch: list[Delivery]) -> list[str]:
+            """What it is told is a part of the reader's state: which messages, how often, in which order."""
+            delivered.extend(batch)
+            return [each.message.id for each in batch]
+
+        await broker._world.call(broker.name, f"deliver:{self._group}", lambda: hand_over(found), kind=At.RECEIVE, dialect=_BROKER,
+                                 timeout_s=broker.timeout, variants=self._variants(found, hand_over))
         return delivered
 
-    def _variants(self, found: list[Delivery], delivered: list[Delivery]) -> dict[str, Callable[[], Any]]:
-        async def late() -> None:
+    def _variants(self, found: list[Delivery], hand_over: Callable[[list[Delivery]], list[str]]) -> dict[str, Callable[[], Any]]:
+        async def late() -> list[str]:
             await asyncio.sleep(DELAY_S)
-            delivered.extend(found)
+            return hand_over(found)
 
         variants: dict[str, Callable[[], Any]] = {
-            "msg.duplicate": lambda: delivered.extend([*found, *found]), "msg.delay": late,
-            "msg.poison": lambda: delivered.extend([self._poisoned(found[0]), *found[1:]])}
+            "msg.duplicate": lambda: hand_over([*found, *found]), "msg.delay": late,
+            "msg.poison": lambda: hand_over([self._poisoned(found[0]), *found[1:]])}
         keys = list(dict.fromkeys(each.message.key for each in found))
         if len(keys) > 1:  # a key's messages stay in order: that is what a broker promises
-            variants["msg.reorder"] = lambda: delivered.extend(sorted(found, key=lambda each: -keys.index(each.message.key)))
+            variants["msg.reorder"] = lambda: hand_over(sorted(found, key=lambda each: -keys.index(each.message.key)))
         return variants
 
     def _poisoned(self, delivery: Delivery) -> Delivery:

@@ -31,11 +31,12 @@ class Execution:
         covered: it was given up, because its schedule has an equal that was executed before.
         clock: who decided by time, where that was watched; "" nobody.
         fired: index into `points` of the last planned fault; -1 without one.
+        on_files: does a journal of it lie in files, which a copy of the process would share?
         stuck: why it did not end, or "".
         unfired: planned faults that were never reached; void: one that was, and can do nothing there, or "".
     """
 
-    __slots__ = ("answer", "calls", "clock", "covered", "crashes", "digests", "effects", "error", "fired", "logs", "outcome", "plan", "points", "reached", "runs", "settings",
+    __slots__ = ("answer", "calls", "clock", "covered", "crashes", "digests", "effects", "error", "fired", "logs", "on_files", "outcome", "plan", "points", "reached", "runs", "settings",
                  "stuck", "time_s", "timeline", "unfired", "value", "violations", "void")
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
@@ -62,6 +63,7 @@ class Execution:
         self.clock = ""
         self.covered = False
         self.crashes = 0
+        self.on_files = False
 
     @property
     def token(self) -> str:
@@ -93,6 +95,7 @@ class Execution:
         """Take what else the report needs; the world is over."""
         self.points = world.points if self.calls < 0 else world.points[:self.calls]
         self.crashes = world.crashes
+        self.on_files = any(getattr(journal, "on_files", False) for journal in world.journals)
         self.reached = frozenset(world.reached)
         self.logs = {name: state.log for name, state in world.services.items() if hasattr(state, "log")} if world.notes is not None else {}
         self.timeline = world.notes or []

@@ -101,7 +101,7 @@ class Points:
             return future  # a dead process sends nothing, and nothing answers it
         fault, site = self.visit(service, op, kind, life)
         if self.states is not None:
-            self.states.listen(future, life, site)
+            self.states.listen(future, life, site, fault)
         if fault:
             strike(self, fault, future, effect, life, service, site, dialect, timeout_s, variants)  # type: ignore[arg-type]
             return future

@@ -17,6 +17,7 @@ from typing import Any, overload
 
 from yaoki.chaos.faults import find
 from yaoki.explore import invariants as built_in
+from yaoki.explore.branching import Branches
 from yaoki.explore.loop import DeadlockError, LivelockError
 from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution, Violation
@@ -96,7 +97,7 @@ class Scenario:
     # ── one execution ──
 
     def execute(self, plan: Plan = (), settings: Settings = PLAIN, *, story: bool = False, keys: bool = False, watch: bool = False,
-                timed: bool | None = None, search: Search | None = None) -> Execution:
+                timed: bool | None = None, search: Search | None = None, branches: Branches | None = None) -> Execution:
         """Run once under `plan`, and say what came of it.
 
         Args:
@@ -104,6 +105,7 @@ class Scenario:
             keys: digest the state at each point (for reductions). timed: with the time; None: as the scenario says.
             watch: notice who reads a clock.
             search: chooses in which order requests arrive.
+            branches: begins other executions on the way; then this one is that of whoever returns, and in the parent of no interest.
         """
         world = World(lookup(plan) if plan else None, seed=settings.seed, order=settings.order, limit_s=self.limit,
                       most_calls=self.most_calls, rng=self._rng, network=self.network, watch=watch)
@@ -121,9 +123,14 @@ class Scenario:
         if self.memory is not None:
             self.memory.put_back()
             world.memory = self.memory
+        if branches is not None:
+            branches.enter(world)
         try:
             self._run(world, run)
-            self._judge(world, run)
+            if branches is not None:
+                run.plan = branches.plan
+            if branches is None or branches.is_child:
+                self._judge(world, run)
         finally:
             world.end()
         run.take(world)

@@ -33,6 +33,7 @@ import msgspec
 from yaoki import runtime
 from yaoki.chaos import faults
 from yaoki.chaos.faults import At, Fault, Tier
+from yaoki.explore.branching import PAYS_S, Branches, can_fork
 from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import PLAIN, Plan, Planned, Settings
@@ -94,12 +95,14 @@ class Explorer:
         schedules: orders of requests under way together to execute at most, without faults; see `schedules.py`.
         clock: who decides by time, where that is known from before.
         skip: plans that an earlier exploration of the same code has executed (its report's `resume_at`).
+        fork: begin executions in the middle of their parent's; None: where it pays. See `branching.py`.
     """
 
     def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
-                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "", schedules: int = 0) -> None:
+                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "", schedules: int = 0,
+                 fork: bool | None = None) -> None:
         self.scenario = scenario
         self.depth = depth
         self.settings = settings
@@ -121,6 +124,8 @@ class Explorer:
         self._asked = 0  # how often it was asked whether to go on: a part of the work counts what it does not report, too
         self._seen: set[bytes] = set()
         self._cuts: set[bytes] = set()
+        self._forks = fork
+        self._number = 0  # of plans of this depth, to share them among jobs
         self._timed = bool(scenario.timed) or bool(clock)
         self._watch = bool(self.reduce) and scenario.timed is None and not clock
         self.report.clock = clock
@@ -176,7 +181,10 @@ class Explorer:
             scenario.service_points = True
             base = self._with_keys(())
         scenario.baseline = base
+        began = runtime.REAL.monotonic()
         again = scenario.execute((), self.settings)
+        if self._forks is None:
+            self._forks = can_fork() and runtime.REAL.monotonic() - began > PAYS_S
         report.take_baseline(base, again)
         if base.violations or again.digest() != base.digest():
             if base.violations:
@@ -214,26 +222,70 @@ class Explorer:
     def _one_level(self, parents: Iterator[Execution] | list[Execution], depth: int) -> list[Plan]:
         kept: list[Plan] = []
         last = depth == self.depth
-        tier = Tier.WIDE if depth == 1 else Tier.CORE
-        part, parts = self.share
-        number, split = 0, max(1, min(2, self.depth))
+        self._number = 0
         for parent in parents:
-            for planned in self._children(parent, tier):
-                number += 1
-                if depth == split and number % parts != part:
-                    continue
-                if not self._may_go_on():
-                    return kept
-                self.report.resume_at += 1
-                done = self.report.resume_at <= self.skip
-                if done and last:
-                    continue
-                # What every job executes for itself, to know what comes after it, only the first one reports.
-                run = self._try((*parent.plan, planned), told=not done and (depth >= split or part == 0))
-                if not (run.violations or run.unfired or run.void or last):
-                    kept.append(run.plan)
+            children = self._mine(parent, depth)
+            if last and self._forks and not parent.on_files:
+                self._branch(parent, list(children))
+            else:
+                kept += self._begin_each(parent, children, depth)
+            if self.report.stopped:
+                return kept
         self.report.depths_done = depth
         return kept
+
+    def _mine(self, parent: Execution, depth: int) -> Iterator[Planned]:
+        """The children that this job executes: of the second depth its share, of the first one all, to know what comes after them."""
+        part, parts = self.share
+        for planned in self._children(parent, Tier.WIDE if depth == 1 else Tier.CORE):
+            self._number += 1
+            if depth != self._split or self._number % parts == part:
+                yield planned
+
+    @property
+    def _split(self) -> int:
+        """The depth at which jobs share the work."""
+        return max(1, min(2, self.depth))
+
+    def _begin_each(self, parent: Execution, children: Iterator[Planned], depth: int) -> list[Plan]:
+        """Execute each child from its beginning. Returns the plans that can be extended."""
+        kept: list[Plan] = []
+        last = depth == self.depth
+        for planned in children:
+            if not self._may_go_on():
+                break
+            done = self._is_done_already()
+            if done and last:
+                continue
+            # What every job executes for itself only the first one reports.
+            run = self._try((*parent.plan, planned), told=not done and (depth >= self._split or self.share[0] == 0))
+            if not (run.violations or run.unfired or run.void or last):
+                kept.append(run.plan)
+        return kept
+
+    def _branch(self, parent: Execution, children: list[Planned]) -> None:
+        """Execute each child from its own fault on; what comes before is gone through once."""
+        while children and self.report.resume_at < self.skip:
+            self._is_done_already()
+            children.pop(0)
+        if not children or not self._may_go_on():
+            return
+
+        def go_on() -> bool:
+            if self._may_go_on(branches.told):
+                self._is_done_already()
+                return True
+            return False
+
+        branches = Branches(parent.plan, children, settings=self.settings, go_on=go_on)
+        branches.execute(lambda entered: self.scenario.execute(parent.plan, self.settings, watch=self._watch, branches=entered))
+        for run in branches.told:
+            self._take(self._noticed(run), told=True)
+
+    def _is_done_already(self) -> bool:
+        """Count one more plan as dealt with. Was it, by the exploration that this one goes on with?"""
+        self.report.resume_at += 1
+        return self.report.resume_at <= self.skip
 
     def _children(self, parent: Execution, tier: Tier) -> Iterator[Planned]:
         points, digests = parent.points, parent.digests
@@ -244,7 +296,7 @@ class Explorer:
             if digests and "history" in self.reduce:
                 key = digests[index].state
                 if key in self._seen:
-                    self.report.pruned["history"] += sum(len(by_kind[each.kind]) for each in points[index:])
+                    self._leave_out("history", sum(len(by_kind[each.kind]) for each in points[index:]))
                     return
                 self._seen.add(key)
             if not point.free or point.fault:
@@ -262,23 +314,30 @@ class Explorer:
             return False
         digests = parent.digests
         if fault != _CRASH_BEFORE:
-            # After the effect is before the next point, unless something else is under way meanwhile.
+            # After the effect is before the next point, unless something else is under way meanwhile, or somebody else comes first.
             index += 1
-            if index >= len(digests) or digests[index].busy or digests[index - 1].busy:
+            if (index >= len(digests) or digests[index].busy or digests[index - 1].busy
+                    or parent.points[index].process != parent.points[index - 1].process):
                 return False
-        key = digests[index].durable + parent.points[index].process.encode()
+        key = digests[index].left
         if key in self._cuts:
-            self.report.pruned["crash"] += 1
+            self._leave_out("crash", 1)
             return True
         self._cuts.add(key)
         return False
 
-    def _may_go_on(self) -> bool:
+    def _leave_out(self, rule: str, plans: int) -> None:
+        """Count them once: not again by each job, nor by an exploration that goes on with another."""
+        if self.share[0] == 0 and self.report.resume_at >= self.skip:
+            self.report.pruned[rule] += plans
+
+    def _may_go_on(self, ahead: Sequence[Execution] = ()) -> bool:
+        """Is there time and room for one more? ahead: executions that are not in the report yet."""
         report = self.report
-        if self.most is not None and report.executions >= self.most:
+        if self.most is not None and report.executions + sum(not run.void for run in ahead) >= self.most:
             report.stopped = f"after {self.most} executions"
-        elif self.most_broken is not None and report.found >= self.most_broken:
-            report.stopped = f"after {report.found} broken executions"
+        elif self.most_broken is not None and (found := report.found + sum(bool(run.violations) for run in ahead)) >= self.most_broken:
+            report.stopped = f"after {found} broken executions"
         elif self._budget_s is not None and runtime.REAL.monotonic() - self._began > self._budget_s:
             report.stopped = f"after {self._budget_s:g} s"
         self._asked += 1
@@ -290,8 +349,11 @@ class Explorer:
     def _try(self, plan: Plan, settings: Settings | None = None, *, told: bool = True) -> Execution:
         run = self._noticed(self.scenario.execute(plan, settings or self.settings, watch=self._watch))
         self._collect()
+        return self._take(run, told=told)
+
+    def _take(self, run: Execution, *, told: bool) -> Execution:
         if run.void:
-            self.report.pruned[NOTHING_THERE] += 1
+            self.report.pruned[NOTHING_THERE] += told
         elif told:
             self.report.take(run)
             if run.violations:

@@ -21,8 +21,8 @@ import msgspec
 
 from yaoki import runtime
 from yaoki.app import App
-from yaoki.errors import FencedError, JournalError
-from yaoki.explore.journal import Platter, SimJournal
+from yaoki.errors import FencedError
+from yaoki.explore.shared_queues import LIMITED, PAUSED, QueuedPlatter, SharedQueues
 from yaoki.explore.world import World
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Append, Created, NewRun, Request
@@ -43,17 +43,17 @@ class Worker(msgspec.Struct):
     alive: bool = True
 
 
-class SharedPlatter(Platter):
+class SharedPlatter(QueuedPlatter):
     """What is durable: the runs, who owns them, and who is taken for alive."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
         self.workers: dict[int, Worker] = {}
-        self.owners: dict[int, int] = {}
         self.asked = 0
 
     def digest(self) -> Any:
-        return super().digest(), sorted(self.owners.items()), [(each.no, each.alive) for each in self.workers.values()]
+        alive = [(each.no, each.alive) for each in self.workers.values()]
+        return super().digest(), sorted(self.owners.items()), alive, self.digest_of_queues()
 
     def reap(self, now: float) -> None:
         """Declare dead whose lease is over, and free what they own."""
@@ -70,8 +70,10 @@ class SharedPlatter(Platter):
             del self.owners[run]
 
 
-class SharedSimJournal(SimJournal):
+class SharedSimJournal(SharedQueues):
     """One worker's view of a shared journal.
+
+    A claim waits until this worker has joined, and is made in the name of whoever it is by then, as on the server.
 
     Args:
         world, platter: as for `SimJournal`. name: the worker's.
@@ -80,6 +82,7 @@ class SharedSimJournal(SimJournal):
     """
 
     shared = True
+    table: SharedPlatter
 
     def __init__(self, world: World, platter: SharedPlatter, name: str, *, fencing: bool = True) -> None:
         super().__init__(world, platter)
@@ -89,6 +92,8 @@ class SharedSimJournal(SimJournal):
         self._me: Worker | None = None
         self._renewed_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._claiming = asyncio.Lock()  # one claim at a time, and none while it joins
+        self._look_at = inf
 
     # ── the lease ──
 
@@ -97,10 +102,13 @@ class SharedSimJournal(SimJournal):
         self._stop()
         # What was given to the last incarnation fails with it: nothing may be written in the new one's name.
         await self._group.drain()
-        if self._me is not None and self._me.alive:  # it leaves by its own will
-            self.table.end(self._me)
-        no = len(self.table.workers) + 1
-        self._me = self.table.workers[no] = Worker(no, self.name, self.now() + LEASE_S)
+        async with self._claiming:
+            if self._me is not None and self._me.alive:  # it leaves by its own will
+                self.table.end(self._me)
+            if self._world is not None:  # the server answers in its own time, and that is no place for a fault: nobody sees what is lost there
+                await runtime.sleep(2 * self._world.latency_s)
+            no = len(self.table.workers) + 1
+            self._me = self.table.workers[no] = Worker(no, self.name, self.now() + LEASE_S)
         self._renew()
 
     async def close(self) -> None:
@@ -178,25 +186,48 @@ class SharedSimJournal(SimJournal):
         return no not in self.table.owners and not self._headers[no].state.is_end and self._parked.get(no, 0.0) <= self.now()
 
     async def take(self, limit: int) -> list[Stored]:
-        """Looking costs nothing; claiming is a statement, at which a worker can die or stand still."""
+        """From queues with limits first. Looking costs nothing; claiming is a statement, at which a worker can die or stand still."""
         self._pass_fence(self._me)
-        if not any(self._is_free(no) for no in self._headers):
-            return []
+        self._look_at = inf
+        found = await self._claimed("claim-limited", LIMITED, self._claim_limited, limit)
+        if len(found) == limit:
+            return found
         try:
-            return await self._beside("claim", partial(self._claim_free, self._me, limit))
-        except OSError as error:
-            raise JournalError(f"the journal did not answer: {error}", do="nothing: it is asked again") from error
+            return found + await self._claimed("claim", 0, self._claim_free, limit - len(found))
+        except BaseException:
+            for stored in found:
+                self.release(stored.header.no)
+            raise
+
+    async def _claimed(self, what: str, gate: int, claim: Callable[[Worker | None, int], list[Stored]], limit: int) -> list[Stored]:
+        if not any(True for _ in self._free_behind(gate)):
+            return []
+        async with self._claiming:
+            return await self._said(what, partial(claim, self._me, limit))
 
     def _claim_free(self, sender: Worker | None, limit: int) -> list[Stored]:
-        me = self._pass_fence(sender)
-        free = (no for no in self._headers if self._is_free(no))
+        me, free = self._pass_fence(sender), self._free_behind(0)
+        if self._desk.lanes:  # urgent ones first
+            free = sorted(free, key=lambda no: self.table.lane_of(no)[2])
         return [self._claim(no, me) for no in list(islice(free, limit))]
 
+    def _claim_limited(self, sender: Worker | None, limit: int) -> list[Stored]:
+        me = self._pass_fence(sender)
+        numbers, self._look_at = self.table.admitted(list(self._free_behind(LIMITED)), me, limit, self.now())
+        return [self._claim(no, me) for no in numbers]
+
+    @property
+    def look_at(self) -> float:
+        """When a queue that its rate holds back may give more to this worker."""
+        return self._look_at
+
     async def take_one(self, run_id: str) -> Stored | None:
-        me, no = self._pass_fence(self._me), self._numbers.get(run_id)
-        if no is None or self._headers[no].state.is_end or self.table.owners.get(no, me) != me:
-            return None
-        return self._claim(no, me)
+        self._pass_fence(self._me)
+        async with self._claiming:
+            me, no = self._pass_fence(self._me), self._numbers.get(run_id)
+            if no is None or self._headers[no].state.is_end or self.table.owners.get(no, me) != me:
+                return None
+            return self._claim(no, me)
 
     def _claim(self, no: int, me: int) -> Stored:
         self.table.owners[no] = me
@@ -213,7 +244,7 @@ class SharedSimJournal(SimJournal):
             del self.table.owners[no]
 
     async def peek(self) -> tuple[bool, bool]:
-        return any(self._is_free(no) for no in self._headers), bool(self._requests)
+        return any(self.table.gate_of(no) != PAUSED for no in self._headers if self._is_free(no)), bool(self._requests)
 
     def _ask(self, run_id: str, kind: str, data: bytes, at: float) -> None:
         self.table.asked += 1

@@ -15,7 +15,7 @@ import itertools
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from contextvars import copy_context
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from weakref import finalize
 from yaoki.chaos.faults import At
 from yaoki.errors import ConfigError, JournalLockedError
 from yaoki.explore.dialect import DISK
-from yaoki.explore.journal import what_is_committed
+from yaoki.explore.journal import at_once, what_is_committed
 from yaoki.explore.process import Life, owner
 from yaoki.explore.runtime import InlineWorker
 from yaoki.explore.world import World
@@ -101,6 +101,8 @@ class SqlitePlatter:
 
 class FilePlatter(SqlitePlatter):
     """A real file in a folder of its own; every life reads what the last one had written, as SQLite recovers it."""
+
+    on_files = True
 
     def __init__(self, name: str) -> None:
         self._stem = _folder() / f"journal-{next(_numbers)}"
@@ -181,12 +183,12 @@ class SimSqliteJournal(SqliteJournal):
         self._connection = self._platter.connection
 
     async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
-        return await self._at_point(what_is_committed(batch), lambda: _at_once(super(SimSqliteJournal, self)._commit(batch)))
+        return await self._at_point(what_is_committed(batch), lambda: at_once(super(SimSqliteJournal, self)._commit(batch)))
 
     async def transact(self, run: int, work: Callable[[Any], Any]) -> Append:
         """What the step writes and what is recorded of it are one commit, and one point."""
         context = copy_context()  # the step's own: its code asks what effect it is
-        return await self._at_point("transact", lambda: context.run(_at_once, super(SimSqliteJournal, self).transact(run, work)))
+        return await self._at_point("transact", lambda: context.run(at_once, super(SimSqliteJournal, self).transact(run, work)))
 
     async def _at_point(self, what: str, write: Callable[[], T]) -> T:
         if self._world is None:
@@ -207,17 +209,6 @@ def open_platter(name: str, storage: str) -> SqlitePlatter:
     if storage not in kinds:
         raise ConfigError(f"storage={storage!r} is no journal of a universe", do="'memory', 'sqlite' (in memory) or 'file'")
     return kinds[storage](name)
-
-
-def _at_once(work: Coroutine[Any, Any, T]) -> T:
-    """The result of a coroutine that never waits, because its threads run in place."""
-    try:
-        work.send(None)
-    except StopIteration as done:
-        value: T = done.value
-        return value
-    work.close()
-    raise AssertionError("a journal in a universe waited for something")
 
 
 @cache

@@ -17,17 +17,21 @@ import hashlib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yaoki.explore.clock_reads import limits
+from yaoki.explore.process import Life, Process, owner
 
 if TYPE_CHECKING:
-    from yaoki.explore.process import Life
     from yaoki.explore.world import World
 
 
 class Key(NamedTuple):
-    """The state at a point. state: of everything; durable: of what a power cut leaves; busy: is a call under way?"""
+    """The state at a point.
+
+    state: of everything. left: of what remains when the process that is here loses power: what is durable, the other processes, and
+    requests under way, which land although their sender is dead. busy: is a call under way?
+    """
 
     state: bytes
-    durable: bytes
+    left: bytes
     busy: bool
 
 
@@ -42,27 +46,27 @@ class States:
         self.keys: list[Key] = []
         self._world = world
         self._timed = timed
-        self._under_way: list[tuple[str, str]] = []  # (process, site)
+        self._under_way: list[tuple[str, str, str]] = []  # (process, site, fault that struck there)
 
     # ── what processes are told ──
 
-    def sent(self, life: Life | None, site: str) -> None:
-        """A request is under way from now on."""
-        self._under_way.append((life.name if life is not None else "", site))
+    def sent(self, life: Life | None, site: str, fault: str = "") -> None:
+        """A request is under way from now on; one that will be refused is not one that will arrive."""
+        self._under_way.append((life.name if life is not None else "", site, fault))
 
-    def heard(self, life: Life | None, site: str, answer: object) -> None:
+    def heard(self, life: Life | None, site: str, answer: object, fault: str = "") -> None:
         """Keep in mind what a process was told: that and what was durable at its start make it what it is."""
-        self._under_way.remove((life.name if life is not None else "", site))
+        self._under_way.remove((life.name if life is not None else "", site, fault))
         if life is not None:
             step = site.partition(">")[0] if ">" in site else ""
             life.heard[step] = _hash(life.heard.get(step, b"") + f"{site}:{answer!r}".encode())
 
-    def listen(self, future: asyncio.Future[Any], life: Life | None, site: str) -> None:
+    def listen(self, future: asyncio.Future[Any], life: Life | None, site: str, fault: str) -> None:
         """Hear what will be answered."""
-        self.sent(life, site)
+        self.sent(life, site, fault)
 
         def hear(done: asyncio.Future[Any]) -> None:
-            self.heard(life, site, "cancelled" if done.cancelled() else done.exception() or done.result())
+            self.heard(life, site, "cancelled" if done.cancelled() else done.exception() or done.result(), fault)
 
         future.add_done_callback(hear, context=self._world.base)
 
@@ -70,15 +74,16 @@ class States:
 
     def mark(self) -> None:
         """Keep the state at the point that is being visited."""
-        durable = self.durable()
-        volatile = repr([(process.name, process.done, process.life.born, sorted(process.life.heard.items()))
-                         for process in self._world.processes])
-        world = self._world
+        world, here, durable = self._world, owner.get(), self.durable()
         if self._timed:
             durable = _hash(durable + f"{world.loop.time():.6f}".encode())
+        others = repr([_volatile(process) for process in world.processes if here is None or process is not here.process])
+        mine = "" if here is None else repr(_volatile(here.process))
+        under_way, running = sorted(self._under_way), limits(world.loop)
+        name = "" if here is None else here.name
+        left = _hash(durable + f"{name}{others}{under_way}{[each for each in running if each[0] != name]}".encode())
         remembered = "" if world.memory is None else world.memory.digest()
-        state = _hash(durable + f"{volatile}{sorted(self._under_way)}{limits(world.loop)}{remembered}".encode())
-        self.keys.append(Key(state, durable, bool(self._under_way)))
+        self.keys.append(Key(_hash(left + f"{mine}{running}{remembered}".encode()), left, bool(under_way)))
 
     def durable(self) -> bytes:
         """Of everything that outlives every process, and of the faults that still rule."""
@@ -88,6 +93,11 @@ class States:
                            [journal.digest() for journal in world.journals], sorted(world.disk.items()),
                            "" if conditions is None else conditions.digest(),
                            "" if clocks is None else clocks.digest(), world.landing)).encode())
+
+
+def _volatile(process: Process) -> tuple[object, ...]:
+    """What one process is: what was durable when it started, and what it was told since."""
+    return process.name, process.done, process.life.born, sorted(process.life.heard.items())
 
 
 def _hash(data: bytes) -> bytes:

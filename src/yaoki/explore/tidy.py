@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # An execution leaves some twenty objects in cycles (tracebacks, mostly); so this many hold about two megabytes.
 EVERY = 1000
+# Five services with their stores leave ten thousand, and databases hang on them: so many more objects than there were are enough.
+MOST_LEFT = 50_000
 
 
 @contextlib.contextmanager
@@ -33,7 +35,7 @@ def tidy() -> Iterator[Callable[[], None]]:
     def collect() -> None:
         nonlocal left
         left -= 1
-        if left <= 0:
+        if left <= 0 or gc.get_count()[0] > MOST_LEFT:
             gc.collect()
             left = EVERY
 
