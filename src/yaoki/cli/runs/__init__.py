@@ -5,12 +5,13 @@ from __future__ import annotations
 import click
 
 from yaoki.cli.runs.answering import signal
-from yaoki.cli.runs.asking import resolve, resume
 from yaoki.cli.runs.cancelling import cancel
 from yaoki.cli.runs.ending import beat, complete, fail
 from yaoki.cli.runs.forking import fork
 from yaoki.cli.runs.keeping import export, purge
 from yaoki.cli.runs.listing import list_
+from yaoki.cli.runs.pausing import pause, resume
+from yaoki.cli.runs.resolving import resolve
 from yaoki.cli.runs.retrying import retry
 from yaoki.cli.runs.showing import show
 
@@ -24,5 +25,5 @@ def command() -> None:
     """
 
 
-for verb in (list_, show, signal, complete, fail, beat, retry, resolve, cancel, fork, resume, export, purge):
+for verb in (list_, show, signal, complete, fail, beat, retry, resolve, cancel, fork, pause, resume, export, purge):
     command.add_command(verb)
