@@ -22,8 +22,16 @@ def test_the_tutorial_finds_the_bug_and_the_remedy_mends_it():
     exec(program, names)
     report = explore(names["checkout"])
     assert report.stories[0].token == "yk1:payment.book@0=call.lost_ack"
+    shown = re.findall(r"```console\n\$ yk explore[^\n]*\n(.*?)```", (DOCS / "tutorial/explore.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert shown[0].strip() == report.stories[0].text().strip()
     exec(program.replace('            await payment.book("order-7")\n', remedy), names)
-    assert explore(names["checkout"], faults=2).ok
+    mended = explore(names["checkout"], faults=2)
+    assert mended.ok
+    assert without_speed(shown[1]) == without_speed(mended.summary())
+
+
+def without_speed(text: str) -> str:
+    return re.sub(r" in [0-9.]+ s(, [0-9,]+/s)?", "", text).strip()
 
 
 def test_the_references_example_runs():
