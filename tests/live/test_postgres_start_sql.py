@@ -19,6 +19,7 @@ from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.joining import start_with
 from yaoki.saga.journal.postgres.past import make_partition
+from yaoki.saga.queue import Queue
 from yaoki.saga.records import Kind, Record, RunState
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
@@ -168,3 +169,27 @@ def test_a_bulk_of_runs_is_one_select(postgres: PostgresServer, url: str):
     with yaoki.open(url, sagas=[saga]) as app:
         assert postgres.run_sql("SELECT count(yaoki.start('echo', to_jsonb(n), id => 'r' || n)) FROM generate_series(1, 500) AS n", url) == "500"
         assert [app.run(saga, f"r{n}").result(20) for n in (1, 250, 500)] == [1, 250, 500]
+
+
+async def test_sql_places_a_run_and_makes_it_found_as_its_saga_says(postgres: PostgresServer, url: str):
+    saga = Saga("mail", input=dict, queue=Queue("mail"), attributes={"customer": "customer", "city": "to.city", "vip": "vip", "note": "note"})
+
+    @saga.step(undo=None)
+    async def send(order: dict) -> int:
+        return 1
+
+    async def attributes(run: str) -> dict[str, str]:
+        (header,) = await app.journal.headers([run])
+        return (await app.journal.attributes([header.no])).get(header.no, {})
+
+    async with yaoki.open(url, sagas=[saga], work=False) as app:
+        order = '{"customer": 42, "to": {"city": "Kyoto"}, "vip": true, "note": null}'
+        postgres.run_sql(f"SELECT yaoki.start('mail', '{order}', id => 'a')", url)
+        postgres.run_sql(f"SELECT yaoki.start('mail', '{order}', id => 'b', queue => 'slow', attributes => '{{\"customer\": \"7\"}}')", url)
+        await app.start(saga, {"customer": 42, "to": {"city": "Kyoto"}, "vip": True, "note": None}, id="c")
+        queues = postgres.run_sql("SELECT string_agg(l.queue, ',' ORDER BY r.id) FROM yaoki.run r JOIN yaoki.lane l ON l.no = r.lane", url)
+        assert queues == "mail,slow,mail"
+        assert await attributes("a") == await attributes("c") == {"customer": "42", "city": "Kyoto", "vip": "true"}
+        assert (await attributes("b"))["customer"] == "7"
+        with psycopg.connect(url) as connection, pytest.raises(psycopg.DatabaseError, match="attribute customer is a text"):
+            connection.execute("SELECT yaoki.start('mail', '{\"customer\": []}')")

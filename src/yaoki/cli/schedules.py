@@ -9,9 +9,11 @@ import click
 
 from yaoki.cli.frame import output
 from yaoki.cli.frame.options import INSTANT, setting
+from yaoki.saga.journal.port import NORMAL
 
 if TYPE_CHECKING:
     from yaoki.saga.schedule.book import Book, Entry
+    from yaoki.saga.schedule.plan import Spec
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,6 +81,8 @@ def show(*, name: str, db: str) -> None:
     out.say(f"{spec.name}: {spec.saga}, {_when(entry)}")
     out.say(f"  when the last run has not ended: {spec.overlap}; caught up for {spec.catch_up_s:g} s; jitter {spec.jitter_s:g} s")
     out.say(f"  starts with {spec.input or 'what the program computes from the instant'}")
+    if placed := _placed(spec):
+        out.say(f"  {placed}")
     if plan.paused:
         out.say(click.style(f"  paused: {plan.paused}", fg="yellow"))
     for run in plan.runs:
@@ -172,6 +176,14 @@ def _when(entry: Entry) -> str:
 
     spec = entry.spec
     return f"{spec.cron} ({spec.zone})" if spec.cron else f"every {show_duration(spec.every_s)}"
+
+
+def _placed(spec: Spec) -> str:
+    """`queue mail, priority 2, tenant acme, found by region=eu`: what was said, and no more."""
+    found_by = " ".join(f"{name}={value}" for name, value in spec.attributes.items())
+    words = [f"queue {spec.queue}" if spec.queue else "", f"priority {spec.priority}" if spec.priority != NORMAL else "",
+             f"tenant {spec.tenant}" if spec.tenant else "", f"found by {found_by}" if found_by else ""]
+    return ", ".join(word for word in words if word)
 
 
 def _data(entry: Entry) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Attributes: what a run can be found by besides its id. Deciders.
 
     Saga("book-trip", input=Trip, attributes=lambda trip: {"customer": trip.customer})
+    Saga("book-trip", input=Trip, attributes={"customer": "customer", "city": "to.city"})  # fields by name: from SQL too
     await app.start(book_trip, trip, attributes={"region": "eu"})          # besides those of the saga
     $ yk runs list --where customer=42 --where region=eu
 """
@@ -27,6 +28,22 @@ def attributes_of(of_saga: Callable[[Any], Mapping[str, Any]] | None, value: Any
     if len(found) > MOST:
         raise InputError(f"a run has at most {MOST} attributes, not {len(found)}", do="keep those that you search by")
     return tuple(sorted((_name(name), _text(name, each)) for name, each in found.items() if each is not None))
+
+
+def reader_of(given: Callable[[Any], Mapping[str, Any]] | Mapping[str, str] | None) -> Callable[[Any], Mapping[str, Any]] | None:
+    """What reads them off an input. A mapping names fields, `to.city`; one that an input does not have is left out. Raises InputError."""
+    if given is None or not isinstance(given, Mapping):
+        return given
+    if len(given) > MOST:
+        raise InputError(f"a run has at most {MOST} attributes, not {len(given)}", do="keep those that you search by")
+    paths = {_name(name): path.split(".") for name, path in given.items()}
+    return lambda value: {name: _at(value, path) for name, path in paths.items()}
+
+
+def _at(value: Any, path: list[str]) -> Any:
+    for field in path:
+        value = value.get(field) if isinstance(value, Mapping) else getattr(value, field, None)
+    return value
 
 
 def _name(name: str) -> str:

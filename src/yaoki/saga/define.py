@@ -28,6 +28,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, overload
 from yaoki.effect import Effect
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
+from yaoki.saga.attributes import reader_of
 from yaoki.saga.composing import CONCURRENCY, Composing, add_each
 from yaoki.saga.exact import TX
 from yaoki.saga.graph import Graph, Node
@@ -155,7 +156,8 @@ class Saga(Composing, Scheduled, Mappings, Generic[I]):
         lock: a plain function of the input that gives a key, or several: the run begins when no other run holds one. See `locking.py`.
         brake: pause the saga when more than this share of its last 200 runs had to be undone; None: never.
         queue: where its runs wait for their turn unless `start(queue=...)` says otherwise; its limits go with it.
-        attributes: a function of the input: what its runs can be found by, `{"customer": trip.customer}`; text, numbers, true, false.
+        attributes: what its runs can be found by, text, numbers, true, false: a function of the input, `{"customer": trip.customer}`; or
+            fields by name, `{"customer": "customer", "city": "to.city"}`, which are read as well when a run is started from SQL.
 
     Raises:
         DefinitionError: when something cannot work; names the function, the line and the remedy.
@@ -163,7 +165,7 @@ class Saga(Composing, Scheduled, Mappings, Generic[I]):
 
     def __init__(self, name: str, *, input: type[I], deadline: float | None = None, stuck_after: float = 300.0,  # noqa: A002
                  brake: float | None = 0.95, lock: Callable[[Any], Any] | None = None, queue: Queue | None = None,
-                 attributes: Callable[[I], Mapping[str, Any]] | None = None) -> None:
+                 attributes: Callable[[I], Mapping[str, Any]] | Mapping[str, str] | None = None) -> None:
         if not name or not name.replace("-", "").replace("_", "").isalnum():
             raise DefinitionError(f"a saga's name is letters, digits, '-' and '_', not {name!r}",
                                   do="rename it; the name is stored with every run")
@@ -180,7 +182,8 @@ class Saga(Composing, Scheduled, Mappings, Generic[I]):
         self.brake = brake
         self.queue = queue
         self.mappings: dict[str, GraphMapping] = {}
-        self.attributes = attributes
+        self.attributes = reader_of(attributes)
+        self.attribute_paths: Mapping[str, str] = attributes if isinstance(attributes, Mapping) else {}
         self.steps: dict[str, Step[..., Any]] = {}
         self.has_tx = False
         self.keys = Keys(self.name)

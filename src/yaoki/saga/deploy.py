@@ -103,9 +103,9 @@ def why_not(history: Iterable[Record], old: Graph, new: Graph) -> str:
 
 def definition_of(saga: Saga[Any]) -> bytes:
     """A saga as the journal keeps it: its graph, and what starting a run of it from SQL needs to know."""
-    return _definition(saga.graph, saga.deadline)
+    return _definition(saga.graph, saga.deadline, saga.queue.name if saga.queue is not None else None, tuple(sorted(saga.attribute_paths.items())))
 
 
 @lru_cache(256)
-def _definition(graph: Graph, deadline: float | None) -> bytes:
-    return msgspec.json.encode({**msgspec.json.decode(graph.to_json()), "deadline": deadline})
+def _definition(graph: Graph, deadline: float | None, queue: str | None, attributes: tuple[tuple[str, str], ...]) -> bytes:
+    return msgspec.json.encode({**msgspec.json.decode(graph.to_json()), "deadline": deadline, "queue": queue, "attributes": dict(attributes)})

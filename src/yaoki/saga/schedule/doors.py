@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from yaoki.saga.journal.port import NORMAL
 
 if TYPE_CHECKING:
     from yaoki.saga.define import Saga
     from yaoki.saga.engine import Engine
+    from yaoki.saga.queue import Queue
 
 T = TypeVar("T")
 
@@ -20,7 +23,8 @@ class Schedules:
 
     def schedule(self, name: str, saga: Saga[Any], *, cron: str = "", zone: str = "UTC", every: float | timedelta = 0.0,
                  offset: float = 0.0, input: Any | Callable[[datetime], Any] = None, overlap: str = "skip",  # noqa: A002
-                 catch_up: float = 3600.0, jitter: float = 0.0) -> None:
+                 catch_up: float = 3600.0, jitter: float = 0.0, queue: str | Queue = "", priority: int = NORMAL, tenant: str = "",
+                 attributes: Mapping[str, Any] | None = None) -> None:
         """Start a run of this saga at each instant of a schedule: once, whatever the number of workers that say the same.
 
         The run's id is `name@2026-03-29T01:00:00Z`. The schedule begins when it is first said, and is kept in the journal:
@@ -35,12 +39,13 @@ class Schedules:
                 last one, and start the new one when that has undone itself.
             catch_up: seconds after its instant within which a run is started yet, when no worker was there in time.
             jitter: each start is put off by up to so many seconds; the same on every worker.
+            queue, priority, tenant, attributes: of each run, as of `App.start`; the saga's queue by default.
 
         Raises:
             ConfigError, DefinitionError, InputError: nothing is scheduled.
         """
         self.engine.keeper.add(name, saga, cron=cron, zone=zone, every=every, offset=offset, input=input, overlap=overlap,
-                               catch_up=catch_up, jitter=jitter)
+                               catch_up=catch_up, jitter=jitter, queue=queue, priority=priority, tenant=tenant, attributes=attributes)
 
 
 class SyncSchedules:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,9 @@ import msgspec
 from yaoki import events, runtime
 from yaoki.errors import DefinitionError, InputError, JournalError, RunConflictError, YaokiError
 from yaoki.saga import codec
+from yaoki.saga.attributes import attributes_of
+from yaoki.saga.journal.port import NORMAL
+from yaoki.saga.queue import Queue
 from yaoki.saga.schedule.book import Book, Entry
 from yaoki.saga.schedule.plan import Firing, Plan, Spec, decide, ended, started, wakes_at
 
@@ -65,11 +68,13 @@ class Keeper:
                 self.add(name, saga, **how)
 
     def add(self, name: str, saga: Saga[Any], *, cron: str = "", zone: str = "UTC", every: float | timedelta = 0.0, offset: float = 0.0,
-            input: Any = None, overlap: str = "skip", catch_up: float = 3600.0, jitter: float = 0.0) -> None:  # noqa: A002
+            input: Any = None, overlap: str = "skip", catch_up: float = 3600.0, jitter: float = 0.0,  # noqa: A002
+            queue: str | Queue = "", priority: int = NORMAL, tenant: str = "", attributes: Mapping[str, Any] | None = None) -> None:
         """As `App.schedule`. Raises ConfigError, DefinitionError, InputError."""
         every_s = every.total_seconds() if isinstance(every, timedelta) else float(every)
         spec = Spec(name, saga.name, cron=cron, zone=zone, every_s=every_s, offset_s=float(offset), overlap=overlap,
-                    catch_up_s=float(catch_up), jitter_s=float(jitter))
+                    catch_up_s=float(catch_up), jitter_s=float(jitter), queue=queue if isinstance(queue, str) else queue.name, priority=priority,
+                    tenant=tenant, attributes=dict(attributes_of(None, None, attributes)))
         if self._engine.sagas.get(saga.name) is not saga:
             raise DefinitionError(f"saga {saga.name!r} was not given to this app", do=f"open it with sagas=[..., {saga.name}]")
         if spec.name in self._schedules:
@@ -134,9 +139,11 @@ class Keeper:
         return max(0.01, min(left_s, BUSY_LOOK_S if plan.held is not None or plan.pending else LOOK_S))
 
     async def _start(self, schedule: Schedule, entry: Entry) -> None:
+        spec, queue = entry.spec, schedule.saga.queue
+        placing = spec.placing(queue.name if queue is not None else "")
         for firing in entry.plan.pending:
             with contextlib.suppress(RunConflictError):  # another worker, of another version, has started it
-                await self._engine.start(schedule.saga, schedule.input(firing), id=firing.id)
+                await self._engine.start(schedule.saga, schedule.input(firing), id=firing.id, placing=placing, attributes=spec.attributes)
             if events.wanted():
                 events.emit(events.ScheduleFired(schedule=entry.spec.name, run=firing.id))
         ids = tuple(firing.id for firing in entry.plan.pending)

@@ -17,6 +17,8 @@ import hashlib
 import msgspec
 
 from yaoki.errors import ConfigError
+from yaoki.saga.journal.port import NORMAL
+from yaoki.saga.placing import Placing
 from yaoki.saga.schedule.cron import Cron, Every, When, iso
 
 OVERLAPS = ("skip", "buffer", "allow", "cancel")
@@ -35,6 +37,7 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
         overlap: what happens when the last run has not ended: skip, buffer, allow, cancel.
         catch_up_s: how long after its instant a run is started yet, when nobody was there in time.
         jitter_s: each start is put off by up to so much, the same on every worker.
+        queue, priority, tenant, attributes: of each run; an empty queue: the saga's.
     """
 
     name: str
@@ -47,6 +50,10 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
     overlap: str = "skip"
     catch_up_s: float = 3600.0
     jitter_s: float = 0.0
+    queue: str = ""
+    priority: int = NORMAL
+    tenant: str = ""
+    attributes: dict[str, str] = {}
 
     def when(self) -> When:
         """Raises ConfigError."""
@@ -62,7 +69,12 @@ class Spec(msgspec.Struct, frozen=True, omit_defaults=True):
             raise ConfigError(f"overlap={self.overlap!r} is none of {', '.join(OVERLAPS)}", do="'skip' is the default")
         if not self.catch_up_s >= 0 or not self.jitter_s >= 0:
             raise ConfigError(f"schedule {self.name!r}: catch_up and jitter are seconds, not below 0", do="catch_up=3600 is an hour")
+        self.placing("").check()
         self.when()
+
+    def placing(self, of_saga: str) -> Placing:
+        """Where each run waits for its turn. of_saga: the queue of the saga, or ""."""
+        return Placing(self.queue or of_saga or "default", self.priority, self.tenant)
 
     def due(self, instant: float) -> float:
         """When the run of this instant is to be started: later by its own share of the jitter."""

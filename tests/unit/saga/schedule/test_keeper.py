@@ -12,9 +12,10 @@ import pytest
 from virtual_time import Clock, run
 from yaoki import Saga
 from yaoki.app import App
-from yaoki.errors import ConfigError, DefinitionError, InputError, JournalError
+from yaoki.errors import ConfigError, DefinitionError, InputError, JournalError, UsageError
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Query
+from yaoki.saga.queue import Queue
 from yaoki.saga.schedule.book import Book
 
 
@@ -205,3 +206,35 @@ def test_what_cannot_be_scheduled_is_said_at_once():
         app.schedule("often", saga, every=60, input="x")
 
 
+
+
+def test_its_runs_wait_in_the_sagas_queue_unless_the_schedule_names_another_and_carry_what_it_says():
+    saga = Saga("mail", input=str, queue=Queue("mail"), attributes={"to": "to"})
+
+    @saga.step(undo=None)
+    async def send(of: str) -> str:
+        return of
+
+    async def main(clock: Clock) -> None:
+        journal = MemoryJournal()
+        async with App(journal, [saga], concurrency=10, grace=1.0) as app:
+            app.schedule("plain", saga, every=600, input="x")
+            app.schedule("placed", saga, every=600, input="x", queue="slow", priority=2, tenant="acme", attributes={"region": "eu"})
+            await asyncio.sleep(700)
+        headers = {header.id.partition("@")[0]: header for header in await journal.search(Query())}
+        lanes = {name: journal._desk.lanes.get(header.no) for name, header in headers.items()}
+        assert lanes == {"plain": ("mail", "mail", 5, ""), "placed": ("mail", "slow", 2, "acme")}
+        assert await journal.attributes([headers["placed"].no]) == {headers["placed"].no: {"region": "eu"}}
+        (entry,) = [each for name, each in (await Book(journal).read()).items() if name == "placed"]
+        assert (entry.spec.queue, entry.spec.priority, entry.spec.tenant) == ("slow", 2, "acme")
+
+    virtually(main)
+
+
+def test_where_a_schedules_runs_wait_is_checked_when_it_is_said():
+    saga, _ = reports()
+    app = App(MemoryJournal(), [saga], concurrency=1, grace=1.0)
+    with pytest.raises(UsageError, match="priority is 0"):
+        app.schedule("daily", saga, cron="0 3 * * *", input="x", priority=12)
+    with pytest.raises(InputError, match="attribute"):
+        app.schedule("daily", saga, cron="0 3 * * *", input="x", attributes={"customer": ["a"]})

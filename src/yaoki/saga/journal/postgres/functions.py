@@ -78,9 +78,10 @@ BEGIN
 END $$;
 """
 
-# The graph is the one that a program opened last: what `app.start` there would use.
+# The graph is the one that a program opened last: what `app.start` there would use; so are the queue, and the attributes that are
+# fields of the input. Those that a saga computes by a function are only known to programs.
 _START = """
-CREATE FUNCTION yaoki.start(saga text, input jsonb, id text DEFAULT NULL, queue text DEFAULT 'default', priority integer DEFAULT 5,
+CREATE FUNCTION yaoki.start(saga text, input jsonb, id text DEFAULT NULL, queue text DEFAULT NULL, priority integer DEFAULT 5,
     tenant text DEFAULT '', delay double precision DEFAULT 0, attributes jsonb DEFAULT NULL, traceparent text DEFAULT '')
     RETURNS text LANGUAGE plpgsql AS $$
 #variable_conflict use_variable
@@ -89,8 +90,9 @@ DECLARE
     known  record;
     run_id text := coalesce(id, yaoki.new_id());
 BEGIN
-    SELECT d.hash, (convert_from(d.graph, 'UTF8')::jsonb ->> 'deadline')::double precision AS deadline INTO known
-        FROM yaoki.definition d WHERE d.saga = start.saga ORDER BY d.last_seen DESC, d.hash LIMIT 1;
+    SELECT d.hash, (g.said ->> 'deadline')::double precision AS deadline, g.said ->> 'queue' AS queue, g.said -> 'attributes' AS attributes INTO known
+        FROM yaoki.definition d, LATERAL (SELECT convert_from(d.graph, 'UTF8')::jsonb AS said) g
+        WHERE d.saga = start.saga ORDER BY d.last_seen DESC, d.hash LIMIT 1;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'no worker of this journal has ever known a saga %', saga USING ERRCODE = 'YK404',
             HINT = 'check its name; a definition comes into the journal when a program opens it: yk worker MODULE --db URL';
@@ -98,9 +100,10 @@ BEGIN
     IF priority NOT BETWEEN 0 AND 9 OR delay < 0 THEN
         RAISE EXCEPTION 'priority is 0 (first) to 9 (last), and delay is seconds: not % and %', priority, delay USING ERRCODE = '22023';
     END IF;
+    attributes := yaoki.attributes_of(known.attributes, input) || coalesce(attributes, '{}');
     IF NOT yaoki.start_run(run_id, saga, known.hash, convert_to(input::text, 'UTF8'), traceparent,
             CASE WHEN known.deadline IS NULL THEN 0 ELSE at + known.deadline END, CASE WHEN delay > 0 THEN at + delay ELSE 0 END,
-            queue, priority::smallint, tenant, attributes, id IS NOT NULL) THEN
+            coalesce(queue, known.queue, 'default'), priority::smallint, tenant, nullif(attributes, '{}'), id IS NOT NULL) THEN
         IF EXISTS (SELECT FROM yaoki.run r WHERE r.id = run_id AND
                 (r.saga <> start.saga OR convert_from(r.input, 'UTF8')::jsonb <> start.input)) THEN
             RAISE EXCEPTION 'run % exists already, with another saga or another input', run_id USING ERRCODE = 'YK403',
@@ -108,6 +111,27 @@ BEGIN
         END IF;
     END IF;
     RETURN run_id;
+END $$;
+
+-- As `attributes.py` reads fields off an input.
+CREATE FUNCTION yaoki.attributes_of(paths jsonb, input jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+    found  jsonb := '{}';
+    name   text;
+    path   text;
+    value  jsonb;
+BEGIN
+    FOR name, path IN SELECT p.key, p.value FROM jsonb_each_text(coalesce(paths, '{}')) AS p LOOP
+        value := input #> string_to_array(path, '.');
+        IF jsonb_typeof(value) IN ('object', 'array') OR length(value #>> '{}') > 200 THEN
+            RAISE EXCEPTION 'attribute % is a text of at most 200 characters, a number, true or false, and not this', name USING ERRCODE = '22023',
+                HINT = 'it is the field ' || path || ' of the input';
+        END IF;
+        IF value IS NOT NULL AND value <> 'null' THEN
+            found := found || jsonb_build_object(name, value #>> '{}');
+        END IF;
+    END LOOP;
+    RETURN found;
 END $$;
 
 -- RFC 9562, version 7, as the programs make them: later ones sort later, so new rows land beside each other.
