@@ -70,6 +70,7 @@ MODULES = (
     Module("yaoki.integrations.sql", "Transactions of SQL drivers.", "integrations/clients.md"),
     Module("yaoki.integrations.asgi", "Deadlines and load shedding in ASGI servers.", "policies/load-shedding.md"),
     Module("yaoki.integrations.wsgi", "The same in WSGI servers.", "policies/load-shedding.md"),
+    Module("yaoki.integrations.faststream", "Under FastStream.", "../how-to/use-faststream.md"),
     Module("yaoki.integrations.runs", "Runs over HTTP.", "../how-to/let-the-outside-answer.md"),
 )
 
