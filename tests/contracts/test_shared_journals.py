@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from math import inf
 from typing import Any
 
@@ -22,7 +22,9 @@ from yaoki.errors import FencedError, JournalError
 from yaoki.explore.shared import SharedPlatter, SharedSimJournal
 from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
+from yaoki.saga.journal.postgres import journal as journal_of_postgres
 from yaoki.saga.journal.postgres import statements as sql
+from yaoki.saga.journal.postgres.lease import Lease
 from yaoki.saga.records import Kind, Record, RunState, Stored
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(300)]
@@ -180,12 +182,8 @@ async def real(url: str) -> Pair:
     await side.execute("TRUNCATE yaoki.run, yaoki.record, yaoki.request, yaoki.worker")
 
     async def quiet(journal: PostgresJournal) -> None:
-        assert journal._lease is not None
-        await asyncio.to_thread(journal._lease.stop)
-
-    for journal in journals:
-        await journal.open()
-        await quiet(journal)
+        """It has just joined, and the first thing that its lease would do is this."""
+        await reap(journals.index(journal))
 
     async def end_lease(worker: int) -> None:
         await side.execute("UPDATE yaoki.worker SET lease_until = 0 WHERE no = $1", journals[worker].incarnation)
@@ -196,6 +194,9 @@ async def real(url: str) -> Pair:
         if rows:
             await side.fetch(sql.REAP)
 
+    for journal in journals:
+        await journal.open()
+        await quiet(journal)
     return Pair(journals, quiet, end_lease, reap)
 
 
@@ -209,6 +210,23 @@ async def both(url: str, drawn: list[tuple[Any, ...]]) -> None:
         for pair in pairs:
             for journal in pair.journals:
                 await journal.close()
+
+
+class NoLease(Lease):
+    """In the server only: a thread that renews and reaps by itself would do so between any two of the steps that are drawn."""
+
+    def start(self) -> None:
+        pass
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_threads() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_of_postgres, "Lease", NoLease)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from servers import PostgresServer, running_postgres
 from torture import evidence
 from torture.checker import STEPS, check
 from torture.compound import FAILING
+from torture.errands import COUNTER, TABLES, errands, inputs
 from torture.sagas import Service, TicketOffice, Trip, trips
+from yaoki.errors import JournalError
 from yaoki.saga.journal.port import NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.postgres import statements as sql
@@ -59,6 +62,8 @@ class Campaign:
         self.verbose = False
         can_fail = ("hotel", "flight", "ticket", "payment", *FAILING)
         self.expected = {f"run-{n:06d}": self.rng.choice(can_fail) if self.rng.random() < 0.25 else "" for n in range(runs)}
+        self.errands = inputs(runs // 2, self.rng)
+        self.cancelled: set[str] = set()
         self._unanswered: list[str] = []
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._database = server.new_database().rpartition("/")[2]
@@ -66,7 +71,7 @@ class Campaign:
 
     async def run(self) -> tuple[list[str], dict[str, Any]]:
         began = time.monotonic()
-        self.server.run_sql("CREATE TABLE public.ledger (run text, n int, fence int)", self._url)
+        self.server.run_sql(f"CREATE TABLE public.ledger (run text, n int, fence int); {TABLES}", self._url)
         async with CutProxy(self.server.port) as proxy:
             self._through = self.server.url_of(self._database, port=proxy.port) + f"?lease={self.lease_s:g}"
             names = list(self.expected)
@@ -77,6 +82,7 @@ class Campaign:
                 late = asyncio.create_task(self._start_slowly(names[len(names) // 2:]))
                 await self._fail_everything(proxy)
                 await late
+                await self._operate(self._resume_all)
                 healed = time.monotonic()
                 left = await self._wait_for_the_end()
                 if left:
@@ -84,7 +90,7 @@ class Campaign:
                     await evidence.tell_tasks(self._workers.values())
             finally:
                 self._end_workers()
-        wrong, figures = await check(self._url, self.folder, self.expected)
+        wrong, figures = await check(self._url, self.folder, self.expected, self.cancelled)
         if wrong and not left:
             await evidence.keep(self._url, self.folder)
         return wrong, {**figures, **{f"did: {what}": n for what, n in sorted(self.did.items())}, "left unfinished": left,
@@ -93,12 +99,17 @@ class Campaign:
     # ── starting runs ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _start(self, names: list[str]) -> None:
-        saga = trips(Service(self.folder), TicketOffice(self.folder))
+        service = Service(self.folder)
+        saga, other = trips(service, TicketOffice(self.folder)), errands(service)
         journal = PostgresJournal(self._url, name="front")
         await journal.open()
-        await journal.save_graph(saga.graph.hash, saga.name, saga.graph.to_json())
+        for each in (saga, other):
+            await journal.save_graph(each.graph.hash, each.name, each.graph.to_json())
         waits = [journal.create(NewRun(name, saga.name, saga.graph.hash, _input(name, self.expected[name]),
                                        at=journal.now(), keep=False)) for name in names]
+        numbers = [name.partition("-")[2] for name in names]
+        waits += [journal.create(NewRun(f"errand-{n}", other.name, other.graph.hash, self.errands[f"errand-{n}"], at=journal.now(), keep=False,
+                                        queue=COUNTER.name, tenant=f"tenant-{int(n) % 3}")) for n in numbers if f"errand-{n}" in self.errands]
         await asyncio.gather(*waits)
         await self._answer(journal)
         self._unanswered = names
@@ -111,6 +122,52 @@ class Campaign:
         await journal._side.run(lambda c: c.executemany(sql.REQUEST, [(name, "signal", answer, 1.0) for name in names]))
         await journal.ring()
         self.did["answered"] += len(names)
+
+    # ── what operators do meanwhile ──────────────────────────────────────────────────────────────────────────────────
+
+    async def _operate(self, work: Callable[[PostgresJournal], Awaitable[None]]) -> None:
+        """As an operator at a shell would: until it has succeeded."""
+        while True:
+            journal = PostgresJournal(self._url, name="operator")
+            try:
+                await journal.observe()
+                await work(journal)
+            except JournalError:
+                await asyncio.sleep(0.2)
+            else:
+                return
+            finally:
+                await journal.close()
+
+    async def _pause_something(self) -> None:
+        kind, name = self.rng.choice((("queue", COUNTER.name), ("saga", "trips"), ("saga", "errands"), ("run", self.rng.choice(list(self.expected)))))
+
+        async def pause(journal: PostgresJournal) -> None:
+            await journal.pause(kind, name, who="torture", why="to see")
+
+        async def resume(journal: PostgresJournal) -> None:
+            await journal.resume(kind, name, who="torture")
+
+        await self._operate(pause)
+        await asyncio.sleep(self.rng.uniform(0.2, 1.0))
+        if self.rng.random() < 0.7:  # the others stay until all is healed
+            await self._operate(resume)
+        self.did["pause of a saga, queue or run"] += 1
+
+    async def _cancel_some(self) -> None:
+        names = self.rng.sample(sorted(self.errands), min(5, len(self.errands)))
+
+        async def cancel(journal: PostgresJournal) -> None:
+            for name in names:
+                await journal.request(name, "cancel", b'{"reason":"torture"}', 1.0)
+
+        await self._operate(cancel)
+        self.cancelled |= set(names)
+        self.did["cancelled"] += len(names)
+
+    async def _resume_all(self, journal: PostgresJournal) -> None:
+        for each in await journal.pauses():
+            await journal.resume(each.kind, each.name, who="torture")
 
     async def _start_slowly(self, names: list[str]) -> None:
         size = max(1, len(names) // 20)
@@ -131,7 +188,7 @@ class Campaign:
         await asyncio.sleep(2.0)  # the workers are Python programs, and have to start
         until = time.monotonic() + self.seconds
         failures = [self._kill, self._pause, self._pause, lambda: self._cut(proxy), lambda: self._cut_in_commit(proxy),
-                    lambda: self._cut_in_commit(proxy), self._crash_server]
+                    lambda: self._cut_in_commit(proxy), self._crash_server, self._pause_something, self._cancel_some]
         self.rng.shuffle(failures)
         while time.monotonic() < until:
             for failure in failures:
@@ -177,7 +234,7 @@ class Campaign:
                     self._spawn(number)
             try:
                 connection = await asyncpg.connect(self._url)
-                left = len(self.expected) - await connection.fetchval("SELECT count(*) FROM yaoki.run WHERE finished_at > 0 AND id NOT LIKE '%/%'")
+                left = await connection.fetchval("SELECT count(*) FROM yaoki.run WHERE finished_at = 0 AND saga <> 'clockwork'")
                 await connection.close()
             except (OSError, asyncpg.PostgresError):
                 left = -1
@@ -189,15 +246,21 @@ class Campaign:
         return left
 
     def _end_workers(self) -> None:
+        began = time.monotonic()
         for process in self._workers.values():
             process.send_signal(signal.SIGCONT)
             process.terminate()
-        for process in self._workers.values():
+        for number, process in self._workers.items():
             try:
                 process.wait(timeout=10)
             except subprocess.TimeoutExpired:
+                self.did["killed, for it did not end"] += 1
+                process.send_signal(signal.SIGUSR1)
+                time.sleep(0.5)
                 process.kill()
                 process.wait()
+            if self.verbose:
+                print(f"worker {number} has ended", round(time.monotonic() - began, 1), flush=True)
 
 
 def _input(name: str, fails: str) -> bytes:

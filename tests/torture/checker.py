@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from torture.compound import wrong_with_children, wrong_with_parts
+from torture.errands import wrong_with_clockwork, wrong_with_errands
 from torture.sagas import tickets_in
 from torture.service import effects_in
 
@@ -19,28 +20,30 @@ FENCED = {*STEPS, "insurance", "debit", "ticket"}
 """Whose results say under which fence they were made."""
 
 
-async def check(url: str, folder: Path, expected: dict[str, str]) -> tuple[list[str], dict[str, Any]]:
-    """What is wrong, and figures. `expected`: by run, the step that says no, or ""."""
+async def check(url: str, folder: Path, expected: dict[str, str], cancelled: set[str]) -> tuple[list[str], dict[str, Any]]:
+    """What is wrong, and figures. `expected`: by run, the step that says no, or "". cancelled: errands that somebody asked to cancel."""
+    made: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # by run, and by step
+    effects: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for key, what, fence in effects_in(folder):
+        effects[key].append((what, fence))
+        run, _, step = key.partition("/")
+        made[run][step].add(what)
     connection = await asyncpg.connect(url)
     try:
-        runs = await connection.fetch("SELECT no, id, state, fence, input, reason FROM yaoki.run")
+        runs = await connection.fetch("SELECT no, id, saga, state, fence, input, reason FROM yaoki.run")
         records = await connection.fetch("SELECT run, seq, kind, step, data FROM yaoki.record ORDER BY run, seq")
         debits = Counter(row["run"] for row in await connection.fetch("SELECT run FROM public.ledger"))
         workers = await connection.fetch("SELECT no, name, state, batch, last_batch FROM yaoki.worker")
+        beside = await wrong_with_errands(connection, runs, made, cancelled) + await wrong_with_clockwork(connection, runs)
     finally:
         await connection.close()
     histories: dict[int, list[Any]] = defaultdict(list)
     for record in records:
         histories[record["run"]].append(record)
-    effects: dict[str, list[tuple[str, int]]] = defaultdict(list)
-    made: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))  # by run, and by step
-    for key, what, fence in effects_in(folder):
-        effects[key].append((what, fence))
-        run, _, step = key.partition("/")
-        made[run][step].add(what)
     tickets = Counter(tickets_in(folder))
-    everybody, runs = runs, [run for run in runs if "/" not in run["id"]]
-    wrong = wrong_with_children(everybody) + [each for run in runs for each in wrong_with_parts(run["id"], run["state"], made[run["id"]])]
+    everybody, runs = runs, [run for run in runs if run["saga"] == "trips"]
+    family = [run for run in everybody if run["saga"] in {"trips", "covers"}]
+    wrong = beside + wrong_with_children(family) + [each for run in runs for each in wrong_with_parts(run["id"], run["state"], made[run["id"]])]
     wrong += [each for run in runs for each in _wrong_with(run, histories[run["no"]], effects, expected)]
     for run in runs:
         recorded = sum(record["kind"] == "done" and record["step"] == "debit" for record in histories[run["no"]])
@@ -51,7 +54,8 @@ async def check(url: str, folder: Path, expected: dict[str, str]) -> tuple[list[
     wrong += [f"worker {each['name']} ({each['no']}) committed {each['batch'] - each['last_batch']} batches after its death"
               for each in workers if each["state"] == "dead" and each["last_batch"] is not None and each["batch"] > each["last_batch"]]
     happened = Counter(json.loads(line)["event"] for path in folder.glob("events-*.log") for line in path.read_text().splitlines())
-    figures = {"runs": len(runs), "children": len(everybody) - len(runs), "records": len(records), "states": dict(Counter(run["state"] for run in runs)),
+    sagas = Counter(run["saga"] for run in everybody)
+    figures = {"runs": len(runs), "children": sagas["covers"], "errands": sagas["errands"], "fired by the schedule": sagas["clockwork"], "records": len(records), "states": dict(Counter(run["state"] for run in everybody)),
                "taken over": sum(run["fence"] > 1 for run in runs), "incarnations": len(workers),
                "dead": sum(each["state"] == "dead" for each in workers), "effects": sum(map(len, effects.values())),
                "repeated effects": sum(len(each) - len({what for what, _ in each}) for each in effects.values()),

@@ -14,7 +14,8 @@ import asyncpg
 
 TABLES = {
     "left": "SELECT id FROM yaoki.run WHERE finished_at = 0 ORDER BY no",
-    "runs": "SELECT no, id, state, fence, owner, claim, due_at, created_at, updated_at, finished_at, lane, reason FROM yaoki.run ORDER BY no",
+    "visits": "SELECT * FROM public.visit ORDER BY at",
+    "runs": "SELECT no, id, saga, state, fence, owner, claim, due_at, created_at, updated_at, finished_at, lane, reason FROM yaoki.run ORDER BY no",
     "records": "SELECT * FROM yaoki.record ORDER BY run, seq LIMIT 50000",
     "requests": "SELECT * FROM yaoki.request ORDER BY no",
     "workers": "SELECT * FROM yaoki.worker ORDER BY no",

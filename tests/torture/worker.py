@@ -13,6 +13,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import yaoki
+from torture.errands import clockwork, errands
 from torture.sagas import Service, TicketOffice, trips
 from yaoki import events, runtime
 from yaoki.runtime import RealRuntime
@@ -54,7 +55,9 @@ async def main(url: str, name: str, folder: Path, offset_s: float) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, told.set)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell_tasks)
     with events.listen(note, kinds=(events.WorkerEvent, events.RunBlocked)):
-        async with yaoki.open(url, sagas=[trips(Service(folder), TicketOffice(folder))], concurrency=64, grace=2.0, name=name):
+        service = Service(folder)
+        sagas = [trips(service, TicketOffice(folder)), errands(service), clockwork()]
+        async with yaoki.open(url, sagas=sagas, concurrency=64, grace=2.0, name=name):
             await told.wait()
 
 
