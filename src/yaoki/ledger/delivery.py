@@ -12,24 +12,25 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from yaoki import runtime
 from yaoki.errors import ContentConflictError
-from yaoki.ledger.epochs import Epoch, Row
+from yaoki.ledger.bookmarks import BEHIND, CONFLICT, FAILING, Bookmarks, Outcome
+from yaoki.ledger.epochs import Row
 from yaoki.ledger.fingerprint import content_digest
-from yaoki.ledger.leases import Lease, prove, take
+from yaoki.ledger.leases import Lease
 from yaoki.ledger.ledger import Ledger
-from yaoki.ledger.notes import drills
 from yaoki.ledger.records import Naming
 from yaoki.ledger.sinks.port import Sink
 
-CONFLICT, FAILING, BEHIND = "corrupt", "failing", "behind"
+if TYPE_CHECKING:
+    from yaoki.ledger.dynamodb import DynamoLedger
+
 BATCH_ROWS = 200
 """Rows between two renewals of the lease: at 16 side by side and one second each, 13 seconds."""
-
-RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0
 
 Progress = Callable[[int, int], object]
 
@@ -47,20 +48,6 @@ class Delivered(msgspec.Struct):
         return self.stored + self.present
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """How one row fared. state: stored, present, corrupt, failing, behind."""
-
-    seq: int
-    row: Row
-    state: str
-    error: str = ""
-
-
-def retry_at(now: float, attempts: int) -> float:
-    """When to try again after so many attempts: 1, 2, 4, ... seconds, at most 5 minutes."""
-    return now + min(RETRY_FIRST_S * 2.0 ** (attempts - 1), RETRY_CAP_S)
-
-
 def is_down(outcomes: list[Outcome]) -> bool:
     """Did nothing go through? Then it is the sink, not one poisonous row."""
     tried = [each for each in outcomes if each.state != BEHIND]
@@ -71,20 +58,19 @@ class Deliverer:
     """Delivers one ledger to one sink. Any number may run: each partition has one at a time, by lease.
 
     Args:
-        at_once: keys delivered side by side.
+        ledger: of any kind. at_once: keys delivered side by side.
         rate_per_s: versions a second at most, for a backfill that must not crowd out other users; None: no limit.
     """
 
-    def __init__(self, ledger: Ledger, sink: Sink, *, owner: str = "deliverer", at_once: int = 16,
+    def __init__(self, ledger: Ledger | DynamoLedger, sink: Sink, *, owner: str = "deliverer", at_once: int = 16,
                  rate_per_s: float | None = None) -> None:
         self.ledger = ledger
         self.sink = sink
+        self._marks: Bookmarks = ledger.bookmarks(sink.name)
         self._owner = owner
         self._places = asyncio.Semaphore(at_once)
         self._rate = rate_per_s
         self._dropped: set[Naming] = set()
-        self._read = (-1, -1)
-        self._epoch_rows: list[tuple[int, Row]] = []
 
     async def deliver(self, *, progress: Progress | None = None) -> Delivered:
         """Deliver all that is sealed, and retry what is due. Returns what was done; stops where the sink is down.
@@ -93,62 +79,37 @@ class Deliverer:
             progress: called with (delivered so far, to deliver in all) after each batch.
         """
         done = Delivered()
-        self._dropped = await drills(self.ledger.store, self.sink.name)
+        self._dropped = await self._marks.dropped()
         todo = await self.backlog() if progress else 0
         for part in range(self.ledger.partitions):
-            lease = await take(self.ledger.store, f"deliver/{self.sink.name}/{part}", self._owner)
+            lease = await self._marks.take(part, self._owner)
             while lease is not None and await self._batch(part, lease, done):
                 if progress:
                     progress(done.total + done.quarantined, todo)
             if lease is not None:
                 await self._retry_due(part, lease, done)
-        self._read, self._epoch_rows = (-1, -1), []  # contents may be erased before the next call
+        self._marks.close_epoch()
         return done
 
     async def backlog(self) -> int:
         """How many sealed rows the cursor has not passed, beats included."""
-        waiting = 0
-        for part in range(self.ledger.partitions):
-            last = await self.ledger.last_epoch(part)
-            waiting += (last.next_seq if last else 0) - await self._cursor(part)
-        return waiting
-
-    async def _cursor(self, part: int) -> int:
-        """The number of the next row to deliver. What was pruned before a sink was added cannot reach it any more."""
-        rows = await self.ledger.store.fetch(
-            "SELECT coalesce(max(n), 0) FROM (SELECT next_seq AS n FROM yaoki_ledger_cursor WHERE sink = ?1 AND part = ?2 "
-            "UNION ALL SELECT next_seq FROM yaoki_ledger_pruned WHERE part = ?2) AS either", self.sink.name, part)
-        return int(rows[0][0])
+        return sum([await self._marks.end(part) - await self._marks.cursor(part) for part in range(self.ledger.partitions)])
 
     async def _batch(self, part: int, lease: Lease, done: Delivered) -> bool:
         """Deliver the next rows of a partition. False: none are left, or the sink is down."""
-        cursor = await self._cursor(part)
-        epoch = await self.ledger.epoch_at(part, cursor)
-        if epoch is None:
+        cursor = await self._marks.cursor(part)
+        rows = await self._marks.rows(part, cursor, BATCH_ROWS)
+        if not rows:
             return False
-        await take(self.ledger.store, lease.name, lease.owner)  # renewed for the length of the batch
-        rows = await self._rows(epoch, cursor)
-        outcomes = await self._put_all(rows, await self._blocked_keys(part))
+        await self._marks.take(part, self._owner)  # renewed for the length of the batch
+        outcomes = await self._put_all(rows, await self._marks.blocked(part))
         if is_down(outcomes):
             done.down = next(each.error for each in outcomes if each.state == FAILING)
             return False
-        await self._settle(part, lease, outcomes, cursor + len(rows))
+        await self._marks.settle(part, lease, [each for each in outcomes if each.is_aside], cursor + len(rows))
         for each in outcomes:
             _count(done, each)
         return True
-
-    async def _rows(self, epoch: Epoch, cursor: int) -> list[tuple[int, Row]]:
-        if self._read != (epoch.part, epoch.epoch):  # one reading serves all batches of an epoch
-            self._epoch_rows = list(enumerate(await self.ledger.rows(epoch, content=True), epoch.first_seq))
-            self._read = epoch.part, epoch.epoch
-        first = cursor - epoch.first_seq
-        return self._epoch_rows[first:first + BATCH_ROWS]
-
-    async def _blocked_keys(self, part: int) -> set[str]:
-        rows = await self.ledger.store.fetch(
-            "SELECT DISTINCT key FROM yaoki_ledger_quarantine WHERE sink = ?1 AND part = ?2 AND reason <> ?3",
-            self.sink.name, part, CONFLICT)
-        return {key for (key,) in rows}
 
     async def _put_all(self, rows: list[tuple[int, Row]], blocked: set[str]) -> list[Outcome]:
         by_key: dict[str, list[tuple[int, Row]]] = defaultdict(list)
@@ -184,53 +145,23 @@ class Deliverer:
                 return Outcome(seq, row, FAILING, f"{type(error).__name__}: {error}"[:500])
         return Outcome(seq, row, "stored" if stored else "present")
 
-    async def _settle(self, part: int, lease: Lease, outcomes: list[Outcome], cursor: int) -> None:
-        """Move the cursor and remember the exceptions, in one transaction that stands only with the lease."""
-        async with self.ledger.store.transaction() as tx:
-            await prove(tx, lease)
-            now = await tx.now()
-            for each in outcomes:
-                if each.state in {CONFLICT, FAILING, BEHIND}:
-                    # A conflict does not hold up its key: the next versions are other names.
-                    await tx.execute(
-                        "INSERT INTO yaoki_ledger_quarantine VALUES (?1, ?2, ?3, ?4, ?5, ?6, 1, ?7, ?8, ?9) "
-                        "ON CONFLICT (sink, part, seq) DO NOTHING", self.sink.name, part, each.seq, each.row.key,
-                        each.row.version, each.state, each.error, now, retry_at(now, 1))
-            await tx.execute("INSERT INTO yaoki_ledger_cursor VALUES (?1, ?2, ?3) ON CONFLICT (sink, part) "
-                             "DO UPDATE SET next_seq = excluded.next_seq", self.sink.name, part, cursor)
-
     async def _retry_due(self, part: int, lease: Lease, done: Delivered) -> None:
         """Try again what is due: for each key the oldest first, then those behind it."""
-        now = await self.ledger.store.now()
-        waiting = await self.ledger.store.fetch(
-            "SELECT seq, key, version, reason, attempts, next_at FROM yaoki_ledger_quarantine "
-            "WHERE sink = ?1 AND part = ?2 ORDER BY seq LIMIT 5000", self.sink.name, part)
+        now = await self._marks.now()
         stopped: set[str] = set()
-        for seq, key, version, reason, attempts, next_at in waiting:
-            if key in stopped or reason == CONFLICT:
+        for each in await self._marks.waiting(part):
+            if each.key in stopped or each.reason == CONFLICT:
                 continue
-            if reason == FAILING and next_at > now:
-                stopped.add(key)
+            if each.reason == FAILING and each.next_at > now:
+                stopped.add(each.key)
                 continue
-            (found,) = await self.ledger.history(key, first=version, last=version)
-            digest = content_digest(found.content) if found.content is not None else b""
-            outcome = await self._put(seq, Row((0, 0), key, version, digest, b"", 0.0, found.content))
-            await self._settle_retry(part, lease, outcome, attempts, now)
+            content = await self._marks.content(each.key, each.version)
+            digest = content_digest(content) if content is not None else b""
+            outcome = await self._put(each.seq, Row((0, 0), each.key, each.version, digest, b"", 0.0, content))
+            await self._marks.settle_retry(part, lease, outcome, each.attempts)
             if outcome.state == FAILING:
-                stopped.add(key)
+                stopped.add(each.key)
             _count(done, outcome)
-
-    async def _settle_retry(self, part: int, lease: Lease, outcome: Outcome, attempts: int, now: float) -> None:
-        async with self.ledger.store.transaction() as tx:
-            await prove(tx, lease)
-            if outcome.state in {"stored", "present"}:
-                await tx.execute("DELETE FROM yaoki_ledger_quarantine WHERE sink = ?1 AND part = ?2 AND seq = ?3",
-                                 self.sink.name, part, outcome.seq)
-            else:
-                await tx.execute(
-                    "UPDATE yaoki_ledger_quarantine SET reason = ?4, attempts = ?5, error = ?6, next_at = ?7 "
-                    "WHERE sink = ?1 AND part = ?2 AND seq = ?3", self.sink.name, part, outcome.seq, outcome.state,
-                    attempts + 1, outcome.error, retry_at(now, attempts + 1))
 
 
 def _count(done: Delivered, outcome: Outcome) -> None:

@@ -19,6 +19,7 @@ import msgspec
 from yaoki import events
 from yaoki.errors import ConfigError, InputError, LedgerError
 from yaoki.events import EpochSealed, WatermarkHeld
+from yaoki.ledger.bookmarks import SqlBookmarks
 from yaoki.ledger.changes import Changes, beats, prepare
 from yaoki.ledger.epochs import Epoch, Row, verify_epoch
 from yaoki.ledger.leases import Lease, prove
@@ -200,6 +201,10 @@ class Ledger:
                     "UPDATE yaoki_ledger_version SET content = NULL, salt = NULL, digest = NULL "
                     "WHERE key = ?1 AND version = ?2 AND content IS NOT NULL RETURNING version", key, version))
         return erased
+
+    def bookmarks(self, sink: str) -> SqlBookmarks:
+        """What is remembered of a sink: see `Deliverer`."""
+        return SqlBookmarks(self, sink)
 
     # ── epochs ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,4 +1,4 @@
-"""A ledger in DynamoDB. `ledger.py` writes and reads it, `sealing.py` seals it, `tables.py` speaks to the service."""
+"""A ledger in DynamoDB. `ledger.py` writes and reads it, `sealing.py` seals it, `keeper.py` keeps it and its sinks going."""
 
 from yaoki.ledger.dynamodb.ledger import DynamoLedger
 from yaoki.ledger.dynamodb.tables import Tables

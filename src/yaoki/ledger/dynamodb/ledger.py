@@ -21,6 +21,7 @@ from yaoki import events, runtime
 from yaoki.errors import ConfigError, ExhaustedError, InDoubtError, InputError, VersionConflictError
 from yaoki.events import EpochSealed
 from yaoki.ledger.changes import SALT_BYTES, check_key, commitment_of
+from yaoki.ledger.dynamodb.bookmarks import DynamoBookmarks
 from yaoki.ledger.dynamodb.sealing import MOST_ROWS, Sealed, Sealer, name_of, sealed_of, where_part
 from yaoki.ledger.dynamodb.tables import Item, Tables, code_of
 from yaoki.ledger.epochs import Epoch, Position, Row, beat_key, partition_of, verify_epoch
@@ -39,7 +40,7 @@ MOST_PARTITIONS = 1024
 
 
 class DynamoLedger:
-    """The ledger `name`, made when missing: tables NAME, NAME-heads, NAME-unsealed, NAME-epochs.
+    """The ledger `name`, made when missing: tables NAME, NAME-heads, NAME-unsealed, NAME-epochs, NAME-sinks.
 
     Args:
         client: a boto3 DynamoDB client; its endpoint, region and rights are its owner's business.
@@ -220,6 +221,10 @@ class DynamoLedger:
                  for item in await self.tables.find_many(self.tables.versions, keys)}
         return [_row(found[name], (0, sealed.epoch.first_seq + at), content=content)
                 for at, name in enumerate(sealed.names, 1) if name in found]
+
+    def bookmarks(self, sink: str) -> DynamoBookmarks:
+        """What is remembered of a sink: see `Deliverer`."""
+        return DynamoBookmarks(self, sink)
 
     async def verify(self) -> list[str]:
         """What does not fit the sealed hashes, as sentences; empty: nothing sealed was changed, added or removed."""

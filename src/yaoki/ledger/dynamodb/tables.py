@@ -1,9 +1,10 @@
-"""The four tables of a ledger in DynamoDB, and the calls to them.
+"""The tables of a ledger in DynamoDB, and the calls to them.
 
     NAME            key, version     every version, insert-only; has the stream
     NAME-heads      key              the newest version of each key
     NAME-unsealed   part, name       what is committed and in no epoch yet; a row lives here for seconds
     NAME-epochs     part, epoch      sealed epochs, each with the names of its rows
+    NAME-sinks      sink, mark       what was delivered to whom
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Tables:
         self.heads = f"{name}-heads"
         self.unsealed = f"{name}-unsealed"
         self.epochs = f"{name}-epochs"
+        self.sinks = f"{name}-sinks"
 
     async def make(self) -> None:
         """Make those that are missing."""
@@ -42,6 +44,7 @@ class Tables:
         await self._make(self.heads, {"key": "S"})
         await self._make(self.unsealed, {"part": "N", "name": "S"})
         await self._make(self.epochs, {"part": "N", "epoch": "N"})
+        await self._make(self.sinks, {"sink": "S", "mark": "S"})
 
     async def _make(self, table: str, keys: Mapping[str, str], **more: Any) -> None:
         kinds = ("HASH", "RANGE")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from yaoki import runtime
-from yaoki.ledger.dynamodb import DynamoLedger
+from yaoki.ledger.dynamodb.ledger import DynamoLedger
 from yaoki.ledger.dynamodb.sealing import Sealed
 from yaoki.ledger.epochs import beat_key, partition_of
 from yaoki.ledger.fingerprint import content_digest
