@@ -44,6 +44,11 @@ def grouped(number: float) -> str:
     return f"{number:,.0f}".replace(",", " ")
 
 
+def counted(number: float, one: str, many: str) -> str:
+    """`1 run`, `2 000 runs`."""
+    return f"{grouped(number)} {one if number == 1 else many}"
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that `word` was probably meant to be, or ""; letters in another order count as near (`bd` for `db`)."""
     words = list(known)

@@ -104,6 +104,8 @@ async def _work(sagas: list[Saga[Any]], db: str, *, limits: list[Queue], queues:
 
 def _line(event: Any) -> str:
     from yaoki import events
+    from yaoki.cli.frame.durations import show_duration
+    from yaoki.text import counted
 
     if isinstance(event, events.WorkerJoined):
         return f"worker {event.worker} joined as incarnation {event.incarnation}"
@@ -114,7 +116,7 @@ def _line(event: Any) -> str:
     if isinstance(event, events.SagaPaused):
         return f"{event.saga}: {event.aborted} of the last {event.finished} runs were undone, so no new ones are begun"
     if isinstance(event, events.RunsBlocked):
-        return f"{event.saga}: {event.runs} runs wait for a person, the first since {event.oldest_s / 60:.0f} minutes: yk runs list --state blocked"
+        return f"{event.saga}: {counted(event.runs, 'run waits', 'runs wait')} for a person, the first since {show_duration(event.oldest_s)}: yk runs list --state blocked"
     if isinstance(event, events.RunsStranded):
         return f"{event.saga}: {event.runs} runs of graph {event.graph} wait, and no live worker can run them: yk plan says why"
     return f"run {event.run} is blocked at {event.step or 'its start'}: {event.reason}"

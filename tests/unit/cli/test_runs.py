@@ -99,7 +99,7 @@ def test_keep_going_starts_the_good_lines_and_names_the_bad_ones(yk: Callable[..
     Path("orders.jsonl").write_text('{"id":"a","card":{"number":"1"}}\n{"id"\n')
     said = yk("run", "orders:order", "orders.jsonl", "--keep-going")
     assert said.code == Exit.FINDING
-    assert "1 runs of order" in said.out
+    assert "1 run of order" in said.out
     assert "orders.jsonl:2: broken JSON" in said.out
 
 

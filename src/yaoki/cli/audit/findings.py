@@ -56,7 +56,8 @@ async def opened(where: str) -> AsyncIterator[list[Store]]:
 
     names = [where] if where else sorted(str(path) for path in STATE_FOLDER.glob("audit-*.db"))
     if not names:
-        raise ConfigError("no audit has run here", do="run one (`yk audit SOURCE --sink SINK`), or name its file: --in FILE")
+        raise ConfigError("no audit has run here",
+                          do="run one (`yk audit SOURCE --sink SINK`), or name its file, or the ledger that keeps it: --in sqlite:///shop.db")
     stores: list[Store] = []
     async with contextlib.AsyncExitStack() as stack:
         for name in names:

@@ -13,7 +13,7 @@ from yaoki.cli.frame.durations import show_age, show_duration
 from yaoki.cli.frame.options import unless_default
 from yaoki.errors import YaokiError
 from yaoki.saga.records import RunState
-from yaoki.text import grouped, without_password
+from yaoki.text import counted, grouped, without_password
 
 # A larger file is not read through: that would take minutes.
 CHECKED_BYTES = 256 * 2**20
@@ -54,7 +54,7 @@ async def _look(db: str) -> list[Check]:
     now, at = runtime.unix_time(), unless_default(db)
     found = [Check("journal", Level.OK, f"{without_password(db)}: " + (" · ".join(f"{s} {grouped(counts[s])}" for s in RunState if s in counts) or "no runs"))]
     if counts.get(RunState.BLOCKED):
-        found.append(Check("blocked", Level.WARN, f"{grouped(counts[RunState.BLOCKED])} runs wait for a person",
+        found.append(Check("blocked", Level.WARN, counted(counts[RunState.BLOCKED], "run waits", "runs wait") + " for a person",
                            f"yk runs list --state blocked{at}"))
     still = [header for header in unfinished if now - header.updated_at > STILL_S]
     if still:

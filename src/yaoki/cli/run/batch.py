@@ -31,7 +31,7 @@ from yaoki.errors import RunConflictError
 from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Query
 from yaoki.saga.records import Header, RunState
-from yaoki.text import grouped, without_password
+from yaoki.text import counted, grouped, without_password
 
 # The moving line is drawn this often: seconds.
 REDRAW_S = 0.1
@@ -79,7 +79,7 @@ class Outcome:
         fresh = done - self.progress.already
         rate = f", {grouped(fresh / self.seconds)} a second" if self.seconds > 0 and fresh >= ENOUGH else ""
         before = f"; {grouped(self.progress.already)} had ended before" if self.progress.already else ""
-        yield f"{grouped(done)} runs of {self.saga} in {self.seconds:.1f} s{rate}{before}"
+        yield f"{counted(done, 'run', 'runs')} of {self.saga} in {self.seconds:.1f} s{rate}{before}"
         for state in (RunState.COMPLETED, RunState.UNDONE, RunState.CANCELLED, RunState.BLOCKED):
             if ended.get(state):
                 yield f"  {state:<10}{grouped(ended[state]):>8}"
