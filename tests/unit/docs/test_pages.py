@@ -90,7 +90,7 @@ def commands(page: Path) -> Iterator[str]:
 
 def parse(words: list[str]) -> None:
     """Are these words a command? Raises click.UsageError if not. Nothing is done."""
-    context, command = click.Context(root), root
+    context, command = click.Context(root, help_option_names=["-h", "--help"]), root  # as the frame has it: click remembers it
     while isinstance(command, click.Group) and words and not words[0].startswith("-") and set(words[0]) != {"."}:
         _, below, words = command.resolve_command(context, words)
         assert below is not None
@@ -141,6 +141,13 @@ def test_the_index_leads_to_every_page():
             assert f"({folder}/{page.name}" in text, f"docs/README.md does not lead to {folder}/{page.name}"
     for page in (DOCS / "reference").glob("*.md"):
         assert f"(reference/{page.name}" in text, f"docs/README.md does not lead to reference/{page.name}"
+
+
+def test_every_how_to_says_when_and_what_to_do_when_it_goes_wrong():
+    for page in (DOCS / "how-to").glob("*.md"):
+        text = page.read_text("utf-8")
+        assert "**When.**" in text.partition("\n## ")[0], f"{page.name} does not open with when to use it"
+        assert "\n## When it goes wrong\n" in text, f"{page.name} does not say what to do when it goes wrong"
 
 
 def test_every_noun_is_told_of_in_some_page():

@@ -44,6 +44,7 @@ MODULES = (
     Module("yaoki.messages.dynamodb", "An outbox in DynamoDB.", "messages.md"),
     Module("yaoki.ledger", "Histories whose losses are named.", "ledger.md"),
     Module("yaoki.ledger.dynamodb", "A ledger in DynamoDB.", "ledger.md"),
+    Module("yaoki.ledger.dynamodb.keeper", "All the work that it and its sinks need.", "../how-to/keep-a-ledger.md"),
     Module("yaoki.ledger.pipelines", "Audits of pipelines that are there already.", "../how-to/audit-a-pipeline.md"),
     Module("yaoki.ledger.sinks.folder", "Files as a sink.", "ledger.md"),
     Module("yaoki.ledger.sinks.s3", "Objects as a sink.", "ledger.md"),
