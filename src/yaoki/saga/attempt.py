@@ -17,11 +17,11 @@ from yaoki.errors import AttemptTimeoutError, DeclinedError, HeartbeatLostError,
 from yaoki.saga import codec
 from yaoki.saga.exact import TX, make_exactly_once
 from yaoki.saga.heartbeat import Pulse
+from yaoki.saga.naming import keyed
 from yaoki.saga.once import make_once
 from yaoki.saga.outside.external import token_for
 from yaoki.saga.records import Attempted, FailedAttempt, Kind, Record
 from yaoki.saga.retrying import DEFAULT, FORWARD, Retrying
-from yaoki.saga.rewinding import round_of
 from yaoki.saga.verdict import Verdict, failure, judge
 from yaoki.saga.waiting import begin_of_wait
 
@@ -111,8 +111,9 @@ class Attempts:
         if driver.hold is not None:
             await driver.hold()
         self.made += 1
-        under_way = Effect(header.id, header.saga, self._step.effect_name, self._undo, self.made, header.fence, header.traceparent,
-                           round=round_of(driver.machine, self._step.name))
+        under_way = Effect(header.id, header.saga, self._step.name, self._undo, self.made, header.fence, header.traceparent)
+        if driver.machine.renames:
+            keyed(under_way, driver.machine)
         if events.wanted():
             events.emit(events.StepStarted(run=header.id, saga=header.saga, step=self._step.name, undo=self._undo))
         pulse = None if self._undo else await self._prepare(under_way)
@@ -303,9 +304,10 @@ async def attempt_plainly(driver: Driver, step: Step[..., Any]) -> Record | None
     if driver.hold is not None:
         await driver.hold()
     header, name, began = driver.header, step.name, driver.clock()
-    under_way = Effect(header.id, header.saga, step.effect_name, False, 1, header.fence, header.traceparent)
-    if driver.machine.rounds:
-        under_way.round = round_of(driver.machine, name)
+    under_way = Effect(header.id, header.saga, name, False, 1, header.fence, header.traceparent)
+    machine = driver.machine
+    if machine.rounds or machine.first_names:
+        keyed(under_way, machine)
     listening = events.wanted()
     if listening:
         events.emit(events.StepStarted(run=header.id, saga=header.saga, step=name, undo=False))

@@ -20,6 +20,7 @@ from yaoki.saga import codec
 from yaoki.saga.attempt import Attempts
 from yaoki.saga.family import OUTCOME, ask_undo, child_id
 from yaoki.saga.machine import Machine
+from yaoki.saga.naming import first_name, now_called
 from yaoki.saga.records import Failure, Header, Kind, Record, RunState, Waiting
 from yaoki.saga.signatures import wrong
 from yaoki.saga.waiting import Wait
@@ -129,7 +130,7 @@ class _Undoing(_OfChild):
 def current_child(machine: Machine, run: str, step: str) -> str:
     """The id of the child that this step has now, or will have."""
     number = machine.graph.index[step]
-    return child_id(run, step, machine.again.get(number, 0) + machine.rounds.get(number, 0))
+    return child_id(run, first_name(machine, step), machine.again.get(number, 0) + machine.rounds.get(number, 0))
 
 
 def end_of_child(machine: Machine, step: Step[..., Any], data: bytes, now: float) -> Record:
@@ -151,7 +152,7 @@ def end_of_child(machine: Machine, step: Step[..., Any], data: bytes, now: float
 def heard(machine: Machine, run: str, data: bytes, now: float) -> Record | None:
     """What a child's end means to its parent now: a record, or None when it changes nothing."""
     outcome = OUTCOME.decode(data)
-    step = outcome.child.rpartition("/")[2].partition(".")[0]
+    step = now_called(machine, outcome.child.rpartition("/")[2].partition(".")[0])
     if not machine.hears(step, undone=outcome.is_undone) or outcome.child != current_child(machine, run, step):
         return None
     return Record(Kind.SIGNAL, step, data, now)

@@ -59,7 +59,7 @@ class Step(Generic[P, R]):
     """One step of a saga. Calling it calls the function, so that a unit test needs nothing else.
 
     Attributes:
-        name: unique in the saga; the function's name unless given. effect_name: the one in its keys: what it was called first.
+        name: unique in the saga; the function's name unless given.
         fn: the function; `undo_fn`: what undoes it, or None where nothing needs undoing.
         needs: steps it waits for, in order of definition.
         timeout: seconds for one attempt; `deadline`: seconds for all of them. None: no limit of its own.
@@ -70,7 +70,7 @@ class Step(Generic[P, R]):
                  deadline: float | None, retrying: Retrying, undo: Callable[..., Any] | None, parts: str = "") -> None:
         self.saga = saga
         self.fn = fn
-        self.name = self.effect_name = name
+        self.name = name
         self.pivot = pivot
         self.timeout = timeout
         self.deadline = deadline
@@ -143,6 +143,11 @@ class Step(Generic[P, R]):
             self.undo_timeout = timeout
         self.saga.changed()
         return fn
+
+
+def _names_in(step: Step[..., Any]) -> tuple[str, ...]:
+    """What a history may name of its parts: alternatives, or the undos of a flow."""
+    return tuple(step.way.options) if step.parts == "first_of" else tuple(sorted(step.way.undos)) if step.parts == "flow" else ()
 
 
 class Saga(Composing, Scheduled, Mappings, Generic[I]):
@@ -474,6 +479,6 @@ class Saga(Composing, Scheduled, Mappings, Generic[I]):
             nodes.append(Node(step.name, tuple(step.needs), tuple(_shown(step.hints.get(p, Any)) for p, _ in step.sources),
                               _shown(step.hints.get("return", Any)), step.undo_fn is not None, step.pivot,
                               step.wait.kind if step.wait else "", step.child, step.parts,
-                              tuple(step.way.options) if step.parts == "first_of" else ()))
+                              _names_in(step)))
             below = below or step.pivot
         return Graph(self.name, tuple(nodes))

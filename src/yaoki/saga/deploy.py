@@ -49,8 +49,8 @@ def _of_step(old: Graph, number: int, node: Node, new: Graph) -> list[str]:
         found.append(f"step {node.name} {_waits(node)}, and now {_waits(now)}")
     if (now.child, now.parts) != (node.child, node.parts):
         found.append(f"step {node.name} {_made_of(node)}, and now {_made_of(now)}")
-    if gone := [option for option in node.options if option not in now.options]:
-        found.append(f"step {node.name} has no option {gone[0]} any more")
+    if gone := [option for option in node.options if option not in now.options and now.parts == node.parts]:
+        found.append(f"step {node.name} has no {'undo' if node.parts == 'flow' else 'option'} {gone[0]} any more")
     if node.undo != now.undo:
         found.append(f"step {node.name} " + ("could be undone, and has no undo any more" if node.undo else "has an undo now, and had none"))
     before = _closure(old, number)

@@ -27,6 +27,7 @@ from yaoki.saga.journal.port import Append, Ask, Journal
 from yaoki.saga.locking import Holding
 from yaoki.saga.machine import Machine
 from yaoki.saga.mapping import brought_over
+from yaoki.saga.naming import now_called
 from yaoki.saga.outside.external import end_of_external, end_of_silence, take_in
 from yaoki.saga.records import (
     Abort,
@@ -543,6 +544,7 @@ class Driver:
 
     async def _signal(self, step: str, data: bytes) -> None:
         """Nobody waits for a signal of another name, and after an abort nobody waits at all."""
+        step = now_called(self.machine, step)  # it may have been asked by the name that it had
         number = self.machine.graph.index.get(step, -1)
         if number >= 0 and self.machine.graph.nodes[number].waits == "signal" and self.machine.abort is None:
             await self.write(Record(Kind.SIGNAL, step, data, runtime.unix_time()))

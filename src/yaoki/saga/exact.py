@@ -18,8 +18,8 @@ from yaoki import effect
 from yaoki.effect import Effect
 from yaoki.errors import UsageError
 from yaoki.saga.journal.port import Append, StepFailed
+from yaoki.saga.naming import keyed
 from yaoki.saga.records import Record
-from yaoki.saga.rewinding import round_of
 
 if TYPE_CHECKING:
     from yaoki.saga.attempt import Attempts
@@ -58,8 +58,7 @@ async def make_exactly_once(attempts: Attempts, driver: Turn, step: Step[..., An
 def _work(attempts: Attempts, driver: Turn, step: Step[..., Any]) -> Any:
     """What the journal does inside the transaction: the function, then the entry that goes with it."""
     header = driver.header
-    under_way = Effect(header.id, header.saga, step.effect_name, False, attempts.made, header.fence, header.traceparent,
-                       round=round_of(driver.machine, step.name))
+    under_way = keyed(Effect(header.id, header.saga, step.name, False, attempts.made, header.fence, header.traceparent), driver.machine)
 
     def arguments(tx: Any) -> dict[str, Any]:
         return {**attempts.arguments(under_way), **{name: tx for name, source in step.sources if source == TX}}

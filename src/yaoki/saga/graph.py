@@ -23,7 +23,7 @@ class Node(msgspec.Struct, frozen=True, omit_defaults=True):
         waits: "" (it does something), "sleep" (then a time passes), "signal" (then somebody answers), "child" (another run).
         child: the saga of which it starts a run, or "".
         parts: what its parts are: "" (it has none), "each" (items), "first_of" (alternatives), "flow" (decided as it goes).
-        options: the names of alternatives, in the order in which they are tried.
+        options: the names of alternatives, in the order in which they are tried; of a flow: those of its undos.
     """
 
     name: str

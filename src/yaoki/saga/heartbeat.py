@@ -28,7 +28,7 @@ import msgspec
 from yaoki import runtime
 from yaoki.errors import DefinitionError, HeartbeatLostError, JournalError
 from yaoki.saga.journal.registers import of_run
-from yaoki.saga.rewinding import own_name
+from yaoki.saga.naming import register_of
 
 if TYPE_CHECKING:
     from yaoki.saga.define import Step
@@ -82,7 +82,7 @@ class Pulse:
     @staticmethod
     async def begin(driver: Driver, step: Step[..., Any]) -> Pulse:
         """With what an earlier attempt has said, perhaps in another process."""
-        found = (await driver.journal.registers(of_run(driver.header.id))).get(own_name(driver.machine, step.name))
+        found = (await driver.journal.registers(of_run(driver.header.id))).get(register_of(driver.machine, step.name))
         return Pulse(driver, step, Beat() if found is None else msgspec.json.decode(found.data, type=Beat))
 
     def beat(self, detail: Any) -> None:
@@ -141,7 +141,7 @@ class Pulse:
         self._unwritten, self._wrote_at = False, self._clock()
         data = msgspec.json.encode(Beat(self.detail, self.lapses))
         with contextlib.suppress(JournalError):  # a sign of life that is not kept costs the next attempt a little work
-            await self._driver.journal.write_register(of_run(self._driver.header.id), own_name(self._driver.machine, self._step.name), data,
+            await self._driver.journal.write_register(of_run(self._driver.header.id), register_of(self._driver.machine, self._step.name), data,
                                                       fence=self._driver.header.fence)
 
 

@@ -33,9 +33,10 @@ from collections.abc import Collection, Iterable
 import msgspec
 
 from yaoki.saga.graph import Graph
+from yaoki.saga.naming import renamed_again
 from yaoki.saga.outside.folded import NOTHING, Folded
 from yaoki.saga.parts.state import Parts
-from yaoki.saga.records import Abort, Failure, Late, Record, Resolution, Retried, RunState, Waiting
+from yaoki.saga.records import Abort, Failure, Late, Mapped, Record, Resolution, Retried, RunState, Waiting
 from yaoki.saga.rewinding import Rewinding, followers_of
 from yaoki.saga.standing import Step
 
@@ -51,6 +52,7 @@ _WAITING = msgspec.json.Decoder(Waiting)
 _RESOLUTION = msgspec.json.Decoder(Resolution)
 _LATE = msgspec.json.Decoder(Late)
 _RETRIED = msgspec.json.Decoder(Retried)
+_MAPPED = msgspec.json.Decoder(Mapped)
 _LOCKED = msgspec.json.Decoder(frozenset[str])
 
 
@@ -75,11 +77,12 @@ class Machine:
         parts: of each step that is made of parts, what has become of them.
         rewinding: what is being taken back, to be made anew; or None. See `rewinding.py`.
         rounds: by number of a step, how much was made of it before it was begun anew: a number that only grows.
+        first_names: of steps that a mapping renamed, by today's name: see `naming.py`.
         retries: the requests by which the run was taken back so far.
         undo_asked: the abort that follows once the run is completed, for by then it could only go forward; or None.
     """
 
-    __slots__ = ("_holding", "_left", "_missing", "_ready", "_undoable", "abort", "again", "begun", "blocked", "doubt", "graph",
+    __slots__ = ("_holding", "_left", "_missing", "_ready", "_undoable", "abort", "again", "begun", "blocked", "doubt", "first_names", "graph",
                  "outside", "parts", "retries", "rewinding", "rounds", "signals", "skipped", "steps", "undo_asked", "waits")
 
     def __init__(self, graph: Graph) -> None:
@@ -102,6 +105,7 @@ class Machine:
         self.begun: set[int] = set()
         self.rewinding: Rewinding | None = None
         self.rounds: dict[int, int] = {}
+        self.first_names: dict[str, str] = {}
         self.retries: set[str] = set()
         self.outside: Folded = NOTHING  # dealings with the world outside, if there are any
         for number in graph.roots:
@@ -214,6 +218,11 @@ class Machine:
         """How often the step was put to the outside before the question that counts now."""
         return self.rounds.get(number, 0) + self.outside.asks.get(number, 0)
 
+    @property
+    def renames(self) -> bool:
+        """Is any step called otherwise outside than by its name?"""
+        return bool(self.rounds or self.first_names)
+
     def is_done(self, name: str) -> bool:
         return self.steps[self.graph.index[name]] == Step.DONE
 
@@ -280,7 +289,9 @@ class Machine:
             self._retried(_RETRIED.decode(record.data))
         elif kind == "anew":
             self._anew()
-        elif kind not in {"attempts", "mapped"}:  # those are for people, and for who reads the history
+        elif kind == "mapped":
+            self.first_names = renamed_again(self.first_names, _MAPPED.decode(record.data).renamed)
+        elif kind != "attempts":  # those are for people
             raise HistoryError(f"unknown kind of record: {kind}")
 
     def parts_of(self, name: str) -> Parts:

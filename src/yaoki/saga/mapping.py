@@ -6,7 +6,9 @@
 a renamed step under its new name, a dropped one not at all, a result as the new type. That is written into the history as one
 record, with the results, so that the mapping can leave the code once no run needs it; and from then on the run is one of the new graph.
 
-A renamed step keeps its idempotency keys, those of its old name: what was done under them can be repeated and undone.
+A renamed step keeps its idempotency keys, those of its old name, and so do its parts, its children and its tokens: what was done under
+them can be repeated and undone, and who knows it by its old name is understood (`naming.py`). Results are mapped wherever a history has
+them: recorded, answered and not looked at yet, adopted, given by a person; of a step with `each=`, item by item.
 """
 
 from __future__ import annotations
@@ -17,11 +19,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from yaoki.errors import DefinitionError
-from yaoki.saga import codec
 from yaoki.saga.deploy import differences
 from yaoki.saga.graph import Graph
-from yaoki.saga.machine import HistoryError
-from yaoki.saga.records import Abort, Kind, Mapped, Record, Stored
+from yaoki.saga.retelling import brought_over, translated
 
 if TYPE_CHECKING:
     from yaoki.saga.define import Saga, Step
@@ -32,7 +32,7 @@ class GraphMapping(msgspec.Struct, frozen=True):
 
     Attributes:
         old: its hash. renamed: old names to new ones. dropped: old steps that are no more; if one was done, its effect stays.
-        results: by the new name, a function from the old result, as JSON, to the new one.
+        results: by the new name, a function from the old result, as JSON, to the new one; of a step with `each=`: of one item.
     """
 
     old: str
@@ -56,7 +56,8 @@ class Mappings:
             old: the graph's hash, as `yk plan` prints it.
             renamed: by the old name, the new one.
             dropped: steps that are no more. If such a step was done in a run, its effect stays there, also if the run is undone.
-            results: by the new name, a function of the old result, as JSON, that returns the new one.
+            results: by the new name, a function of the old result, as JSON, that returns the new one. Of a step with `each=` it is about
+                one item. What inner steps of a flow gave is read by their functions, and not mapped.
 
         Say it below the steps. Its place is in the code that follows, until no run of that graph is in flight.
 
@@ -69,23 +70,15 @@ class Mappings:
         if len(set(given.renamed.values())) != len(given.renamed):
             raise DefinitionError(f"saga {self.name!r}: two steps of graph {old} are renamed alike", do="give each step a name of its own")
         self.mappings[old] = given
-        for before, now in given.renamed.items():
-            if now in self.steps:
-                self.steps[now].effect_name = before
 
 
 def problems(mapping: GraphMapping, old: Graph, new: Graph) -> list[str]:
     """Why runs of `old` cannot go on with `new` by this mapping; empty: it fits."""
     found = [f"graph {old.hash} has no step {name}" for name in (*mapping.renamed, *mapping.dropped) if name not in old.index]
     found += [f"saga {new.saga} has no step {name}" for name in (*mapping.renamed.values(), *mapping.results) if name not in new.index]
-    found += [f"step {name} waits for others, or is made of parts, which know it by its name: it cannot be renamed"
-              for name in mapping.renamed if name in old.index and _is_known_outside(old, name)]
+    found += [f"step {name} was renamed, and another step has its name now: their keys would be the same" for name in mapping.renamed
+              if name in new.index and name not in mapping.renamed.values()]
     return found or differences(mapped(old, mapping, new), new)
-
-
-def _is_known_outside(graph: Graph, name: str) -> bool:
-    node = graph.nodes[graph.index[name]]
-    return bool(node.waits or node.child or node.parts)
 
 
 def mapped(old: Graph, mapping: GraphMapping, new: Graph) -> Graph:
@@ -120,59 +113,4 @@ def can_run(saga: Saga[Any], old: Graph) -> bool:
     return not (problems(mapping, old, saga.graph) if mapping is not None else differences(old, saga.graph))
 
 
-# ── histories ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def brought_over(saga: Saga[Any], stored: Stored, now: float) -> tuple[list[Record], Record | None]:
-    """The run's history in the words of this saga, and the record that is to be written first, if it was not yet.
-
-    Raises HistoryError where a result cannot be made what it is to be.
-    """
-    mapping = saga.mappings.get(stored.header.graph)
-    records = translated(stored.records)
-    if mapping is None:
-        return records, None
-    record = Record(Kind.MAPPED, "", msgspec.json.encode(_said(saga, mapping, records)), now)
-    return translated([*records, record]), record
-
-
-def _said(saga: Saga[Any], mapping: GraphMapping, records: list[Record]) -> Mapped:
-    back = {new: old for old, new in mapping.renamed.items()}
-    results = {}
-    for name, convert in mapping.results.items():
-        for record in records:
-            if record.kind is Kind.DONE and record.step == back.get(name, name):
-                try:
-                    data = codec.encode(convert(msgspec.json.decode(record.data)))
-                    saga.steps[name].result.decode(data)
-                except Exception as error:
-                    raise HistoryError(f"the mapping of graph {mapping.old} makes no result of {name}: {type(error).__name__}: {error}") from error
-                results[name] = msgspec.Raw(data)
-    return Mapped(mapping.old, saga.graph.hash, dict(mapping.renamed), mapping.dropped, results)
-
-
-def translated(records: list[Record]) -> list[Record]:
-    """A history as the run's newest graph tells it: what came before a mapping, in its words. Others are returned as they are."""
-    if not any(record.kind == "mapped" for record in records):
-        return records
-    told: list[Record] = []
-    for record in records:
-        if record.kind == "mapped":
-            said = msgspec.json.decode(record.data, type=Mapped)
-            told = [again for each in told if (again := _again(each, said)) is not None]
-        told.append(record)
-    return told
-
-
-def _again(record: Record, said: Mapped) -> Record | None:
-    if record.step.partition("/")[0] in said.dropped:  # or a part of one that is
-        return None
-    name = said.renamed.get(record.step, record.step)
-    if record.kind is Kind.ABORT:
-        abort = msgspec.json.decode(record.data, type=Abort)
-        started = tuple(said.renamed.get(each, each) for each in abort.started if each not in said.dropped)
-        data = msgspec.json.encode(msgspec.structs.replace(abort, started=started, step=said.renamed.get(abort.step, abort.step)))
-        return Record(record.kind, name, data, record.at)
-    if record.kind is Kind.DONE and name in said.results:
-        return Record(record.kind, name, bytes(said.results[name]), record.at)
-    return record if name == record.step else Record(record.kind, name, record.data, record.at)
+__all__ = ["GraphMapping", "Mappings", "brought_over", "can_run", "mapped", "problems", "translated"]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 from yaoki import effect, runtime
 from yaoki.effect import Effect
 from yaoki.errors import InDoubtError
+from yaoki.saga.naming import keyed
 from yaoki.saga.records import Kind, Record
-from yaoki.saga.rewinding import round_of
 from yaoki.saga.verdict import Verdict, judge
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ async def _settled(attempts: Attempts, driver: Turn, step: Step[..., Any], doubt
 
 
 async def _called(attempts: Attempts, driver: Turn, step: Step[..., Any], *, verifying: bool) -> Any:
-    under_way = Effect(driver.header.id, driver.header.saga, step.effect_name, False, 1, driver.header.fence, driver.header.traceparent,
-                       round=round_of(driver.machine, step.name))
+    header = driver.header
+    under_way = keyed(Effect(header.id, header.saga, step.name, False, 1, header.fence, header.traceparent), driver.machine)
     token = effect.current.set(under_way)
     try:
         if not verifying:

@@ -126,13 +126,17 @@ class Adopted(msgspec.Struct, frozen=True):
 
 
 class Mapped(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a history of one graph is told by another. Attributes as in `mapping.GraphMapping`; results: as they are to be, by new name."""
+    """How a history of one graph is told by another. Attributes as in `mapping.GraphMapping`, and:
+
+    results: as they are to be, by new name, of a part by `step/part`. wrapped: steps whose answers hold the result inside.
+    """
 
     old: str
     new: str
     renamed: dict[str, str] = {}
     dropped: tuple[str, ...] = ()
     results: dict[str, msgspec.Raw] = {}
+    wrapped: tuple[str, ...] = ()
 
 
 class Abort(msgspec.Struct, frozen=True, omit_defaults=True):

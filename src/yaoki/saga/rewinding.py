@@ -120,17 +120,6 @@ def _would_stay(machine: Machine, number: int, started: Collection[str]) -> bool
     return standing not in {Step.WAITING, Step.READY} or (standing == Step.READY and _has_begun(machine, number, started))
 
 
-def round_of(machine: Machine, name: str) -> int:
-    """How often this step, or the one that it is a part of, was begun anew: 0, and never the same number again."""
-    return machine.rounds.get(machine.graph.index[name.partition("/")[0]], 0) if machine.rounds else 0
-
-
-def own_name(machine: Machine, step: str) -> str:
-    """What a register about this step is called: nothing of an earlier round is read in a later one."""
-    again = round_of(machine, step)
-    return f"{step}~{again + 1}" if again else step
-
-
 def of_this_round(records: list[Record], step: str) -> list[Record]:
     """A history without what happened to the step before it was made anew the last time."""
     begins, taken_back = 0, False

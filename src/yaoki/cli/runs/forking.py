@@ -35,10 +35,11 @@ async def _fork(run: str, step: str, fork_id: str, *, who: str, why: str, db: st
     from yaoki.saga.engine.forks import Wanted, free_name, graph_of
     from yaoki.saga.forking import forked
     from yaoki.saga.machine import decide
+    from yaoki.saga.mapping import translated
 
     async with observed(db) as journal:
         stored = await find(journal, run)
-        graph = await graph_of(journal, stored)
+        graph, stored.records = await graph_of(journal, stored), translated(stored.records)
         adopted = forked(stored, graph, decide(graph, stored.records), step, runtime.unix_time())
         fork_id = fork_id or await free_name(journal, stored.header.id)
         if await journal.headers([fork_id]):

@@ -14,6 +14,7 @@ from yaoki.saga.graph import Graph
 from yaoki.saga.journal.operations import Operation
 from yaoki.saga.journal.port import Journal, NewRun, Query, Request
 from yaoki.saga.machine import HistoryError, decide
+from yaoki.saga.mapping import translated
 from yaoki.saga.placing import PLAIN, Placing
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Forks:
         stored = await journal.read(wanted.run)
         if stored is None:
             raise RunNotFoundError(f"there is no run {wanted.run!r}", do="check the id: `yk runs list`", run_id=wanted.run)
+        stored.records = translated(stored.records)
         header, saga = stored.header, engine.sagas.get(stored.header.saga)
         if saga is None:
             raise UsageError(f"saga {header.saga!r} was not given to this engine", do="open it with the saga of the run")

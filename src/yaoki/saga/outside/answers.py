@@ -8,6 +8,7 @@ import msgspec
 
 from yaoki.errors import AnswerConflictError, InputError, TooLateError
 from yaoki.saga import codec
+from yaoki.saga.naming import now_called
 from yaoki.saga.outside.seen import Seen, see, settled
 from yaoki.saga.records import Kind, Record
 from yaoki.saga.rewinding import of_this_round
@@ -24,6 +25,7 @@ def counts(seen: Seen, name: str, data: bytes) -> bool:
         AnswerConflictError: another one came first. TooLateError: the run does not wait for any.
         InputError: no step of this name waits for an answer.
     """
+    name = now_called(seen.machine, name)
     node, run = seen.node(name), seen.header.id
     if node is None or node.waits != "signal":
         waiting = [each.name for each in seen.machine.graph.nodes if each.waits == "signal"]

@@ -25,6 +25,7 @@ from msgspec import UNSET, UnsetType
 from yaoki import runtime
 from yaoki.errors import AnswerConflictError, InputError, TooLateError
 from yaoki.saga.journal.registers import of_run
+from yaoki.saga.naming import now_called
 from yaoki.saga.outside.seen import Seen, see, settled
 from yaoki.saga.outside.token import Token, token_key
 from yaoki.saga.records import Failure, Kind
@@ -114,16 +115,18 @@ async def end(journal: Journal, token: str, *, result: Any = UNSET, error: Failu
     read = Token.read(token, await token_key(journal))
     outcome = Outcome(read.attempt, result if result is UNSET else msgspec.Raw(result), error)
     seen = await see(journal, read.run)
+    said, read = read, _today(seen, read)
     _check_step(seen, read)
     if counts(seen, read, outcome):
         return True
     if check is not None and result is not UNSET:
         check(read, seen, result)
-    data = msgspec.json.encode(Completed(read.step, outcome))
+    data = msgspec.json.encode(Completed(said.step, outcome))
     await (tell or _by_journal(journal))(read.run, "complete", data)
 
     async def look() -> bool:
-        return counts(await see(journal, read.run), read, outcome)
+        seen = await see(journal, read.run)
+        return counts(seen, _today(seen, said), outcome)
 
     return await settled(look, wait_s)
 
@@ -132,13 +135,14 @@ async def beat(journal: Journal, token: str, detail: Any = None) -> None:
     """Say that the step is still under way, and how far it is. Raises TokenError, RunNotFoundError, TooLateError: then stop."""
     read = Token.read(token, await token_key(journal))
     seen = await see(journal, read.run)
+    said, read = read, _today(seen, read)
     number = _check_step(seen, read)
     if not seen.machine.takes_answer(read.step):
         raise _too_late(seen, read, f"the run is {seen.header.state}", "stop, and take back what was done, if anything was", taken_back=False)
     if read.attempt <= seen.machine.asked(number):
         raise _too_late(seen, read, "it was silent for too long, and a newer attempt is under way", "stop, if that can be done",
                         taken_back=True)
-    await journal.write_register(of_run(read.run), read.step, msgspec.json.encode(Beat(read.attempt, detail)), fence=read.attempt)
+    await journal.write_register(of_run(read.run), said.step, msgspec.json.encode(Beat(read.attempt, detail)), fence=read.attempt)
 
 
 class Beat(msgspec.Struct, frozen=True):
@@ -146,6 +150,11 @@ class Beat(msgspec.Struct, frozen=True):
 
     attempt: int
     detail: Any = None
+
+
+def _today(seen: Seen, token: Token) -> Token:
+    """A token names its step as it was called first; a mapping may have renamed it since."""
+    return msgspec.structs.replace(token, step=now_called(seen.machine, token.step)) if seen.machine.first_names else token
 
 
 def _check_step(seen: Seen, token: Token) -> int:

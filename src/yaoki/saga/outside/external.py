@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET
 
 from yaoki.saga.journal.registers import of_run
+from yaoki.saga.naming import first_name, now_called
 from yaoki.saga.outside.completing import Beat, Completed, Outcome
 from yaoki.saga.outside.token import Token, token_key
 from yaoki.saga.records import Failure, Kind, Late, Record
@@ -22,22 +23,23 @@ _encode = msgspec.json.encode
 async def token_for(driver: Driver, step: Step[..., Any]) -> str:
     """The token of the attempt that is to be made."""
     asked = driver.machine.asked(driver.machine.graph.index[step.name])
-    return Token(driver.header.id, step.name, asked + 1).signed(await token_key(driver.journal))
+    return Token(driver.header.id, first_name(driver.machine, step.name), asked + 1).signed(await token_key(driver.journal))
 
 
 async def take_in(driver: Driver, asked: Completed) -> None:
     """Record what the outside says, if it still changes anything; whoever said it reads in the history whether it did."""
-    machine, number = driver.machine, driver.machine.graph.index.get(asked.step, -1)
-    outcome = asked.outcome
+    machine, outcome = driver.machine, asked.outcome
+    name = now_called(machine, asked.step)
+    number = machine.graph.index.get(name, -1)
     if number < 0 or machine.graph.nodes[number].waits != "token":
         return
     if machine.abort is None:
         superseded = outcome.attempt <= (machine.asked(number) if outcome.error is not UNSET else machine.rounds.get(number, 0))
-        if machine.takes_answer(asked.step) and not superseded:
-            await driver.write(Record(Kind.SIGNAL, asked.step, _encode(outcome), driver.now()))
-    elif isinstance(outcome.result, msgspec.Raw) and machine.takes_late(number) and _fits(driver, asked.step, outcome.result):
-        late = Late(outcome.result, again=driver.is_under_way(asked.step), alone=not driver.is_under_way())
-        await driver.write(Record(Kind.LATE, asked.step, _encode(late), driver.now()))
+        if machine.takes_answer(name) and not superseded:
+            await driver.write(Record(Kind.SIGNAL, name, _encode(outcome), driver.now()))
+    elif isinstance(outcome.result, msgspec.Raw) and machine.takes_late(number) and _fits(driver, name, outcome.result):
+        late = Late(outcome.result, again=driver.is_under_way(name), alone=not driver.is_under_way())
+        await driver.write(Record(Kind.LATE, name, _encode(late), driver.now()))
 
 
 def _fits(driver: Driver, name: str, result: msgspec.Raw) -> bool:
@@ -58,7 +60,7 @@ async def end_of_silence(driver: Driver, name: str) -> list[Record]:
     if limit and limit <= now:
         return [_give_up(driver, name, f"nobody completed it within {wait.timeout_s:g} s", again=machine.past_pivot, now=now)]
     assert wait.heartbeat_s is not None
-    last = (await driver.journal.registers(of_run(driver.header.id))).get(name)
+    last = (await driver.journal.registers(of_run(driver.header.id))).get(first_name(machine, name))
     if last is not None and msgspec.json.decode(last.data, type=Beat).attempt > machine.asked(number):
         alive_until = last.at + wait.heartbeat_s
         if alive_until > now:

@@ -26,13 +26,13 @@ from yaoki import effect as effects
 from yaoki import runtime
 from yaoki.errors import InnerStepError, UsageError
 from yaoki.saga.child import undone_as_a_whole
+from yaoki.saga.naming import keyed
 from yaoki.saga.parts.calls import Call
 from yaoki.saga.parts.inner import inner_attempts, undo_attempts
 from yaoki.saga.parts.state import Part
 from yaoki.saga.parts.step import InParts
 from yaoki.saga.records import Failure, Kind, Record
 from yaoki.saga.retrying import Retrying
-from yaoki.saga.rewinding import round_of
 from yaoki.saga.signatures import wrong
 from yaoki.saga.verdict import judge
 
@@ -134,8 +134,7 @@ class _Making(InParts):
     async def _body(self) -> bytes:
         driver, step, header = self.driver, self.step, self.driver.header
         effects.current.set(None)  # what it sends by itself has no key
-        under_way = effects.Effect(header.id, header.saga, step.effect_name, False, 1, header.fence, header.traceparent,
-                                   round=round_of(driver.machine, step.name))
+        under_way = keyed(effects.Effect(header.id, header.saga, step.name, False, 1, header.fence, header.traceparent), driver.machine)
         flow = Flow(self)
         value = await step.fn(**{name: driver.input if not source else under_way if source == "*" else flow if source == FLOW
                                  else driver.results.get(source) for name, source in step.sources})

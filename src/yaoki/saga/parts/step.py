@@ -26,7 +26,7 @@ _BUG = Verdict(bug=True, repeat=False, in_doubt=False)
 def part_of(step: Step[..., Any], part: str, decoder: codec.Decoder, *, whole: str = "") -> Step[..., Any]:
     """The step under the name of one of its parts: an attempt of it is an attempt of the part. whole: the step's name, if not its own."""
     made = copy.copy(step)
-    made.name = made.effect_name = f"{whole or step.name}/{part}"
+    made.name = f"{whole or step.name}/{part}"
     made.result = decoder
     made.way = made.wait = None
     return made
