@@ -61,6 +61,10 @@ class Bookmarks(Protocol):
 
     partitions: int
 
+    async def begin(self) -> None:
+        """From now on the sink is delivered to: nothing that is there may be pruned before it has it."""
+        ...
+
     async def dropped(self) -> set[Naming]:
         """Versions that a drill wants lost."""
         ...
@@ -118,6 +122,14 @@ class SqlBookmarks:
         self.sink = sink
         self._read = (-1, -1)
         self._rows: list[tuple[int, Row]] = []
+
+    async def begin(self) -> None:
+        # Before any lease is asked for: who has it may have died before it moved a cursor.
+        async with self.store.transaction() as tx:
+            await tx.execute_many(
+                "INSERT INTO yaoki_ledger_cursor (sink, part, next_seq) SELECT ?1, ?2, coalesce(max(next_seq), 0) "
+                "FROM yaoki_ledger_pruned WHERE part = ?2 ON CONFLICT (sink, part) DO NOTHING",
+                [(self.sink, part) for part in range(self.partitions)])
 
     async def dropped(self) -> set[Naming]:
         return await drills(self.store, self.sink)

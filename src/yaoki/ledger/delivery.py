@@ -71,6 +71,7 @@ class Deliverer:
         self._places = asyncio.Semaphore(at_once)
         self._rate = rate_per_s
         self._dropped: set[Naming] = set()
+        self._begun = False
 
     async def deliver(self, *, progress: Progress | None = None) -> Delivered:
         """Deliver all that is sealed, and retry what is due. Returns what was done; stops where the sink is down.
@@ -79,6 +80,9 @@ class Deliverer:
             progress: called with (delivered so far, to deliver in all) after each batch.
         """
         done = Delivered()
+        if not self._begun:
+            await self._marks.begin()
+            self._begun = True
         self._dropped = await self._marks.dropped()
         todo = await self.backlog() if progress else 0
         for part in range(self.ledger.partitions):

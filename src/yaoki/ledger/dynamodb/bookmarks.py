@@ -47,6 +47,9 @@ class DynamoBookmarks:
         self._read: Sealed | None = None
         self._rows: list[Row] = []
 
+    async def begin(self) -> None:
+        """Nothing is pruned here."""
+
     async def dropped(self) -> set[Naming]:
         return set()  # drills are a `Keeper`'s
 
