@@ -180,3 +180,99 @@ def test_an_order_is_a_number():
         digits = decoded(encoded(choices))
         assert digits == choices[:len(digits)]
         assert not any(choices[len(digits):])
+
+
+# ── orders and faults together ──
+
+
+def insists(name: str, *, after: int):
+    """Comes after some other calls, looks, and takes the seat if it is free; whose taking fails looks no more, and just writes."""
+
+    async def work(shop: FakeStore) -> bool:
+        for number in range(after):
+            await shop.get(f"{name}-{number}")
+        if await shop.get("1a") is not None:
+            return False
+        try:
+            await shop.put_if("1a", None, name)
+        except ConflictError:
+            return False
+        except YaokiError:
+            await shop.put("1a", name)
+        return True
+
+    return work
+
+
+def two_who_insist() -> Scenario:
+    """Bob looks long after Ann has the seat: it takes another order, and a refusal in that order, for him to overwrite her."""
+    made = processes("insists", insists("ann", after=0), insists("bob", after=3))
+    made.invariants = (sold_once,)
+    made.faults = ("call.reject",)
+    return made
+
+
+def test_every_order_is_tried_under_every_single_fault():
+    assert explore(two_who_insist(), faults=1).ok
+    assert explore(two_who_insist(), faults=0, schedules=5000).ok
+    report = explore(two_who_insist(), faults=1, schedules=5000)
+    assert report.schedules_done
+    assert report.faults_scheduled == 6
+    assert ("sold_once",) in report.signatures
+    assert "under 6 single faults" in report.summary()
+    for story in report.stories:
+        assert "schedule=" in story.token
+        assert "call.reject" in story.token
+        run, _ = replay(two_who_insist(), story.token)
+        assert run.signature == ("sold_once",)
+
+
+def test_they_are_bounded_together():
+    report = explore(two_who_insist(), faults=1, schedules=12)
+    assert report.schedules == 12
+    assert report.faults_scheduled < 6
+
+
+def two_timers(**settings) -> Scenario:
+    """A reminder and a cancellation fall due together; the reminder first is harmless, unless the note that it was sent is lost."""
+    sent, notes = FakeStore("sent"), FakeStore("notes")
+
+    async def main(world: World) -> None:
+        async def remind() -> None:
+            await world.sleep(10.0)
+            if not cancelled:
+                await sent.put("reminder", "sent")
+
+        async def cancel() -> None:
+            await world.sleep(10.0)
+            cancelled.append(True)
+            try:
+                await notes.put("cancelled", True)
+            except YaokiError:
+                return
+            await sent.put("reminder", "called off")
+
+        cancelled: list[bool] = []
+        await asyncio.gather(cancel(), remind())
+
+    def called_off(world: World) -> str:
+        return "the reminder stands" if sent.rows.get("reminder") == "sent" else ""
+
+    return Scenario(main, invariants=[called_off], same_answer=False, faults=["call.reject"], **settings)
+
+
+def test_a_fault_is_tried_again_in_seeded_orders_of_what_is_due_together():
+    assert explore(two_timers(), faults=1).ok
+    report = explore(two_timers(), faults=1, orders=8)
+    assert report.orders == 8
+    assert ("called_off",) in report.signatures
+    assert all("order=" in story.token and "call.reject" in story.token for story in report.stories)
+    run, _ = replay(two_timers(), report.stories[0].token)
+    assert run.signature == ("called_off",)
+    assert "8 seeded orders" in report.summary()
+    assert explore(two_timers(), faults=0, orders=8).ok
+
+
+def test_jobs_share_the_orders():
+    one, two = explore(two_timers(), faults=1, orders=6), explore(two_timers(), faults=1, orders=6, jobs=2)
+    assert (two.orders, two.executions, set(two.signatures)) == (one.orders, one.executions + 1, set(one.signatures))

@@ -105,8 +105,8 @@ class Branches(dict[tuple[str, int], str]):
     # ── as the world's plan ──
 
     def __bool__(self) -> bool:
-        """Every point is asked about, as long as this is the plan."""
-        return True
+        """Is there anything to ask at a point? In the parent always; in a child as long as a fault is left, as of any plan."""
+        return not self.is_child or len(self) > 0
 
     def pop(self, key: tuple[str, int], default: str = "") -> str:  # type: ignore[override]
         """Which fault strikes here; before that, the children that differ from here on."""

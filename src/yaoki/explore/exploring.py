@@ -24,7 +24,7 @@ from yaoki.explore.story import Story
 
 def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: int = 0, order: int = 0,
             kinds: Sequence[str] | None = None, most: int | None = None, most_broken: int | None = None, reduce: bool = True, jobs: int = 1, swarm: int = 0, schedules: int = 0,
-            part: tuple[int, int] = (1, 1), corpus: Path | str | None = None, resume: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
+            orders: int = 0, part: tuple[int, int] = (1, 1), corpus: Path | str | None = None, resume: Path | str | None = None, progress: Callable[[Report], object] | None = None, **settings: Any) -> Report:
     """Run `target` under every fault at every point, and report.
 
     Args:
@@ -37,7 +37,9 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         reduce: leave out what another execution covers.
         jobs: processes that share the work.
         part: `(i, n)`: only the i-th of n parts of it, counted from 1, for several machines or nights: every n-th pair of faults, and what comes of it.
-        schedules: execute also other orders in which requests under way together arrive: all that can matter, but at most so many.
+        schedules: execute also other orders in which requests under way together arrive: all that can matter, but at most so many;
+            if that leaves some, those under each single fault.
+        orders: seeded orders of what is due together, in each of which every single fault is tried again.
         swarm: executions to draw at random beyond `faults`, with random orders.
         corpus: a file of counterexamples: they are run first, and what is found is added.
         resume: a file that keeps how far an exploration came that was stopped; it goes on from there. For one job.
@@ -69,7 +71,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
     def share(job: tuple[int, int]) -> Report:
         return Explorer(scenario, depth=faults, clock=clock, budget_s=budget, most=most, most_broken=most_broken, kinds=kinds, settings=Settings(seed, order),
                         progress=progress if job[0] == 0 else None,
-                        share=((part[0] - 1) * jobs + job[0], part[1] * jobs), first=first, swarm=swarm, schedules=schedules, skip=earlier.resume_at if earlier else 0,
+                        share=((part[0] - 1) * jobs + job[0], part[1] * jobs), first=first, swarm=swarm, schedules=schedules, orders=orders, skip=earlier.resume_at if earlier else 0,
                         reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
 
     report = share((0, 1)) if jobs == 1 else explore_in_jobs(share, jobs)

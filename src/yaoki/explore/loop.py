@@ -42,6 +42,7 @@ class VirtualLoop(Clockwork):
         super().__init__(owner, order=order, limit_s=limit_s)
         self._dead: set[Any] = set()
         self._paused: dict[Any, list[Handle]] = {}
+        self._begun: dict[Any, int] = {}  # of what stands still: how much of it was ready before
         self._graves: list[Any] = []
 
     def unfinished(self) -> list[tuple[asyncio.Task[Any], object]]:
@@ -71,7 +72,12 @@ class VirtualLoop(Clockwork):
         self.call_later(length_s, self._resume, owner, context=context)
 
     def _resume(self, owner: object) -> None:
-        self._ready.extend(self._paused.pop(owner, ()))
+        kept, begun = self._paused.pop(owner, []), self._begun.pop(owner, 0)
+        if self._order is not None:
+            came = kept[begun:]
+            self._order.shuffle(came)
+            kept[begun:] = came
+        self._ready.extend(kept)
 
     def _put(self, handle: Handle) -> None:
         """Where a callback goes while some processes are dead or stand still."""
@@ -138,6 +144,7 @@ class VirtualLoop(Clockwork):
         self._enqueue = self._ready.append
         self._dead.clear()
         self._paused.clear()
+        self._begun.clear()
         self.failures.clear()
 
     def _close_all(self, tasks: list[asyncio.Task[Any]]) -> None:

@@ -29,7 +29,9 @@ class Report:
         matrix: site → fault → mark, of single faults.
         pruned: rule → plans that were left out because another covers them.
         never: *sometimes* assertions that no execution reached.
-        schedules: how many orders of requests were executed; `schedules_done`: all that can matter.
+        schedules: how many orders of requests were executed; `schedules_done`: all that can matter without faults;
+            `faults_scheduled`: single faults under which all that can matter were executed, too.
+        orders: seeded orders in which every single fault was tried again.
         clock: who decides by time, so that the reductions tell states at different times apart; "": nobody.
         stopped: why it ended before everything was executed, or "".
         part: which part of the work it is ("2/12"), or "" for all of it.
@@ -63,6 +65,8 @@ class Report:
         self.swarm = 0
         self.schedules = 0
         self.schedules_done = False
+        self.faults_scheduled = 0
+        self.orders = 0
         self.resume_at = 0  # plans dealt with, in the order of the search: where another exploration can go on
         self._told: set[tuple[Any, ...]] = set()
 
@@ -139,7 +143,9 @@ class Report:
         self.stopped = self.stopped or other.stopped
         self.clock = self.clock or other.clock
         self.schedules += other.schedules
-        self.schedules_done = self.schedules_done or other.schedules_done
+        self.schedules_done = self.schedules_done and other.schedules_done
+        self.faults_scheduled += other.faults_scheduled
+        self.orders += other.orders
         self.exhausted = self.exhausted and other.exhausted
         self.deterministic = self.deterministic and other.deterministic
         self.depths_done = min(self.depths_done, other.depths_done) if other.depths_done else self.depths_done
@@ -166,7 +172,8 @@ class Report:
             "violations": self.found, "broken": {" + ".join(key): count for key, count in sorted(self.signatures.items())},
             "stories": [story.to_dict() for story in self.stories], "matrix": self.matrix, "pruned": dict(sorted(self.pruned.items())),
             "sometimes": sorted(name for name in self.reached if not name.startswith("?")), "never": self.never,
-            "swarm": self.swarm, "schedules": self.schedules, "schedules_done": self.schedules_done, "resume_at": self.resume_at, "seed": self.settings.seed, "order": self.settings.order, "seconds": round(self.seconds, 3),
+            "swarm": self.swarm, "schedules": self.schedules, "schedules_done": self.schedules_done,
+            "faults_scheduled": self.faults_scheduled, "orders": self.orders, "resume_at": self.resume_at, "seed": self.settings.seed, "order": self.settings.order, "seconds": round(self.seconds, 3),
             "python": platform.python_version(),
         }
 
@@ -174,7 +181,8 @@ class Report:
     def from_dict(data: dict[str, Any]) -> Report:
         """What `to_dict` wrote down, for merging."""
         report = Report(data["scenario"], depth=data["depth"], settings=Settings(data["seed"], data["order"]))
-        for name in ("executions", "points", "unfired", "stopped", "part", "exhausted", "depths_done", "deterministic", "baseline", "clock", "swarm", "schedules", "schedules_done", "resume_at", "seconds"):
+        for name in ("executions", "points", "unfired", "stopped", "part", "exhausted", "depths_done", "deterministic", "baseline", "clock", "swarm", "schedules", "schedules_done",
+                     "faults_scheduled", "orders", "resume_at", "seconds"):
             setattr(report, name, data[name])
         report.by_depth = Counter({int(key): count for key, count in data["by_depth"].items()})
         report.outcomes = Counter(data["outcomes"])
@@ -209,7 +217,10 @@ class Report:
         if self.pruned:
             lines.append("left out because another execution covers it: " + ", ".join(f"{count:,} ({rule})" for rule, count in sorted(self.pruned.items()) if count))
         if self.schedules:
-            lines.append(f"{self.schedules:,} orders in which requests can arrive" + (": all that can matter" if self.schedules_done else ", of more"))
+            lines.append(f"{self.schedules:,} orders in which requests can arrive" + (": all that can matter" if self.schedules_done else ", of more")
+                         + (f", also under {self.faults_scheduled:,} single faults" if self.faults_scheduled else ""))
+        if self.orders:
+            lines.append(f"{self.orders:,} seeded orders of what is due together, with every single fault in each")
         if self.clock:
             lines.append(f"time decides here ({self.clock}), so states at different times are different states: little can be left out")
         if self.stopped:

@@ -92,7 +92,8 @@ class Explorer:
         first: plans to run before all others (a corpus); one that does not apply any more is left out.
         swarm: executions to draw at random, seeded, beyond `depth`.
         most_broken: executions that break an invariant after which it stops; None: none.
-        schedules: orders of requests under way together to execute at most, without faults; see `schedules.py`.
+        schedules: orders of requests under way together to execute at most: without faults, then under each single one; see `schedules.py`.
+        orders: seeded orders of what is due together, in each of which every single fault is tried again.
         clock: who decides by time, where that is known from before.
         skip: plans that an earlier exploration of the same code has executed (its report's `resume_at`).
         fork: begin executions in the middle of their parent's; None: where it pays. See `branching.py`.
@@ -102,7 +103,7 @@ class Explorer:
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
                  first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "", schedules: int = 0,
-                 fork: bool | None = None) -> None:
+                 orders: int = 0, fork: bool | None = None) -> None:
         self.scenario = scenario
         self.depth = depth
         self.settings = settings
@@ -112,7 +113,8 @@ class Explorer:
         self.most = most
         self.first = first
         self.swarm = swarm
-        self.schedules = schedules if share[0] == 0 else 0
+        self.schedules = schedules
+        self.orders = orders
         self.skip = skip
         self.most_broken = most_broken
         self.report = Report(scenario.name, depth=depth, settings=settings)
@@ -194,10 +196,12 @@ class Explorer:
         for plan in self.first if self.share[0] == 0 else ():
             if not scenario.execute(plan, self.settings).unfired:
                 self._try(plan)
-        parents = self._one_level([base], 1) if self.depth else []
+        parents = singles = self._one_level([base], 1) if self.depth else []
         for depth in range(2, self.depth + 1):
             parents = self._one_level(self._again(parents), depth)
         report.exhausted = report.stopped == ""
+        self._schedules_under(singles)
+        self._orders()
         if self.swarm and not report.stopped:
             self._swarm()
 
@@ -226,7 +230,7 @@ class Explorer:
         for parent in parents:
             children = self._mine(parent, depth)
             if last and self._forks and not parent.on_files:
-                self._branch(parent, list(children))
+                kept += self._branch(parent, list(children))
             else:
                 kept += self._begin_each(parent, children, depth)
             if self.report.stopped:
@@ -259,17 +263,21 @@ class Explorer:
                 continue
             # What every job executes for itself only the first one reports.
             run = self._try((*parent.plan, planned), told=not done and (depth >= self._split or self.share[0] == 0))
-            if not (run.violations or run.unfired or run.void or last):
+            if not (run.violations or run.unfired or run.void or (last and not self._is_scheduled(run))):
                 kept.append(run.plan)
         return kept
 
-    def _branch(self, parent: Execution, children: list[Planned]) -> None:
+    def _is_scheduled(self, run: Execution) -> bool:
+        """Are the orders of its requests to be gone through?"""
+        return self.schedules > 0 and len(run.plan) == 1
+
+    def _branch(self, parent: Execution, children: list[Planned]) -> list[Plan]:
         """Execute each child from its own fault on; what comes before is gone through once."""
         while children and self.report.resume_at < self.skip:
             self._is_done_already()
             children.pop(0)
         if not children or not self._may_go_on():
-            return
+            return []
 
         def go_on() -> bool:
             if self._may_go_on(branches.told):
@@ -281,6 +289,7 @@ class Explorer:
         branches.execute(lambda entered: self.scenario.execute(parent.plan, self.settings, watch=self._watch, branches=entered))
         for run in branches.told:
             self._take(self._noticed(run), told=True)
+        return [run.plan for run in branches.told if self._is_scheduled(run) and not (run.violations or run.unfired or run.void)]
 
     def _is_done_already(self) -> bool:
         """Count one more plan as dealt with. Was it, by the exploration that this one goes on with?"""
@@ -364,20 +373,49 @@ class Explorer:
 
     def _schedules(self) -> None:
         """Every order that can matter, or as many as were asked for."""
+        self.report.schedules_done = self.schedules > 0 and (self.share[0] > 0 or self._orders_of(()))
+
+    def _schedules_under(self, singles: Sequence[Plan]) -> None:
+        """The same for each single fault, while there is room: first the orders of the first one."""
+        part, parts = self.share
+        for number, plan in enumerate(singles if self.report.schedules_done else ()):
+            if self._split != 1 and number % parts != part:
+                continue  # another job's: here all of them know all single faults
+            if self.report.stopped or not self._orders_of(plan):
+                return
+            self.report.faults_scheduled += 1
+
+    def _orders_of(self, plan: Plan) -> bool:
+        """Go through the orders of one plan. False: there are more than were asked for."""
         orders, report = Search(reduce=bool(self.reduce) and not self.scenario.always), self.report
-        left = True
-        while report.schedules < self.schedules and (left := orders.more()):
-            run = self.scenario.execute((), self.settings, search=orders)
+        while orders.more():
+            if report.schedules >= self.schedules or (plan and not self._may_go_on()):
+                return False
+            run = self.scenario.execute(plan, self.settings, search=orders)
             self._collect()
-            if run.covered:
-                report.pruned["schedule"] += 1
+            if run.covered or run.unfired or run.void:
+                report.pruned["schedule" if run.covered else "not reached in this order"] += 1
                 continue
             run.settings = msgspec.structs.replace(self.settings, schedule=orders.number)
             report.schedules += 1
             report.take(run)
             if run.violations:
                 self._tell(run)
-        report.schedules_done = self.schedules > 0 and not left
+        return True
+
+    def _orders(self) -> None:
+        """Every single fault again, in other orders of what is due together. They are drawn, so nothing is claimed of the rest."""
+        part, parts = self.share
+        for number in range(self.orders):
+            if number % parts != part or not self._may_go_on():
+                continue
+            settings = msgspec.structs.replace(self.settings, order=self.settings.order * 1_000_003 + number + 1)
+            base = self._try((), settings)
+            for planned in self._children(base, Tier.WIDE) if self.depth and not base.violations else ():
+                if not self._may_go_on():
+                    return
+                self._try((planned,), settings)
+            self.report.orders += 1
 
     # ── beyond the depth: seeded swarms ──
 

@@ -105,8 +105,7 @@ class SharedSimJournal(SharedQueues):
         async with self._claiming:
             if self._me is not None and self._me.alive:  # it leaves by its own will
                 self.table.end(self._me)
-            if self._world is not None:  # the server answers in its own time, and that is no place for a fault: nobody sees what is lost there
-                await runtime.sleep(2 * self._world.latency_s)
+            await self._answered()
             no = len(self.table.workers) + 1
             self._me = self.table.workers[no] = Worker(no, self.name, self.now() + LEASE_S)
         self._renew()
@@ -188,8 +187,7 @@ class SharedSimJournal(SharedQueues):
     async def take(self, limit: int) -> list[Stored]:
         """From queues with limits first. Looking costs nothing; claiming is a statement, at which a worker can die or stand still."""
         self._pass_fence(self._me)
-        self._look_at = inf
-        found = await self._claimed("claim-limited", LIMITED, self._claim_limited, limit)
+        found = await self._claimed("claim-limited", LIMITED, self._claim_limited, limit) if self._has_room(limit) else []
         if len(found) == limit:
             return found
         try:
@@ -203,7 +201,20 @@ class SharedSimJournal(SharedQueues):
         if not any(True for _ in self._free_behind(gate)):
             return []
         async with self._claiming:
-            return await self._said(what, partial(claim, self._me, limit))
+            found = await self._said(what, partial(claim, self._me, limit))
+        try:
+            if found:
+                await self._answered()  # their histories are read by a query of its own
+        except BaseException:
+            for stored in found:
+                self.release(stored.header.no)
+            raise
+        return found
+
+    async def _answered(self) -> None:
+        """The server answers in its own time. No place for a fault: nobody could see what is lost there."""
+        if self._world is not None:
+            await runtime.sleep(2 * self._world.latency_s)
 
     def _claim_free(self, sender: Worker | None, limit: int) -> list[Stored]:
         me, free = self._pass_fence(sender), self._free_behind(0)
@@ -213,8 +224,13 @@ class SharedSimJournal(SharedQueues):
 
     def _claim_limited(self, sender: Worker | None, limit: int) -> list[Stored]:
         me = self._pass_fence(sender)
-        numbers, self._look_at = self.table.admitted(list(self._free_behind(LIMITED)), me, limit, self.now())
-        return [self._claim(no, me) for no in numbers]
+        return [self._claim(no, me) for no in self.table.admitted(list(self._free_behind(LIMITED)), me, limit, self.now())]
+
+    def _has_room(self, limit: int) -> bool:
+        """May a queue with limits give something to this worker? Else claiming from it is no statement worth dying at."""
+        assert self._me is not None
+        left, self._look_at = self.table.room(list(self._free_behind(LIMITED)), self._me.no, limit, self.now())
+        return any(left.values())
 
     @property
     def look_at(self) -> float:
@@ -250,25 +266,34 @@ class SharedSimJournal(SharedQueues):
         self.table.asked += 1
         self._next_request = self.table.asked  # the numbers are the database's, as those of runs
         super()._ask(run_id, kind, data, at)
+        self._make_due(run_id)
+
+    def _make_due(self, run_id: str) -> None:
         no = self._numbers.get(run_id)
         if no is not None and no not in self.table.owners and no in self._parked:
             self._parked[no] = min(self._parked[no], self.now())
 
     async def requests(self) -> list[Request]:
         me = self._me.no if self._me is not None else 0
+        for each in self._requests.values():  # what was asked before its run was there, or in the moment in which it was parked
+            self._make_due(each.run)
         return [each for each in self._requests.values() if self._numbers.get(each.run) is None
                 or self.table.owners.get(self._numbers[each.run]) == me or self._headers[self._numbers[each.run]].state.is_end]
 
 
-def open_worker(world: World, name: str, *sagas: Saga[Any], journal: str = "journal", fencing: bool = True) -> App:
-    """Make the app of one worker among several, on a shared simulated journal."""
+def open_worker(world: World, name: str, *sagas: Saga[Any], journal: str = "journal", fencing: bool = True, work: bool = True) -> App:
+    """Make the app of one worker among several, on a shared simulated journal.
+
+    Args:
+        work: does it take runs up? Else it only starts them, and asks.
+    """
     platter = next((each for each in world.journals if each.name == journal), None)
     if platter is None:
         platter = SharedPlatter(journal)
         world.journals.append(platter)
         world.circular.append(platter.kept)
     platter.sagas.update({saga.name: saga for saga in sagas})
-    app = App(SharedSimJournal(world, platter, name, fencing=fencing), sagas, concurrency=100, grace=10.0)
+    app = App(SharedSimJournal(world, platter, name, fencing=fencing), sagas, concurrency=100, grace=10.0, work=work)
     world.circular += (app.engine, app.journal)
     world.decides_by_time("workers hold leases")
     return app

@@ -62,28 +62,34 @@ class QueuedPlatter(Platter):
         return {no: place for no, place in self.places.items()
                 if self.owners.get(no) == place[1] and not headers[no].state.is_end and headers[no].state.value != "blocked"}
 
-    def admitted(self, free: Sequence[int], worker: int, wanted: int, now: float) -> tuple[list[int], float]:
-        """Which of these runs of limited queues begin now with this worker, and when to look again."""
-        turns = self.kept._desk.turns
-        self.places = standing = self.standing()
+    def room(self, free: Sequence[int], worker: int, wanted: int, now: float) -> tuple[dict[str, float], float]:
+        """How many runs of each of these limited queues may begin now with this worker, and when to look again."""
+        queues, standing = self.kept._desk.turns.queues, self.standing()
+        left: dict[str, float] = {}
+        look_at = inf
+        for name in sorted({self.lane_of(no)[1] for no in free}):
+            used = [owner for queue, owner in standing.values() if queue == name]
+            admission = admit(queues[name].queue, Usage(len(used), used.count(worker), queues[name].tat), now, wanted)
+            left[name], look_at = admission.count, min(look_at, admission.again_at)
+        return left, look_at
+
+    def admitted(self, free: Sequence[int], worker: int, wanted: int, now: float) -> list[int]:
+        """Which of these runs of limited queues begin now with this worker: they have their places."""
+        queues = self.kept._desk.turns.queues
+        left, _ = self.room(free, worker, wanted, now)
+        self.places = self.standing()
         lanes: dict[Lane, list[int]] = {}
         for no in free:
             lanes.setdefault(self.lane_of(no), []).append(no)
-        left: dict[str, float] = {}
-        look_at = inf
-        for name in sorted({lane[1] for lane in lanes}):
-            used = [owner for queue, owner in standing.values() if queue == name]
-            admission = admit(turns.queues[name].queue, Usage(len(used), used.count(worker), turns.queues[name].tat), now, wanted)
-            left[name], look_at = admission.count, min(look_at, admission.again_at)
         order = list(lanes)
         shares = deal([Due(i, lane[1], lane[2], min(wanted, len(lanes[lane]))) for i, lane in enumerate(order)], left, wanted, runtime.rng())
         found: list[int] = []
         for i, count in sorted(shares.items()):
-            taken, queue = lanes[order[i]][:count], turns.queues[order[i][1]]
+            taken, queue = lanes[order[i]][:count], queues[order[i][1]]
             queue.tat = taken_up(queue.queue, queue.tat, now, len(taken))
             self.places.update(dict.fromkeys(taken, (order[i][1], worker)))
             found += taken
-        return sorted(found), look_at
+        return sorted(found)
 
 
 class SharedQueues(SimJournal):
