@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from yaoki import Flow
+from yaoki.app import App
 from yaoki.explore import Booking, FakeService, Scenario, World
-from yaoki.explore.sagas import saga_scenario
+from yaoki.explore.sagas import saga_scenario, supervised
 from yaoki.saga.define import Saga
 
 
@@ -35,6 +36,49 @@ def child(*, declines: bool = False, detached: bool = False, pivot: bool = False
 
     served(trip, FakeService("mail", declines=declines), after=["payment"])
     return saga_scenario(trip, input="ann", name="child")
+
+
+def child_as_pivot(*, declines: bool = False, cancels: bool = False) -> Scenario:
+    """The point of no return is a whole saga, with one of its own; it may fail, and take all with it."""
+    charge = Saga("charge", input=str)
+    served(charge, FakeService("hold"))
+    served(charge, FakeService("capture", declines=declines), after=["hold"], pivot=True)
+    trip = Saga("trip", input=str)
+    served(trip, FakeService("hotel"))
+
+    @trip.child(charge, pivot=True)
+    def payment(who: str) -> str:
+        return who
+
+    served(trip, FakeService("mail"))
+    return _cancelled(trip) if cancels else saga_scenario(trip, input="ann", name="child as pivot")
+
+
+def first_of_as_pivot(*, declines: bool = False, race: bool = False, cancels: bool = False) -> Scenario:
+    """The point of no return is one of two ways to pay."""
+    order = Saga("order", input=str)
+    served(order, FakeService("stock"))
+    pay = order.first_of("pay", race=race, pivot=True)
+    for service in (FakeService("card", declines=declines), FakeService("invoice")):
+        _option(pay, service)
+    served(order, FakeService("mail"))
+    if cancels:
+        return _cancelled(order, invariants=[one_payment])
+    return saga_scenario(order, input="ann", name="first_of as pivot", invariants=[one_payment])
+
+
+def _cancelled(saga: Saga[Any], **settings: Any) -> Scenario:
+    """Somebody changes their mind while the pivot is under way, or nearly."""
+    async def main(world: World) -> str:
+        async def work(app: App) -> str:
+            run = await app.start(saga, "ann", id="run-1")
+            await world.sleep(0.0045)
+            await run.cancel("changed my mind")
+            return (await run.wait()).value
+
+        return await supervised(world, work, saga)
+
+    return Scenario(main, name=f"{saga.name}, cancelled", timed=True, **settings)
 
 
 def each(*, declines: bool = False, fails: bool = False) -> Scenario:

@@ -18,6 +18,13 @@ ALL: dict[str, Callable[[], Scenario]] = {
     "child, declined after it": lambda: compound.child(declines=True),
     "child with a pivot, declined after it": lambda: compound.child(declines=True, pivot=True),
     "child left, declined after it": lambda: compound.child(declines=True, detached=True),
+    "child as pivot": compound.child_as_pivot,
+    "child as pivot, declined": lambda: compound.child_as_pivot(declines=True),
+    "child as pivot, cancelled": lambda: compound.child_as_pivot(cancels=True),
+    "first of as pivot": compound.first_of_as_pivot,
+    "first of as pivot, one declined": lambda: compound.first_of_as_pivot(declines=True),
+    "first of as pivot, cancelled": lambda: compound.first_of_as_pivot(cancels=True),
+    "race as pivot": lambda: compound.first_of_as_pivot(race=True),
     "each": compound.each,
     "each, one declined": lambda: compound.each(declines=True),
     "each, declined after it": lambda: compound.each(fails=True),
@@ -30,10 +37,11 @@ ALL: dict[str, Callable[[], Scenario]] = {
     "flow, declined": lambda: compound.flow(declines=True),
     "flow, declined after it": lambda: compound.flow(fails=True),
 }
+SLOW = {"child as pivot, cancelled"}
 PAIRS = ["child, declined after it", "each, one declined", "first of", "race, declined after it", "flow, declined after it"]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.long) if name in SLOW else name for name in ALL])
 def test_every_run_ends_and_leaves_all_or_nothing_under_every_fault(name: str):
     report = explore(ALL[name](), faults=1)
     assert report.ok, report.text(matrix=False)

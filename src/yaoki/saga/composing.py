@@ -37,7 +37,7 @@ class Composing:
 
         def _add_condition(self, step: Step[..., Any], when: Callable[..., Any]) -> None: ...
 
-    def first_of(self, name: str, *, after: str | Iterable[str] = (), race: bool = False,
+    def first_of(self, name: str, *, after: str | Iterable[str] = (), race: bool = False, pivot: bool = False,
                  when: Callable[..., Any] | None = None) -> FirstOf:
         """Add a step with alternatives: the first that succeeds counts, and the others leave nothing.
 
@@ -54,11 +54,12 @@ class Composing:
         Args:
             name: the step's; what an option returns is its result.
             race: try all at once instead of one after the other; the slower ones are cancelled, and undone as in doubt.
+            pivot: the point of no return: passed when one has succeeded and the others have left nothing. Each option has an undo then.
         """
         async def one_of_its_options() -> None:
             """Call the options themselves in unit tests."""
 
-        step = self._add(one_of_its_options, name=name, pivot=False, after=after, retry=None, timeout=None, deadline=None, undo=None,
+        step = self._add(one_of_its_options, name=name, pivot=pivot, after=after, retry=None, timeout=None, deadline=None, undo=None,
                          parts="first_of")
         step.special = True
         options = step.way = FirstOf(cast("Saga[Any]", self), step, race=race)
@@ -66,7 +67,7 @@ class Composing:
             self._add_condition(step, when)
         return options
 
-    def flow(self, *, name: str = "", undos: Iterable[Callable[..., Any]] = (), after: str | Iterable[str] = (),
+    def flow(self, *, name: str = "", undos: Iterable[Callable[..., Any]] = (), after: str | Iterable[str] = (), pivot: bool = False,
              when: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Step[..., Any]]:
         """Add a step that decides as it goes what it calls: a loop, an agent that chooses tools.
 
@@ -82,11 +83,15 @@ class Composing:
 
         Args:
             undos: the functions that undo inner steps, so that they are found again after a crash.
+            pivot: refused, with the reason: what a flow does is decided as it goes.
         """
         functions = list(undos)
         named = {getattr(undo, "__name__", repr(undo)): undo for undo in functions}
 
         def add(fn: Callable[..., Any]) -> Step[..., Any]:
+            if pivot:
+                raise wrong(fn, f"flow {name or fn.__name__!r} is to be the point of no return, and decides as it goes what it does: nobody can "
+                            "say at which call there is no way back", "make that call a step of its own, with pivot=True, below the flow")
             step = self._add(fn, name=name, pivot=False, after=after, retry=None, timeout=None, deadline=None, undo=None, parts="flow")
             step.way, step.special = Flowing(named), True
             if len(named) < len(functions):
@@ -99,7 +104,7 @@ class Composing:
 
     def child(self, saga: Saga[Any], *, name: str = "", after: str | Iterable[str] = (), detached: bool = False,
               undo: None = UNDECIDED, when: Callable[..., Any] | None = None, retry: Any = None, timeout: float | None = None,
-              queue: str = "") -> Callable[[Callable[..., Any]], Step[..., Any]]:
+              queue: str = "", pivot: bool = False) -> Callable[[Callable[..., Any]], Step[..., Any]]:
         """Add a step that runs another saga. Its function takes the input and results above, and returns the other's input.
 
             @book_trip.child(charge_card)
@@ -115,9 +120,14 @@ class Composing:
             undo: None: leave the child alone when this run undoes itself.
             retry, timeout: of the function.
             queue: where the child waits for its turn; by default where its saga says.
+            pivot: the point of no return: passed when the child is completed. It is awaited and can be undone as a whole then.
         """
         def add(fn: Callable[..., Any]) -> Step[..., Any]:
-            step = self._add(fn, name=name, pivot=False, after=after, retry=retry, timeout=timeout, deadline=None,
+            if pivot and (detached or undo is None):
+                how = "is not awaited" if detached else "is left alone when its parent undoes itself"
+                raise wrong(fn, f"a run of {saga.name!r} is to be the point of no return, and {how}: a run that is in doubt about it could go "
+                            "neither on nor back", "await it, and let it be undone as a whole; or make another step the pivot")
+            step = self._add(fn, name=name, pivot=pivot, after=after, retry=retry, timeout=timeout, deadline=None,
                              undo=undone_as_a_whole if undo is UNDECIDED else None)
             step.way, step.special, step.child = Child(saga, detached=detached, queue=queue), True, saga.name
             step.wait = None if detached else AWAITED

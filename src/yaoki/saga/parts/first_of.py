@@ -106,6 +106,9 @@ class FirstOf:
             if not option.undo_decided and not below:
                 raise wrong(option.fn, f"option {option.name!r} can be asked to undo itself, and has no undo",
                             f"define one with @{option.name}.undo, or say that it needs none: option(undo=None)")
+            if step.pivot and option.undo_fn is None:
+                raise wrong(option.fn, f"option {option.name!r} of {step.name!r}, the point of no return, has no undo: one that is in doubt must be "
+                            "taken back before another counts", f"define one with @{option.name}.undo; or make the pivot a step with one call")
         step.undo_fn = undone_as_a_whole if any(option.undo_fn for option in self.options.values()) else None
 
     # ── in a run ─────────────────────────────────────────────────────────────────────────────────────────────────────
