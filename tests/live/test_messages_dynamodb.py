@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 
 import msgspec
 import pytest
@@ -12,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from contracts.messages_world import Placed
 from yaoki.errors import BrokerError, StoreError
-from yaoki.messages.dynamodb import DynamoOutbox, DynamoRelay
+from yaoki.messages.dynamodb import HEAD_KEPT_S, DynamoOutbox, DynamoRelay
 
 pytestmark = pytest.mark.live
 
@@ -91,6 +92,25 @@ async def test_two_writers_of_a_key_cannot_both_take_its_next_version(client):
     await client.transact_write_items(TransactItems=await outbox.items(client, Placed(2), key="k"))
     await DynamoRelay(client, sink, table="outbox").send_once()
     assert [n for _, n in sink.sent] == [1, 2]
+
+
+async def test_a_head_says_when_it_may_go_and_a_key_without_one_begins_anew(client):
+    outbox, sink = DynamoOutbox("shop", table="outbox"), Sink()
+    relay = DynamoRelay(client, sink, table="outbox")
+    for n in (1, 2):
+        await client.transact_write_items(TransactItems=await outbox.items(client, Placed(n), key="k"))
+    await relay.send_once()
+    head = {"TableName": "outbox", "Key": {"pk": {"S": "head#k"}, "sk": {"S": "head"}}}
+    expires = float((await client.get_item(**head))["Item"]["expires"]["N"])
+    assert abs(expires - time.time() - HEAD_KEPT_S) < 600
+    begun = await outbox.items(client, Placed(3), key="k")
+    await client.delete_item(**head)  # as DynamoDB does once it has expired
+    with pytest.raises(ClientError, match="TransactionCanceled"):
+        await client.transact_write_items(TransactItems=begun)
+    for n in (3, 4):
+        await client.transact_write_items(TransactItems=await outbox.items(client, Placed(n), key="k"))
+    await relay.send_once()
+    assert [n for _, n in sink.sent] == [1, 2, 3, 4]
 
 
 async def test_what_the_broker_does_not_confirm_stays_and_a_lease_keeps_others_away(client):

@@ -182,15 +182,28 @@ async def _redrive(out: Output, db: str, chosen: dict[str, Any], canary: int, ma
             out.say(f"{len(plan.worn_out)} were redriven {max_replays} times already and are left alone (--max-replays)")
         if dry_run or not plan.chosen:
             return Exit.OK
+        if canary:
+            await _check_handled(store, {each.group for each in plan.chosen})
         confirm(f"redrive {len(plan.chosen)} messages?", yes=yes)
         done = await boxes.redrive(store, **chosen, max_replays=max_replays, canary=canary)
     out.emit({"redriven": [each.message.id for each in done.chosen], "left": len(done.left),
               "failed": [_letter(each) for each in done.failed], "worn_out": len(done.worn_out)})
+    if done.failed and all(each.state == "retry" for each in done.failed):
+        out.say(f"{len(done.failed)} of {len(done.chosen)} canaries were not handled in time, so {len(done.left)} were left: is the service busy, or gone?")
+        return Exit.FINDING
     if done.failed:
         out.say(f"{len(done.failed)} of {len(done.chosen)} canaries failed again, so {len(done.left)} were left: {done.failed[0].error}")
         return Exit.FINDING
     out.say(f"{len(done.chosen)} messages are on their way again")
     return Exit.OK
+
+
+async def _check_handled(store: Store, groups: set[str]) -> None:
+    """Canaries that nobody tries prove nothing."""
+    idle = sorted(groups & {lag.group for lag in await store.lag() if not lag.workers})
+    if idle:
+        raise ConfigError(f"nobody handles messages of {', '.join(idle)} now, so no canary would be tried",
+                          do="start the service and redrive then; or redrive without --canary, and they are handled when it is started")
 
 
 async def _edit(out: Output, db: str, message: str, group: str | None, data: str | None) -> Exit:

@@ -9,6 +9,10 @@ in one transaction: so a key's versions have no holes, and their order is the or
 once: one of them is cancelled (ConditionalCheckFailed) and repeats its transaction with new items.
 
 The relay deletes what the broker has confirmed, so it needs no cursor, and what commits late is found all the same.
+A head says when nobody needs it any more (`expires`, `HEAD_KEPT_S` after its last event): with DynamoDB's Time to Live on that attribute, keys
+that are done leave nothing behind. A key whose head has gone begins with version 1 again, which is in order as long as the relay
+has not stood still for so long.
+
 Limits: 100 items a transaction, 400 KB an item (Amazon DynamoDB Developer Guide, quotas). The table needs the keys `pk, sk` (text).
 """
 
@@ -28,6 +32,8 @@ from yaoki.messages.envelope import PARTS, from_cloudevent, to_cloudevent
 FAILURES = (BotoCoreError, ClientError, OSError, TimeoutError)
 LEASE_S = 15.0
 PAUSE_S = 0.5
+HEAD_KEPT_S = 30 * 86_400
+"""Longer than a relay may stand still."""
 DELETE_AT_ONCE = 25
 
 
@@ -68,8 +74,8 @@ class DynamoOutbox:
 
     def _move(self, key: str, before: int, after: int) -> dict[str, Any]:
         condition = "version = :before" if before else "attribute_not_exists(version)"
-        values = {":after": {"N": str(after)}} | ({":before": {"N": str(before)}} if before else {})
-        return {"Update": {"TableName": self.table, "Key": _key(f"head#{key}", "head"), "UpdateExpression": "SET version = :after",
+        values = {":after": {"N": str(after)}, ":expires": {"N": str(int(runtime.unix_time()) + HEAD_KEPT_S)}} | ({":before": {"N": str(before)}} if before else {})
+        return {"Update": {"TableName": self.table, "Key": _key(f"head#{key}", "head"), "UpdateExpression": "SET version = :after, expires = :expires",
                            "ConditionExpression": condition, "ExpressionAttributeValues": values}}
 
 

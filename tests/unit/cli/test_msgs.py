@@ -93,3 +93,10 @@ def test_what_is_done_and_old_is_forgotten_and_what_gave_up_stays(db):
     code, text = yk("purge", "--older-than", "1h", "--key", "k1", "--db", db)
     assert code == 2
     assert "concerns all messages that are done" in text
+
+
+def test_canaries_need_somebody_who_tries_them(db):
+    code, text = yk("redrive", "--canary", "1", "--yes", "--db", db)
+    assert code == 2
+    assert "nobody handles messages of orders.take" in text
+    assert yk("redrive", "--yes", "--db", db)[0] == 0
