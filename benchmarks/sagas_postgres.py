@@ -45,6 +45,7 @@ from yaoki.saga.engine.watch import SERVE_S
 from yaoki.saga.journal.port import NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.postgres import statements as sql
+from yaoki.saga.journal.postgres.lanes import PEEK
 from yaoki.saga.journal.postgres.link import PLANS
 
 STEPS = 4
@@ -189,8 +190,8 @@ async def claiming(url: str, waiting: int) -> dict[str, Any]:
         times.append(time.perf_counter() - began)
         assert len(taken) == 10, len(taken)
     await asyncio.gather(*(journal.create(NewRun(f"plan-{waiting}-{i}", "echo", "mine", b"1", keep=False)) for i in range(10)))
-    claim = await planned(connection, sql.CLAIM, journal.incarnation, journal._claim + 1, 10, ["mine"], None, 8)
-    look = await planned(connection, sql.PEEK, ["mine"], None)
+    claim = await planned(connection, sql.CLAIM, journal.incarnation, journal._claim + 1, 10, ["mine"], None, 8, [])
+    look = await planned(connection, PEEK, ["mine"], None)
     await connection.close()
     await journal.close()
     return {"waiting": waiting, "claim_of_10_ms": statistics.median(times) * 1000, "claim": claim, "look": look}

@@ -245,6 +245,7 @@ bounded = settings(max_examples=12, deadline=None, derandomize=True, suppress_he
 @example(drawn=[("create", 0, "a", True, 0.0), ("block", 0, "a", NEVER), ("take", 1), ("ask", 0, "a"), ("take", 1)])
 @example(drawn=[("create", 0, "a", True, 0.0), ("lease over", 0), ("reap by", 1), ("take", 1), ("release", 0, "a"), ("take", 1)])
 @example(drawn=[("create", 0, "a", True, 0.0), ("ask", 0, "a"), ("ask", 1, "a"), ("asked", 0)])
+@example(drawn=[("ask", 0, "a"), ("create", 0, "a", False, 9e9), ("take", 1), ("asked", 0), ("take", 1)])
 def test_the_simulated_shared_journal_answers_as_the_server_does(url: str, drawn: list[tuple[Any, ...]]):
     asyncio.run(both(url, drawn))
 

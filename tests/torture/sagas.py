@@ -102,7 +102,7 @@ def trips(service: Service, office: TicketOffice) -> Saga[Trip]:
     @saga.wait_for(str, after="nap", timeout=600.0, otherwise="nobody answered")
     def visa(trip: Trip) -> None: ...
 
-    @saga.step(tx=True)
+    @saga.step(tx=True, retry=patient)  # three attempts would be too few, once in ten thousand runs
     async def debit(trip: Trip, visa: str, effect: Effect, tx: Any) -> Done:
         await tx.execute("INSERT INTO public.ledger VALUES ($1, 1, $2)", effect.run, effect.fence)
         if runtime.rng().random() < 0.05:

@@ -15,11 +15,9 @@ from typing import Any
 
 from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.journal.postgres import statements as sql
+from yaoki.saga.journal.postgres.lanes import Lane, lane_of
 from yaoki.saga.journal.postgres.statements import NOW
 from yaoki.saga.records import RunState
-
-Lane = tuple[str, str, str, int, str]
-"""saga, graph, queue, priority, tenant: what may be claimed together."""
 
 Columns = list[list[Any]]
 
@@ -86,10 +84,6 @@ def statement_of(parts: tuple[str, ...], *, named: bool) -> str:
     written = "".join(f", {part} AS ({numbered(part)}\n)" for part in parts)
     end = _DONE if "created" not in parts else _SETTLED if named else _CREATED
     return f"{sql.BATCH_FENCE}{written}\n{end}"
-
-
-def lane_of(run: NewRun) -> Lane:
-    return (run.saga, run.graph, run.queue, run.priority, run.tenant)
 
 
 class Batch:

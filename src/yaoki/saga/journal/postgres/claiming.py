@@ -10,8 +10,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from yaoki import runtime
 from yaoki.saga.journal.postgres import statements as sql
 from yaoki.saga.journal.postgres.kin import CLAIM_ENDED, recall
+from yaoki.saga.journal.postgres.lanes import PEEK, WALK, WALK_SHARE, KnownLanes
 from yaoki.saga.journal.postgres.link import Connection
 from yaoki.saga.journal.postgres.reading import Reading
 from yaoki.saga.journal.postgres.rows import header_of
@@ -35,7 +37,9 @@ class Claiming(Standing, Reading, PostgresQueues):
     _claiming: asyncio.Lock
     _held: set[int]  # what this incarnation owns, as far as it knows
     _released: list[int]
-    _queue_of: dict[int, str]  # by the lane's number
+    _lanes: KnownLanes
+    _hints: list[int]  # lanes that were found to have something, by a walk through all
+    _walk_at: float  # not before then, by the monotonic clock, is there another walk
     _news: int  # the newest operation, as of the last look
     _may_be_limited: bool  # may there be something to take from queues with limits?
     _unsure: bool  # was the last claim given up on, so that nobody knows what became of it?
@@ -46,7 +50,8 @@ class Claiming(Standing, Reading, PostgresQueues):
         if len(limited) == limit:
             return limited
         try:
-            return limited + await self._taken(await self._claimed(sql.CLAIM, limit - len(limited), self._graphs, self._queues, LANE_SHARE))
+            return limited + await self._taken(await self._claimed(sql.CLAIM, limit - len(limited), self._graphs, self._queues, LANE_SHARE,
+                                                              self._hints))
         except BaseException:
             for stored in limited:
                 self.release(stored.header.no)
@@ -72,13 +77,9 @@ class Claiming(Standing, Reading, PostgresQueues):
         return found
 
     async def _name_queues(self, found: list[Stored], lanes: dict[int, int | None]) -> None:
-        if not self._queue_of.keys() >= set(lanes.values()) - {None}:
-            await self._learn_lanes()
+        await self._lanes.look_up({lane for lane in lanes.values() if lane is not None}, self._side)
         for stored in found:
-            stored.queue = self._queue_of.get(lanes[stored.header.no] or 0, "default")
-
-    async def _learn_lanes(self) -> None:
-        raise NotImplementedError
+            stored.queue = self._lanes.queues.get(lanes[stored.header.no] or 0, "default")
 
     async def owned(self) -> list[tuple[int, str]]:
         return [(row[0], row[1]) for row in await self._side.fetch(sql.OWNED, self.incarnation)]
@@ -98,9 +99,22 @@ class Claiming(Standing, Reading, PostgresQueues):
                 raise
 
     async def peek(self) -> tuple[bool, bool]:
-        (row,) = await self._side.fetch(sql.PEEK, self._graphs, self._queues)
-        self._may_be_limited, self._news = row["limited"], row["news"]
-        return row["due"] or row["limited"] or bool(self._released), row["asked"]  # what is to be given back goes with the next claim
+        (row,) = await self._side.fetch(PEEK, self._graphs, self._queues)
+        found = {gate for gate, has_due in ((0, row["due"]), (1, row["limited"])) if has_due}
+        self._hints = row["found"]
+        if row["hides"] and len(found) < 2 and runtime.monotonic() >= self._walk_at:
+            found |= await self._walk({0, 1} - found)
+        self._may_be_limited, self._news = 1 in found, row["news"]
+        return bool(found or self._released), row["asked"]  # what is to be given back goes with the next claim
+
+    async def _walk(self, gates: set[int]) -> set[int]:
+        """Ask all lanes with these gates. Returns the gates of those that have something."""
+        began = runtime.monotonic()
+        rows = await self._side.fetch(WALK, self._graphs, self._queues, sorted(gates))
+        ended = runtime.monotonic()
+        self._walk_at = ended + (ended - began) / WALK_SHARE
+        self._hints = self._hints + [row["no"] for row in rows]
+        return {row["gate"] for row in rows}
 
     async def _claimed_of_limited(self, limit: int) -> list[Any]:
         return await self._claimed(lambda connection, number: self._take_limited(connection, self.incarnation, number, limit))

@@ -15,8 +15,8 @@ from yaoki.saga.journal.locks.postgres import PostgresLocks
 from yaoki.saga.journal.operations.postgres import PostgresOperations
 from yaoki.saga.journal.port import Ask, Request
 from yaoki.saga.journal.postgres import statements as sql
-from yaoki.saga.journal.postgres.batch import Lane
 from yaoki.saga.journal.postgres.claiming import Claiming
+from yaoki.saga.journal.postgres.lanes import KnownLanes
 from yaoki.saga.journal.postgres.lease import Lease
 from yaoki.saga.journal.postgres.link import Connection, Link, Target
 from yaoki.saga.journal.postgres.past import archive, drop_days
@@ -65,12 +65,13 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         self._batch = 0
         self._claim = 0
         self._claiming = asyncio.Lock()
-        self._lanes: dict[Lane, int] = {}
+        self._lanes = KnownLanes()
+        self._hints: list[int] = []
+        self._walk_at = 0.0
         self._held: set[int] = set()  # what this incarnation owns, as far as it knows
         self._released: list[int] = []
         self._unsure = False  # was the last claim given up on, so that nobody knows what became of it?
         self._may_be_limited = True  # until the first look says otherwise
-        self._queue_of: dict[int, str] = {}
         self._offset = 0.0  # the server's clock less our monotonic one
         self._lost: FencedError | None = None
         self._failed: JournalError | None = None
@@ -106,7 +107,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         self._held.clear()
         self._released.clear()
         self._unsure = False
-        await self._learn_lanes()
+        self._lanes = KnownLanes()
         self._lease = Lease(self.target, self.incarnation, self._was_fenced)
         self._lease.start()
         if events.wanted():

@@ -12,6 +12,8 @@ worker is alive, and renews its lease with it. That one probe of one row does fo
 
 from __future__ import annotations
 
+from yaoki.saga.journal.postgres import lanes
+
 NOW = "extract(epoch FROM clock_timestamp())::float8"
 
 # The order of `Header`'s fields.
@@ -55,20 +57,12 @@ DID_COMMIT = "SELECT state, batch, claim FROM yaoki.worker WHERE no = $1 FOR UPD
 BY_IDS = f"SELECT {HEADER}, owner FROM yaoki.run WHERE id = ANY($1)"
 PAST_BY_IDS = f"SELECT {HEADER}, NULL::bigint FROM yaoki.past WHERE id = ANY($1)"
 
-NEW_LANES = """
-INSERT INTO yaoki.lane (saga, graph, queue, priority, tenant)
-SELECT DISTINCT * FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::text[]) AS l ORDER BY 2, 3, 4, 5, 1
-ON CONFLICT DO NOTHING"""
-LANES = "SELECT no, saga, graph, queue, priority, tenant FROM yaoki.lane"
-
 # ── claiming ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 # A lane at a time, urgent ones first, tenants in turn (among equals a lane gives its share of $3, or $6 if that is more), each by one
-# range of `run_waiting`:
-# what is not due yet, or is not for this worker, is never looked at, however much of it there is.
-CLAIM = f"""{CLAIM_FENCE}, lanes AS (
-    SELECT l.no, count(*) OVER (PARTITION BY l.priority) AS peers FROM yaoki.lane l, fence
-    WHERE l.gate = 0 AND ($4::text[] IS NULL OR l.graph = ANY($4)) AND ($5::text[] IS NULL OR l.queue = ANY($5))
+# range of `run_waiting`: what is not due yet, or is not for this worker, is never looked at, however much of it there is.
+CLAIM = f"""{CLAIM_FENCE}, {lanes.candidates(f"l.gate = 0 AND {lanes.may_take('$4', '$5')}", "$7")}, lanes AS MATERIALIZED (
+    SELECT l.no, count(*) OVER (PARTITION BY l.priority) AS peers FROM fence, candidate l {lanes.HAS_DUE}
     ORDER BY l.priority, random()
 ), picked AS MATERIALIZED (
     SELECT found.no FROM lanes CROSS JOIN LATERAL (
@@ -100,18 +94,6 @@ SAVE_GRAPH = f"""
 INSERT INTO yaoki.definition (hash, saga, graph) VALUES ($1, $2, $3)
 ON CONFLICT (hash) DO UPDATE SET graph = $3, last_seen = {NOW}"""
 RECORDS = "SELECT run, kind, step, data, at FROM yaoki.record WHERE run = ANY($1) ORDER BY run, seq"
-
-# What an idle worker asks once a second: reads only, so it costs no commit.
-PEEK = """
-SELECT EXISTS (
-    SELECT FROM yaoki.lane l CROSS JOIN LATERAL (
-        SELECT FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no AND r.due_at <= extract(epoch FROM now())::float8 LIMIT 1
-    ) AS due WHERE l.gate = 0 AND ($1::text[] IS NULL OR l.graph = ANY($1)) AND ($2::text[] IS NULL OR l.queue = ANY($2))
-) AS due, EXISTS (
-    SELECT FROM yaoki.lane l CROSS JOIN LATERAL (
-        SELECT FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no AND r.due_at <= extract(epoch FROM now())::float8 LIMIT 1
-    ) AS due WHERE l.gate = 1 AND ($1::text[] IS NULL OR l.graph = ANY($1)) AND ($2::text[] IS NULL OR l.queue = ANY($2))
-) AS limited, EXISTS (SELECT FROM yaoki.request) AS asked, (SELECT coalesce(max(no), 0) FROM yaoki.operation) AS news"""
 
 # ── workers ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -157,13 +139,17 @@ MISSED = f"""
 UPDATE yaoki.run SET due_at = {NOW} FROM (SELECT DISTINCT run FROM yaoki.request LIMIT 1000) q
 WHERE run.id = q.run AND run.owner IS NULL AND run.finished_at = 0 AND run.due_at > {NOW}"""
 
+# First the definitions, which are few: mostly all have a worker, and then no lane is asked.
 STRANDED = """
-SELECT l.saga, l.graph, sum(due.runs)::bigint FROM yaoki.lane l CROSS JOIN LATERAL (
+WITH lost AS MATERIALIZED (
+    SELECT graph FROM (SELECT DISTINCT graph FROM yaoki.lane) AS known
+    WHERE NOT EXISTS (SELECT FROM yaoki.worker w WHERE w.state = 'alive' AND known.graph = ANY(w.graphs))
+)
+SELECT l.saga, l.graph, sum(due.runs)::bigint FROM lost JOIN yaoki.lane l ON l.graph = lost.graph CROSS JOIN LATERAL (
     SELECT count(*) AS runs FROM (SELECT FROM yaoki.run r WHERE r.owner IS NULL AND r.lane = l.no
         AND r.due_at <= extract(epoch FROM now())::float8 LIMIT 1000) AS few
 ) AS due
-WHERE NOT EXISTS (SELECT FROM yaoki.worker w WHERE w.state = 'alive' AND l.graph = ANY(w.graphs)) AND due.runs > 0
-GROUP BY 1, 2"""
+WHERE due.runs > 0 GROUP BY 1, 2"""
 
 # ── the past ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 

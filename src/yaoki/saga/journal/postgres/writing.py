@@ -5,7 +5,7 @@ A batch is written once, however often it has to be sent: its number lets it thr
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -15,8 +15,9 @@ from yaoki.errors import JournalError
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.port import Append, Created, NewRun, TransactionLost
 from yaoki.saga.journal.postgres import statements as sql
-from yaoki.saga.journal.postgres.batch import Batch, Lane, lane_of
+from yaoki.saga.journal.postgres.batch import Batch
 from yaoki.saga.journal.postgres.kin import asks_of, send_asking
+from yaoki.saga.journal.postgres.lanes import KnownLanes, lane_of
 from yaoki.saga.journal.postgres.link import Connection, Link
 from yaoki.saga.journal.postgres.rows import header_made, header_of
 from yaoki.saga.journal.postgres.spares import Spares
@@ -35,8 +36,7 @@ class Writing(Standing):
     _batch: int
     _claim: int
     _failed: JournalError | None  # why this incarnation writes nothing more
-    _lanes: dict[Lane, int]
-    _queue_of: dict[int, str]  # by the lane's number
+    _lanes: KnownLanes
     _held: set[int]  # what this incarnation owns, as far as it knows
 
     def create(self, run: NewRun) -> Awaitable[Created]:
@@ -51,9 +51,9 @@ class Writing(Standing):
             raise reason
         batch = Batch(operations)
         if batch.created:
-            await self._know_lanes(batch.created)
+            await self._lanes.know({lane_of(run) for run in batch.created}, self._writer)
         incarnation, number = self.incarnation, self._batch + 1
-        statement, values = batch.prepared(self._lanes)
+        statement, values = batch.prepared(self._lanes.numbers)
         asks = asks_of(batch.asking)
         sent_at = 0.0
 
@@ -135,12 +135,3 @@ class Writing(Standing):
                 self._held.add(header.no)
             answers[id(run)] = Created(header, new)
         return answers
-
-    async def _know_lanes(self, runs: Iterable[NewRun]) -> None:
-        if missing := {lane_of(run) for run in runs} - self._lanes.keys():
-            await self._writer.execute(sql.NEW_LANES, *([list(each) for each in zip(*sorted(missing), strict=True)]))
-            await self._learn_lanes()
-
-    async def _learn_lanes(self) -> None:
-        self._lanes = {(row[1], row[2], row[3], row[4], row[5]): row[0] for row in await self._side.fetch(sql.LANES)}
-        self._queue_of = {no: lane[2] for lane, no in self._lanes.items()}

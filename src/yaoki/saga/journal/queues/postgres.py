@@ -16,6 +16,7 @@ import msgspec
 from yaoki.saga.journal.operations import PAUSED_UNTIL, set_by_hand
 from yaoki.saga.journal.operations.postgres import LOG, row_of
 from yaoki.saga.journal.postgres.gates import ALONE, GATE_AGAIN
+from yaoki.saga.journal.postgres.lanes import DUE, HAS_DUE, candidates, may_take
 from yaoki.saga.journal.postgres.link import Connection, Link
 from yaoki.saga.journal.postgres.statements import HEADER, NOW
 from yaoki.saga.journal.queues import QueueState
@@ -25,14 +26,10 @@ _FENCE = f"""
 UPDATE yaoki.worker SET claim = $2, lease_until = {NOW} + lease_s
 WHERE no = $1 AND claim = $2 - 1 AND state IN ('alive', 'draining') RETURNING no"""
 
-# The transaction's time, not the clock's: that changes from row to row, so no index could be searched by it.
-_DUE = "r.owner IS NULL AND r.due_at <= extract(epoch FROM now())::float8"
-# Not `EXISTS`: of that the planner may make a walk through all that is due anywhere, to group it by lane.
-_HAS_DUE = f"CROSS JOIN LATERAL (SELECT FROM yaoki.run r WHERE r.lane = l.no AND {_DUE} LIMIT 1) AS has_due"
-_MINE = "l.gate = 1 AND ($1::text[] IS NULL OR l.graph = ANY($1)) AND ($2::text[] IS NULL OR l.queue = ANY($2))"
 _LOCKED = f"""
+WITH {candidates(f"l.gate = 1 AND {may_take('$1', '$2')}", "$3")}
 SELECT name, concurrency, per_worker, rate, burst, tat, {NOW} AS now FROM yaoki.queue WHERE name IN (
-    SELECT l.queue FROM yaoki.lane l {_HAS_DUE} WHERE {_MINE}
+    SELECT l.queue FROM candidate l {HAS_DUE}
 ) ORDER BY name FOR UPDATE"""
 # A place stands as long as its run is under way with the worker that took it.
 _STALE = """
@@ -42,13 +39,12 @@ _USED = "SELECT queue, count(*) AS placed, count(*) FILTER (WHERE owner = $2) AS
 
 # Urgent ones first; among equals each tenant that has any gives its share, in random order.
 _TAKE = f"""
-WITH lanes AS MATERIALIZED (
-    SELECT l.no, l.priority, count(*) OVER (PARTITION BY l.priority) AS peers FROM yaoki.lane l {_HAS_DUE}
-    WHERE l.queue = $3 AND l.gate = 1 AND ($5::text[] IS NULL OR l.graph = ANY($5))
+WITH {candidates("l.queue = $3 AND l.gate = 1 AND ($5::text[] IS NULL OR l.graph = ANY($5))", "$6")}, lanes AS MATERIALIZED (
+    SELECT l.no, l.priority, count(*) OVER (PARTITION BY l.priority) AS peers FROM candidate l {HAS_DUE}
     ORDER BY l.priority, random()
 ), picked AS MATERIALIZED (
     SELECT found.no FROM lanes CROSS JOIN LATERAL (
-        SELECT r.no FROM yaoki.run r WHERE r.lane = lanes.no AND {_DUE}
+        SELECT r.no FROM yaoki.run r WHERE r.lane = lanes.no AND {DUE}
         ORDER BY r.due_at, r.no LIMIT ceil($4::float8 / lanes.peers)::bigint FOR UPDATE SKIP LOCKED
     ) AS found LIMIT $4::bigint
 ), claimed AS (
@@ -78,7 +74,7 @@ SELECT names.name, q.concurrency, q.per_worker, q.rate, q.burst, coalesce(q.by_h
         WHERE p.queue = names.name AND r.owner = p.owner AND r.finished_at = 0 AND r.state <> 'blocked') AS placed,
     (SELECT coalesce(sum(due.runs), 0)::bigint FROM yaoki.lane l CROSS JOIN LATERAL (
         SELECT count(*) AS runs FROM (
-            (SELECT FROM yaoki.run r WHERE r.lane = l.no AND {_DUE} LIMIT 1000)
+            (SELECT FROM yaoki.run r WHERE r.lane = l.no AND {DUE} LIMIT 1000)
             UNION ALL (SELECT FROM yaoki.run r WHERE r.lane = l.no AND r.owner IS NULL AND r.due_at = {PAUSED_UNTIL!r} LIMIT 1000)) AS few
         ) AS due WHERE l.queue = names.name) AS waiting
 FROM names LEFT JOIN yaoki.queue q ON q.name = names.name ORDER BY 1"""
@@ -90,6 +86,7 @@ class PostgresQueues:
     _side: Link
     _graphs: list[str] | None
     _queues: list[str] | None
+    _hints: list[int]
     look_at: float = inf
 
     async def _take_limited(self, connection: Connection, worker: int, number: int, limit: int) -> list[Any]:
@@ -102,7 +99,7 @@ class PostgresQueues:
     async def _take_fenced(self, connection: Connection, worker: int, number: int, limit: int) -> list[Any]:
         found: list[Any] = [{"no": None}]  # so that "nothing" is told from "dead"
         self.look_at = inf
-        rows = await connection.fetch(_LOCKED, self._graphs, self._queues)
+        rows = await connection.fetch(_LOCKED, self._graphs, self._queues, self._hints)
         names = [row["name"] for row in rows]
         if not names:
             return found
@@ -113,7 +110,7 @@ class PostgresQueues:
             admission = admit(queue, Usage(of["placed"], of["here"], row["tat"]), row["now"], limit)
             self.look_at = min(self.look_at, admission.again_at)
             if admission.count:
-                taken = await connection.fetch(_TAKE, worker, number, queue.name, admission.count, self._graphs)
+                taken = await connection.fetch(_TAKE, worker, number, queue.name, admission.count, self._graphs, self._hints)
                 if taken and queue.rate is not None:
                     await connection.execute("UPDATE yaoki.queue SET tat = $2 WHERE name = $1", queue.name,
                                              taken_up(queue, row["tat"], row["now"], len(taken)))
