@@ -102,7 +102,7 @@ def _count(number: int, one: str, many: str) -> str:
 
 
 def _story(number: int, story: Story) -> str:
-    broken = "".join(f"<h3>{number}. {escape(name)}</h3><p>{escape(why)}</p>" for name, why in story.violations)
+    broken = "".join(f"<h3>{f'{number}. ' if not place else ''}{escape(name)}</h3><p>{escape(why)}</p>" for place, (name, why) in enumerate(story.violations))
     cause = f"<p class=cause><b>Likely cause:</b> {escape(story.cause)}</p>" if story.cause else ""
     plan = "".join(f"<li>{escape(planned.told())}</li>" for planned in story.plan)
     faults = f"<p>What was made to happen:</p><ol>{plan}</ol>" if plan else "<p>Nothing was made to happen: it breaks by itself.</p>"

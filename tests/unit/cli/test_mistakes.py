@@ -95,7 +95,7 @@ MISTAKES = [
     (["msgs", "show", "nosuch"], "no message's id begins with 'nosuch'"),
     (["msgs", "redrive", "nosuch", "--yes"], "no message that gave up begins with 'nosuch'"),
     (["msgs", "purge", "nosuch", "--yes"], "nothing was done"),
-    (["ledger", "history", "nosuch"], "'nosuch' has no version"),
+    (["ledger", "history", "nosuch"], "no version of 'nosuch' is kept"),
     (["ledger", "erase", "nosuch", "--yes"], "nothing was erased"),
     (["ledger", "deliver", "ftp://x"], "no sink is known at 'ftp://x'"),
     (["audit", "nosuch://x", "--sink", "f/{key}-{version}.log"], "nothing can be audited at 'nosuch://x'"),

@@ -105,7 +105,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     assert yk(["explore", "shop_two", "--most", "3"]) == 3
     capsys.readouterr()
     assert yk(["explore", "shop_two:nothing"]) == 2
-    assert "MODULE:SCENARIO" in capsys.readouterr().err
+    assert "name one: shop_two:good" in capsys.readouterr().err
     assert yk(["explore", "shop_two", "--kind", "call.rejekt"]) == 2
     assert "call.reject" in capsys.readouterr().err
     assert yk(["explore", "shop_two", "--replay", "yk1:shop.book@0=call.lost_ack"]) == 0

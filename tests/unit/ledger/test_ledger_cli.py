@@ -118,7 +118,7 @@ def test_pruning_says_what_would_go_and_lets_it_go(shop: Path, capsys: pytest.Ca
     assert yk(*words) == 0
     assert yk("ledger", "epochs", "--verify", "--db", "sqlite:///shop.db") == 0
     assert "the chain of hashes holds" in capsys.readouterr().out
-    assert yk("ledger", "history", "A000001", "--db", "sqlite:///shop.db") == 1  # nothing of it is kept
+    assert yk("ledger", "history", "A000001", "--db", "sqlite:///shop.db") == 2  # nothing of it is kept
     assert yk(*words, "--json") == 0
 
 

@@ -56,7 +56,7 @@ async def _known(db: str, key: str) -> None:
     """Who misspells a key must not believe that a person's data is gone."""
     async with opened(db) as ledger:
         if not await ledger.history(key):
-            raise UsageError(f"{key!r} has no version: nothing was erased", do="check the key: `yk ledger keys --after KEY` lists them")
+            raise UsageError(f"no version of {key!r} is kept: nothing was erased", do="check the key: `yk ledger keys` lists them; what was pruned is gone")
 
 
 async def _erase(out: Output, db: str, key: str) -> Exit:

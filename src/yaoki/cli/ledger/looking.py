@@ -71,7 +71,8 @@ async def _history(out: Output, db: str, key: str, at: float | None) -> Exit:
         out.emit({"key": key, "version": each.version, "written_at": each.written_at, "schema": each.schema,
                   "erased": each.content is None, "content": _shown(each.content)})
     if not found:
-        raise UsageError(f"{key!r} has no version" + ("" if at is None else " that old"), do="check the key: `yk ledger keys --after KEY` lists them")
+        raise UsageError(f"no version of {key!r} is kept" + ("" if at is None else " from then"),
+                         do="check the key: `yk ledger keys` lists them; what was pruned is gone")
     out.table(("version", "written", "schema", "content"),
               [(each.version, _time(each.written_at), each.schema, _shown(each.content)) for each in found])
     return Exit.OK

@@ -17,6 +17,11 @@ from yaoki.examples.history.story import LOST, Mark, Told
 from yaoki.examples.history.svg import bar, cross, dot, fall, line, picture, text, turn
 
 WIDTH, LEFT, RIGHT = 1080.0, 176.0, 40.0
+
+# What is written behind the end of a promise needs so much of the width.
+PROMISED = 170.0
+
+# Heights: of rows, and between them.
 AXIS, WRITTEN, BUCKET, BEATS, BEATS_ARRIVED, AUDITOR, PROMISES = 104.0, 134.0, 226.0, 274.0, 304.0, 356.0, 404.0
 PROMISE = 26.0
 WORDS = PROMISES + 3 * PROMISE + 22
@@ -41,10 +46,11 @@ class Promise(msgspec.Struct, frozen=True):
 def draw(told: Told) -> str:
     """The picture as text of an SVG file."""
     promises = promises_of(told)
-    end = max([mark.at for mark in told.marks] + [each.began + each.bound_s for each in promises]) + 0.6
+    wide = WIDTH - LEFT - RIGHT - 14
+    end = max([mark.at for mark in told.marks] + [(each.began + each.bound_s) * wide / (wide - PROMISED) for each in promises]) + 0.6
 
     def x(at: float) -> float:
-        return LEFT + 14 + (WIDTH - LEFT - RIGHT - 14) * max(at, 0.0) / end
+        return LEFT + 14 + wide * max(at, 0.0) / end
 
     words = story_of(told)
     shapes = [*_heading(told), *_grid(end, x), *_outage(told, x), *_labels(), *_numbers(words, x), *_beats(told, x),
