@@ -109,7 +109,7 @@ async def roll(connection: Any, segment: int) -> bool:
     try:
         async with connection.transaction():
             await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            await connection.execute("LOCK TABLE yaoki_messages IN SHARE ROW EXCLUSIVE MODE")  # readers go on
+            await connection.execute("LOCK TABLE ONLY yaoki_messages IN SHARE ROW EXCLUSIVE MODE")  # readers go on
             if await connection.fetchval("SELECT last_value FROM yaoki_messages_segment") != segment:
                 return False
             await connection.execute(CLOSE, segment)

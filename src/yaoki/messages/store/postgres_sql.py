@@ -69,33 +69,37 @@ CREATE TABLE IF NOT EXISTS yaoki_messages_version (version integer NOT NULL);
 # The third walks along the index whatever the statistics say: without fresh ones the planner would rather sort all that is
 # left of the log for each page (measured: 28 against 4 us of the server for each message). Its first row, without a pos,
 # says how far the log is complete.
-FUNCTIONS = """
-CREATE OR REPLACE FUNCTION yaoki_lock_keys(keys text[], OUT x bigint, OUT current integer, OUT first integer) LANGUAGE plpgsql AS $$
-BEGIN
-    LOCK TABLE yaoki_messages IN ROW EXCLUSIVE MODE;
+_PLACE = """
+    LOCK TABLE ONLY yaoki_messages IN ROW EXCLUSIVE MODE;
     INSERT INTO yaoki_key_locks AS l (h) SELECT DISTINCT hashtextextended(k, 0) FROM unnest(keys) AS t (k) WHERE k <> '' ORDER BY 1
     ON CONFLICT (h) DO UPDATE SET h = excluded.h WHERE false;
-    x := greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1);
-    SELECT last_value INTO current FROM yaoki_messages_segment;
-    SELECT min(segment) INTO first FROM yaoki_segments;
+    SELECT greatest(pg_current_xact_id()::text::bigint, pg_snapshot_xmax(pg_current_snapshot())::text::bigint - 1), s.last_value,
+        (SELECT min(g.segment) FROM yaoki_segments g) INTO at_x, current, first FROM yaoki_messages_segment s;
+"""
+FUNCTIONS = f"""
+CREATE OR REPLACE FUNCTION yaoki_lock_keys(keys text[], OUT at_x bigint, OUT current integer, OUT first integer) LANGUAGE plpgsql AS $$
+BEGIN
+    {_PLACE}
 END $$;
 CREATE OR REPLACE FUNCTION yaoki_append(
     parts smallint[], ids text[], sources text[], types text[], keys text[], versions integer[], times double precision[],
     dues double precision[], datas bytea[], metas bytea[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    place record;
+    at_x bigint;
+    current integer;
+    first integer;
 BEGIN
-    SELECT * INTO place FROM yaoki_lock_keys(keys);
-    IF place.first = place.current THEN
+    {_PLACE}
+    IF first = current THEN
         INSERT INTO yaoki_messages (x, segment, part, id, source, type, key, version, time, due, data, meta)
-        SELECT place.x, place.current, t.* FROM unnest(parts, ids, sources, types, keys, versions, times, dues, datas, metas) AS t
+        SELECT at_x, current, t.* FROM unnest(parts, ids, sources, types, keys, versions, times, dues, datas, metas) AS t
         ON CONFLICT DO NOTHING;
     ELSE
         INSERT INTO yaoki_messages (x, segment, part, id, source, type, key, version, time, due, data, meta)
-        SELECT place.x, place.current, t.*
+        SELECT at_x, current, t.*
         FROM unnest(parts, ids, sources, types, keys, versions, times, dues, datas, metas) AS t (part, id, source)
         WHERE 0 = (SELECT count(*) FROM (SELECT FROM yaoki_messages m WHERE m.id = t.id AND m.source = t.source
-                                         AND m.segment < place.current LIMIT 1) known)
+                                         AND m.segment < current LIMIT 1) known)
         ON CONFLICT DO NOTHING;
     END IF;
 END $$;
@@ -113,7 +117,7 @@ BEGIN
         WHERE m.segment >= first AND (m.x, m.pos) > (after_x, after_pos) AND m.x < w AND (in_parts IS NULL OR m.part = ANY (in_parts))
         AND (of_types IS NULL OR m.type = ANY (of_types)) ORDER BY m.x, m.pos LIMIT most;
 END $$;
-"""
+"""  # noqa: S608 (ours)
 APPEND = """SELECT yaoki_append($1::smallint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::integer[],
     $7::double precision[], $8::double precision[], $9::bytea[], $10::bytea[])"""
 LOCK_KEYS = "SELECT * FROM yaoki_lock_keys($1::text[])"

@@ -42,7 +42,7 @@ async def _copy(connection: Any, messages: Sequence[Message], *, notify: bool, p
             sql.KNOWN, [each.id for each in messages], [each.source for each in messages]):
         raise _KnownError
     await connection.copy_records_to_table(
-        "yaoki_messages", records=sql.records_of(messages, place["x"], place["current"]), columns=sql.COPIED)
+        "yaoki_messages", records=sql.records_of(messages, place["at_x"], place["current"]), columns=sql.COPIED)
 
 
 class _KnownError(Exception):
