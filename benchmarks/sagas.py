@@ -114,8 +114,8 @@ def raw(folder: Path, runs: int) -> dict[str, float]:
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA wal_autocheckpoint = 4096")
     db.executescript(DDL)
-    header = ("INSERT INTO run (no, id, saga, graph, state, input, created_at, updated_at) VALUES "
-              "(?, ?, 'done', '0123456789abcdef', 'running', x'7b7d', 1.0, 1.0)")
+    header = ("INSERT INTO run (no, id, saga, graph, state, input, created_at, updated_at, sum) VALUES "
+              "(?, ?, 'done', '0123456789abcdef', 'running', x'7b7d', 1.0, 1.0, 4000000000)")
     began, cpu = time.perf_counter(), time.process_time()
     for first in range(0, runs, 256):
         numbers = range(first, min(first + 256, runs))
@@ -124,7 +124,7 @@ def raw(folder: Path, runs: int) -> dict[str, float]:
         db.execute("COMMIT")
         for seq in range(STEPS):
             db.execute("BEGIN IMMEDIATE")
-            db.executemany("INSERT INTO record VALUES (?, ?, 'done', 'a', x'31', 1.0)", [(no + 1, seq) for no in numbers])
+            db.executemany("INSERT INTO record VALUES (?, ?, 'done', 'a', x'31', 1.0, 4000000000)", [(no + 1, seq) for no in numbers])
             if seq == STEPS - 1:
                 db.executemany("UPDATE run SET state = 'completed', result = x'31', updated_at = 2.0, finished_at = 2.0 WHERE no = ?",
                                [(no + 1,) for no in numbers])

@@ -299,6 +299,16 @@ class FencedError(JournalError):
     why = "The worker did not renew its lease in time (paused, starved or cut off), so its runs were taken over."
 
 
+class JournalDamagedError(JournalError):
+    """What was read of a run is not what was written: a bit has turned over, or a record is missing. `run_id` is that run.
+
+    Other runs go on. This one is left alone: whatever its history says now, some of it never happened.
+    """
+
+    code = "YK-3004"
+    why = "Each record is kept with a checksum; going on from a history that is wrong would repeat or skip steps."
+
+
 # ── how a run ended ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -128,9 +128,10 @@ def each_statement_commits_for_itself(monkeypatch):
     monkeypatch.setattr(SqliteJournal, "_call", call)
 
 
-def test_a_journal_without_transactions_is_found(monkeypatch):
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_journal_without_transactions_is_found(monkeypatch, storage):
     each_statement_commits_for_itself(monkeypatch)
-    report = explore(sale("file"), faults=1, kinds=["disk.torn"])
+    report = explore(sale(storage), faults=1, kinds=["disk.torn"])
     assert any("sold_once" in signature for signature in report.signatures), report.text(matrix=False)
 
 

@@ -1,8 +1,8 @@
 """The simulated journal: the real one in memory, on a platter that outlives its process, with a point before each commit.
 
-What a commit acknowledged is on the platter; what was waiting for one when the power failed is gone. A torn write leaves
-nothing of its batch, which is what a transaction promises; that SQLite keeps the promise, with a log that is really torn, is
-for `sqlite_journal`.
+What a commit acknowledged is on the platter; what was waiting for one when the power failed is gone. A torn write leaves half of its
+batch there, and whoever opens the journal next drops it (`torn.py`); a bit that turns over while a history is read back is found by its
+checksum. That SQLite does so too is for `sqlite_journal`.
 """
 
 from __future__ import annotations
@@ -12,18 +12,22 @@ from collections.abc import Callable, Coroutine
 from functools import lru_cache, partial
 from typing import Any, TypeVar
 
+import msgspec
+
 from yaoki.chaos.faults import At
 from yaoki.errors import JournalLockedError
 from yaoki.explore.dialect import DISK
 from yaoki.explore.process import Life, owner
-from yaoki.explore.world import World
+from yaoki.explore.torn import TornTail
+from yaoki.explore.world import Variants, World
 from yaoki.saga.define import Saga
 from yaoki.saga.graph import Graph
 from yaoki.saga.journal.group import GroupCommit
 from yaoki.saga.journal.memory import MemoryJournal
 from yaoki.saga.journal.port import Append, Created, NewRun
+from yaoki.saga.journal.sums import damaged, record_sum
 from yaoki.saga.machine import HistoryError, Machine
-from yaoki.saga.records import Kind, Record
+from yaoki.saga.records import Kind, Record, Stored
 
 T = TypeVar("T")
 
@@ -36,6 +40,8 @@ class Platter:
         self.kept = MemoryJournal()
         self.sagas: dict[str, Saga[Any]] = {}
         self.held_by: tuple[SimJournal | None, Life | None] = (None, None)
+        self.torn = TornTail()
+        self.sums: dict[int, int] = {}  # of runs of which a bit has turned over: the checksum of what was written
 
     def outcomes(self) -> dict[str, str]:
         """State of each run, by id."""
@@ -45,7 +51,7 @@ class Platter:
         """What is wrong with a history, or ""."""
         for number, header in self.kept._headers.items():
             saga = self.sagas.get(header.saga)
-            if saga is None:
+            if saga is None or number in self.sums:  # of a damaged history nothing can be said
                 continue
             # The value of an enum's member, without the detour by which it is asked for.
             records = tuple([(record.kind._value_, record.step, record.data) for record in self.kept._records[number]])
@@ -89,6 +95,7 @@ class SimJournal(MemoryJournal):
         holder, life = self._platter.held_by
         if holder is not None and holder is not self and (life is None or life.alive):
             raise JournalLockedError(f"journal {self._platter.name!r} is owned by another engine", do="close that one first")
+        self._platter.torn.recover()
         await super().open()
         self._platter.held_by = (self, owner.get())
 
@@ -102,7 +109,10 @@ class SimJournal(MemoryJournal):
         if world is None:
             return super()._commit(batch)
         write = partial(self._write_batch, batch, self._writer(), owner.get())
-        return world.call(self._platter.name, what_is_committed(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None)
+        return world.call(self._platter.name, what_is_committed(batch), write, kind=At.COMMIT, dialect=DISK, timeout_s=None, variants=self._torn(batch))
+
+    def _torn(self, batch: list[NewRun | Append]) -> Variants | None:
+        return {"disk.torn": partial(self._platter.torn.write, self._platter.kept, batch, self._write_one)}
 
     def _write_batch(self, batch: list[NewRun | Append], write_one: Callable[[NewRun | Append], Created | None],
                      life: Life | None) -> list[Created | None]:
@@ -120,6 +130,42 @@ class SimJournal(MemoryJournal):
     def _writer(self) -> Callable[[NewRun | Append], Created | None]:
         """What writes the operations of the batch that is sent now."""
         return self._write_one
+
+    # ── reading back ──
+
+    def _taken_up(self, no: int) -> Stored:
+        return self._read_back(super()._taken_up(no))
+
+    async def take_one(self, run_id: str) -> Stored | None:
+        stored = await super().take_one(run_id)
+        return None if stored is None else self._read_back(stored)
+
+    async def read(self, run_id: str) -> Stored | None:
+        stored = await super().read(run_id)
+        if stored is not None and self._platter.sums and (damage := self._damage_of(stored)):
+            raise damaged(run_id, damage)
+        return stored
+
+    def _read_back(self, stored: Stored) -> Stored:
+        """A history is read from the platter: a place where a bit may turn over."""
+        if self._world is not None and stored.records:
+            self._world.call_blocking(self._platter.name, "load", lambda: None, kind=At.LOAD, dialect=DISK, timeout_s=None,
+                                      variants={"disk.bitrot": partial(self._rot, stored)})
+        if self._platter.sums:
+            stored.damage = self._damage_of(stored)
+        return stored
+
+    def _rot(self, stored: Stored) -> None:
+        """One bit of the last record that has any: on the platter, and in what has just been read."""
+        records, number = self._records[stored.header.no], stored.header.no
+        seq = max((seq for seq, record in enumerate(records) if record.data), default=0)
+        self._platter.sums.setdefault(number, _sum_of(number, records))
+        records[seq] = stored.records[seq] = msgspec.structs.replace(records[seq], data=turned(records[seq].data))
+
+    def _damage_of(self, stored: Stored) -> str:
+        number = stored.header.no
+        kept = self._platter.sums.get(number)
+        return "" if kept is None or _sum_of(number, stored.records) == kept else "its records do not fit their checksum"
 
     def _forget(self, batch: list[NewRun | Append], heard: dict[str, bytes]) -> None:
         """A step whose end is recorded: the answers on the way there decide nothing any more."""
@@ -140,6 +186,16 @@ def at_once(work: Coroutine[Any, Any, T]) -> T:
         return value
     work.close()
     raise AssertionError("a journal in a universe waited for something")
+
+
+def turned(data: bytes) -> bytes:
+    """With one bit of its middle turned over."""
+    middle = len(data) // 2
+    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1:] if data else b"\1"
+
+
+def _sum_of(run: int, records: list[Record]) -> int:
+    return sum(record_sum(run, seq, record.kind.value, record.step, record.data) for seq, record in enumerate(records))
 
 
 @lru_cache(8192)

@@ -152,6 +152,9 @@ class SharedSimJournal(SharedQueues):
 
     # ── runs ──
 
+    def _torn(self, batch: list[NewRun | Append]) -> None:
+        """The server's disk is the server's; of a batch under way nothing arrives."""
+
     def _writer(self) -> Callable[[NewRun | Append], Created | None]:
         return partial(self._write_as, self._me)  # who sends it, not who we are by the time it arrives
 

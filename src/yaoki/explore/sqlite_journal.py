@@ -25,7 +25,7 @@ from weakref import finalize
 from yaoki.chaos.faults import At
 from yaoki.errors import ConfigError, JournalLockedError
 from yaoki.explore.dialect import DISK
-from yaoki.explore.journal import at_once, what_is_committed
+from yaoki.explore.journal import at_once, turned, what_is_committed
 from yaoki.explore.process import Life, owner
 from yaoki.explore.runtime import InlineWorker
 from yaoki.explore.world import World
@@ -33,19 +33,46 @@ from yaoki.saga.define import Saga
 from yaoki.saga.journal.port import Append, Created, NewRun
 from yaoki.saga.journal.schema import prepare
 from yaoki.saga.journal.sqlite import SqliteJournal
+from yaoki.saga.journal.sums import record_sum
 from yaoki.saga.machine import HistoryError, Machine
-from yaoki.saga.records import Kind, Record
+from yaoki.saga.records import Kind, Record, Stored
 
 T = TypeVar("T")
 
 _numbers = itertools.count(1)
 
 
+class _Torn(BaseException):
+    """Power was lost in the middle of a transaction: nothing of the dead process runs any more, not even its clean-up."""
+
+
 class _Shared(sqlite3.Connection):
-    """A connection that a journal may close, and that stays open."""
+    """A connection that a journal may close, and that stays open.
+
+    tear: so many writes are still carried out, and then the power is lost; -1: it is not.
+    """
+
+    tear = -1
 
     def close(self) -> None:
         """It belongs to the disk, not to the process."""
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if self.tear >= 0:
+            self._torn_at(sql)
+        return super().execute(sql, *values)
+
+    def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        if self.tear >= 0:
+            self._torn_at(sql)
+        return super().executemany(sql, *values)
+
+    def _torn_at(self, sql: str) -> None:
+        if sql.startswith(("BEGIN", "SELECT")):
+            return
+        if self.tear == 0:
+            raise _Torn
+        self.tear -= 1
 
 
 class SqlitePlatter:
@@ -69,7 +96,28 @@ class SqlitePlatter:
             self.connection.rollback()
 
     def tear(self, commit: Callable[[], object]) -> None:
-        """Power is lost in the middle of `commit`. In memory there is no half: nothing of it arrives."""
+        """Power is lost in the middle of `commit`, after its first write. Whoever opens it next finds the transaction open."""
+        shared: Any = self.connection
+        shared.tear = 1
+        try:
+            commit()
+        except _Torn:
+            pass
+        finally:
+            shared.tear = -1
+
+    def rot(self) -> None:
+        """A bit of an unfinished run turns over: of its last record that has any."""
+        row = self.connection.execute("SELECT r.run, r.seq, r.data FROM record r JOIN run ON run.no = r.run WHERE run.finished_at = 0 AND r.data <> x''"
+                                      " ORDER BY r.run, r.seq DESC").fetchone()
+        if row is not None:
+            self.connection.execute("UPDATE record SET data = ? WHERE run = ? AND seq = ?", (turned(row[2]), row[0], row[1]))
+
+    @property
+    def has_history(self) -> bool:
+        """Is there anything to read back?"""
+        sql = "SELECT EXISTS (SELECT 1 FROM run JOIN record ON record.run = run.no WHERE run.finished_at = 0)"
+        return bool(self.connection.execute(sql).fetchone()[0])
 
     # ── what the universe asks ──
 
@@ -81,11 +129,12 @@ class SqlitePlatter:
         """What is wrong with a history, or ""."""
         for number, name, of, state in self.connection.execute("SELECT no, id, saga, state FROM run ORDER BY no").fetchall():
             saga = self.sagas.get(of)
-            if saga is None:
-                continue
+            rows = self.connection.execute("SELECT kind, step, data, at, seq, sum FROM record WHERE run = ? ORDER BY seq", (number,)).fetchall()
+            if saga is None or any(record_sum(number, seq, kind, step, data) != found for kind, step, data, _, seq, found in rows):
+                continue  # of a damaged history nothing can be said
             machine = Machine(saga.graph)
             try:
-                for kind, step, data, at in self.connection.execute("SELECT kind, step, data, at FROM record WHERE run = ? ORDER BY seq", (number,)):
+                for kind, step, data, at, _, _ in rows:
                     machine.apply(Record(Kind(kind), step, data, at))
             except HistoryError as error:
                 return f"run {name} has a history that no run can have: {error}"
@@ -181,6 +230,13 @@ class SimSqliteJournal(SqliteJournal):
         del writing
         self._worker = InlineWorker()
         self._connection = self._platter.connection
+
+    async def take(self, limit: int) -> list[Stored]:
+        """What is read for the first time in this life is read from the disk: a place where a bit may turn over."""
+        if self._world is not None and self._cursor == 0 and self._platter.has_history:
+            self._world.call_blocking(self._platter.name, "load", lambda: None, kind=At.LOAD, dialect=DISK, timeout_s=None,
+                                      variants={"disk.bitrot": self._platter.rot})
+        return await super().take(limit)
 
     async def _commit(self, batch: list[NewRun | Append]) -> list[Created | None]:
         return await self._at_point(what_is_committed(batch), lambda: at_once(super(SimSqliteJournal, self)._commit(batch)))

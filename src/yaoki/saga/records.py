@@ -235,8 +235,14 @@ class Header(msgspec.Struct):
 
 
 class Stored(msgspec.Struct):
-    """A run as the journal gives it back. `records`: oldest first. `queue`: where it waited, as far as `take` says so."""
+    """A run as the journal gives it back.
+
+    Attributes:
+        records: oldest first. queue: where it waited, as far as `take` says so.
+        damage: what of it is not what was written, in words; "" as a rule. Nobody may go on from it.
+    """
 
     header: Header
     records: list[Record]
     queue: str = "default"
+    damage: str = ""

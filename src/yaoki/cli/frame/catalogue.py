@@ -122,6 +122,9 @@ ENTRIES: dict[str, Entry] = {
     "YK-3003": Entry(("The process was paused, starved of CPU, or cut off from the database for longer than its lease.",),
                      ("Nothing: another worker goes on with its runs, and this one starts afresh.",
                       "If it comes often, give leases more time.")),
+    "YK-3004": Entry(("The disk, its controller or memory turned a bit over.", "The file was edited by hand."),
+                     ("Restore the file, with its -wal file, from a backup; other runs are not affected.",
+                      "Check the disk: one bit seldom comes alone.")),
     # ── how a run ended ──────────────────────────────────────────────────────────────────────────────────────────────
     "YK-4000": Entry(("It is asked for the result of a run that has none.",), ("`yk runs show RUN` says where it is.",)),
     "YK-4001": Entry(("A step was declined, or failed for good.", "Somebody cancelled it, or its deadline passed."),

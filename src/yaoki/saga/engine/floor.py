@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 
 from yaoki import events, runtime
-from yaoki.errors import FencedError, JournalError, RunError
+from yaoki.errors import FencedError, JournalDamagedError, JournalError, RunError
 from yaoki.saga.driver import Driver
 from yaoki.saga.journal.port import TransactionLost
 from yaoki.saga.journal.registers import of_run
+from yaoki.saga.journal.sums import damaged
 from yaoki.saga.records import Header, RunState, Stored
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class Floor:
                     engine.intake.backlog = True
                 else:
                     self._twice.add(header.id)
+            return
+        if stored.damage:
+            self._set_aside(header, damaged(header.id, stored.damage), "its history is damaged")
             return
         try:
             driver = Driver(saga, stored, engine.journal, engine.is_stopping, engine.requests.carried_out, is_new=is_new, value=value,
@@ -174,7 +178,7 @@ class Floor:
     def _set_aside(self, header: Header, error: BaseException, why: str) -> None:
         """Leave the run as it is, until the engine starts again: with other code, perhaps."""
         self.unfit[header.id] = str(error)
-        self._engine.waiters.fail(header.id, unfit(header.id, str(error)))
+        self._engine.waiters.fail(header.id, error if isinstance(error, JournalDamagedError) else unfit(header.id, str(error)))
         if events.wanted():
             events.emit(events.RunBlocked(run=header.id, saga=header.saga, step="", reason=f"{why}: {error}"))
 

@@ -29,7 +29,8 @@ CREATE TABLE run (
     finished_at REAL NOT NULL DEFAULT 0,
     deadline_at REAL NOT NULL DEFAULT 0,
     wake_at     REAL NOT NULL DEFAULT 0, -- above 0: parked until then
-    lane        INTEGER NOT NULL DEFAULT 0 -- above 0: it waits in a queue for its turn
+    lane        INTEGER NOT NULL DEFAULT 0, -- above 0: it waits in a queue for its turn
+    sum         INTEGER NOT NULL -- see sums.py
 );
 CREATE INDEX run_unfinished ON run (no) WHERE finished_at = 0;
 CREATE INDEX run_parked ON run (wake_at) WHERE wake_at > 0 AND lane = 0;
@@ -43,6 +44,7 @@ CREATE TABLE record (
     step TEXT NOT NULL,
     data BLOB NOT NULL,
     at   REAL NOT NULL,
+    sum  INTEGER NOT NULL, -- see sums.py
     PRIMARY KEY (run, seq)
 ) WITHOUT ROWID;
 CREATE TABLE request (
@@ -120,6 +122,7 @@ CREATE INDEX attribute_run ON attribute (run);
 """
 
 HEADER_COLUMNS = "no, id, saga, graph, state, input, result, reason, traceparent, created_at, updated_at, finished_at, deadline_at"
+SUMMED_COLUMNS = f"{HEADER_COLUMNS}, sum"
 
 
 def prepare(connection: sqlite3.Connection, path: str) -> None:

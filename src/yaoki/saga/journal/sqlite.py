@@ -29,11 +29,12 @@ from yaoki.saga.journal.queues.sqlite import SqliteQueues
 from yaoki.saga.journal.registers.sqlite import SqliteRegisters
 from yaoki.saga.journal.schema import HEADER_COLUMNS, prepare
 from yaoki.saga.journal.sqlite_reading import SqliteReading, header_of, unfinished, unfinished_of
+from yaoki.saga.journal.sums import header_sum, record_sum
 from yaoki.saga.records import Header, RunState, Stored
 
 T = TypeVar("T")
 
-# Rows a statement: few sizes, so that SQLite's cache of prepared statements always hits. 256 rows of 6 columns stay far
+# Rows a statement: few sizes, so that SQLite's cache of prepared statements always hits. 256 rows of 11 columns stay far
 # below its limit of 32 766 variables.
 CHUNKS = (256, 64, 16, 4, 1)
 
@@ -158,11 +159,12 @@ class SqliteJournal(SqliteReading, SqliteRegisters, SqliteLocks, SqliteQueues, S
     def _insert_runs(self, connection: sqlite3.Connection, runs: list[NewRun]) -> tuple[list[Created], list[int]]:
         values: list[Any] = []
         for no, run in enumerate(runs, self._next):
-            values += (no, run.id, run.saga, run.graph, "running", run.input, run.traceparent, run.at, run.at, run.deadline_at)
+            values += (no, run.id, run.saga, run.graph, "running", run.input, run.traceparent, run.at, run.at, run.deadline_at,
+                       header_sum(run.id, run.saga, run.input))
         fresh: set[int] = set()
-        for count, chunk in _chunks(values, 10):
-            sql = ("INSERT INTO run (no, id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at) VALUES "
-                   f"{_places(count, 10)} ON CONFLICT DO NOTHING RETURNING no")
+        for count, chunk in _chunks(values, 11):
+            sql = ("INSERT INTO run (no, id, saga, graph, state, input, traceparent, created_at, updated_at, deadline_at, sum) VALUES "
+                   f"{_places(count, 11)} ON CONFLICT DO NOTHING RETURNING no")
             fresh.update(no for (no,) in connection.execute(sql, chunk))
         if special := [(no, run) for no, run in enumerate(runs, self._next) if not run.is_plain and no in fresh]:
             self._insert_special(connection, special)
@@ -184,8 +186,9 @@ class SqliteJournal(SqliteReading, SqliteRegisters, SqliteLocks, SqliteQueues, S
                                [(run.due_at or run.at or 1.0, lane, no) for no, run, lane in lanes if lane or run.due_at])
         connection.executemany("INSERT INTO attribute (run, name, value) VALUES (?, ?, ?)",
                                [(no, *pair) for no, run in runs for pair in run.attributes])
-        connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?)",
-                               [(no, seq, each.kind.value, each.step, each.data, each.at) for no, run in runs for seq, each in enumerate(run.records)])
+        connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?, ?, ?)",
+                               [(no, seq, each.kind.value, each.step, each.data, each.at, record_sum(no, seq, each.kind.value, each.step, each.data))
+                                for no, run in runs for seq, each in enumerate(run.records)])
 
     # ── taking runs up ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -234,7 +237,7 @@ class SqliteJournal(SqliteReading, SqliteRegisters, SqliteLocks, SqliteQueues, S
         return found
 
     async def take_one(self, run_id: str) -> Stored | None:
-        stored = await self.read(run_id)
+        stored = await self._found(run_id)
         if stored is None or stored.header.state.is_end:
             return None
         no = stored.header.no
@@ -243,7 +246,7 @@ class SqliteJournal(SqliteReading, SqliteRegisters, SqliteLocks, SqliteQueues, S
         return stored
 
     async def take_ended(self, run_id: str) -> Stored | None:
-        stored = await self.read(run_id)
+        stored = await self._found(run_id)
         if stored is None or stored.header.state is not RunState.COMPLETED:
             return None
         self._hold(stored.header.no)
@@ -338,10 +341,11 @@ def _insert_records(connection: sqlite3.Connection, appends: list[Append]) -> No
     for entry in appends:
         seq = entry.seq
         for record in entry.records:
-            values += (entry.run, seq, record.kind._value_, record.step, record.data, record.at)
+            kind, step, data = record.kind._value_, record.step, record.data
+            values += (entry.run, seq, kind, step, data, record.at, record_sum(entry.run, seq, kind, step, data))
             seq += 1
-    for count, chunk in _chunks(values, 6):
-        connection.execute(f"INSERT INTO record VALUES {_places(count, 6)}", chunk)
+    for count, chunk in _chunks(values, 7):
+        connection.execute(f"INSERT INTO record VALUES {_places(count, 7)}", chunk)
     values = []
     for entry in appends:
         if (state := entry.state) is not None:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from yaoki.saga.journal.port import Query
-from yaoki.saga.journal.schema import HEADER_COLUMNS
+from yaoki.saga.journal.schema import HEADER_COLUMNS, SUMMED_COLUMNS
+from yaoki.saga.journal.sums import damaged, header_sum, record_sum
 from yaoki.saga.records import Header, Kind, Record, RunState, Stored
 
 T = TypeVar("T")
@@ -23,11 +24,17 @@ class SqliteReading:
         raise NotImplementedError
 
     async def read(self, run_id: str) -> Stored | None:
-        def work(connection: sqlite3.Connection) -> Stored | None:
-            row = connection.execute(f"SELECT {HEADER_COLUMNS} FROM run WHERE id = ?", (run_id,)).fetchone()
-            return None if row is None else with_records(connection, [header_of(row)])[0]
+        """Raises JournalDamagedError: it is not what was written."""
+        stored = await self._found(run_id)
+        if stored is not None and stored.damage:
+            raise damaged(run_id, stored.damage)
+        return stored
 
-        return await self._call(work)
+    async def _found(self, run_id: str) -> Stored | None:
+        """The same, with its damage."""
+        sql = f"SELECT {SUMMED_COLUMNS} FROM run WHERE id = ?"
+        found = await self._call(lambda c: with_records(c, c.execute(sql, (run_id,)).fetchall()))
+        return found[0] if found else None
 
     async def search(self, query: Query) -> list[Header]:
         condition, values = where(query)
@@ -40,22 +47,35 @@ class SqliteReading:
 
 
 def unfinished(connection: sqlite3.Connection, after: int, limit: int) -> list[Stored]:
-    sql = (f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no > ? AND state != 'blocked' AND wake_at = 0 ORDER BY no LIMIT ?")
-    return with_records(connection, [header_of(row) for row in connection.execute(sql, (after, limit))])
+    sql = (f"SELECT {SUMMED_COLUMNS} FROM run WHERE finished_at = 0 AND no > ? AND state != 'blocked' AND wake_at = 0 ORDER BY no LIMIT ?")
+    return with_records(connection, connection.execute(sql, (after, limit)).fetchall())
 
 
 def unfinished_of(connection: sqlite3.Connection, numbers: list[int]) -> list[Stored]:
-    sql = f"SELECT {HEADER_COLUMNS} FROM run WHERE finished_at = 0 AND no IN ({','.join('?' * len(numbers))}) ORDER BY no"
-    return with_records(connection, [header_of(row) for row in connection.execute(sql, numbers)])
+    sql = f"SELECT {SUMMED_COLUMNS} FROM run WHERE finished_at = 0 AND no IN ({','.join('?' * len(numbers))}) ORDER BY no"
+    return with_records(connection, connection.execute(sql, numbers).fetchall())
 
 
-def with_records(connection: sqlite3.Connection, headers: list[Header]) -> list[Stored]:
-    if not headers:
+def with_records(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> list[Stored]:
+    """Runs with their histories. rows: of `SUMMED_COLUMNS`. What does not fit its checksum is said, run by run: the others are whole."""
+    if not rows:
         return []
-    stored = {header.no: Stored(header, []) for header in headers}
-    sql = f"SELECT run, kind, step, data, at FROM record WHERE run IN ({','.join('?' * len(stored))}) ORDER BY run, seq"
-    for no, kind, step, data, at in connection.execute(sql, list(stored)):
-        stored[no].records.append(Record(KINDS[kind], step, data, at))
+    stored = {row[0]: Stored(header_of(row[:-1]), []) for row in rows}
+    for row in rows:
+        header = stored[row[0]].header
+        if header_sum(header.id, header.saga, header.input) != row[-1]:
+            stored[row[0]].damage = "what it was started with does not fit its checksum"
+    sql = f"SELECT run, seq, kind, step, data, at, sum FROM record WHERE run IN ({','.join('?' * len(stored))}) ORDER BY run, seq"
+    for no, seq, kind, step, data, at, found in connection.execute(sql, list(stored)):
+        run = stored[no]
+        if run.damage:
+            continue
+        if seq != len(run.records):
+            run.damage = f"record {len(run.records)} is missing"
+        elif kind not in KINDS or record_sum(no, seq, kind, step, data) != found:
+            run.damage = f"record {seq} ({kind}{f' of {step}' if step else ''}) does not fit its checksum"
+        else:
+            run.records.append(Record(KINDS[kind], step, data, at))
     return list(stored.values())
 
 
