@@ -184,7 +184,7 @@ def children_of(sagas: Iterable[Saga[Any]]) -> list[Saga[Any]]:
     queue = list(sagas)
     while queue:
         saga = queue.pop(0)
-        if all(saga is not other for other in found):
+        if saga not in found:
             found.append(saga)
             queue += [step.way.saga for step in saga.steps.values() if isinstance(step.way, Child)]
     return found

@@ -72,6 +72,10 @@ class Driver:
         machine.HistoryError, msgspec.ValidationError: when the definition does not fit the run any more.
     """
 
+    # What most runs never have. Python keeps objects of up to thirty attributes closer together, and a run's driver has nearly as many.
+    held = False  # by a pause: then `is_stopping` says so
+    _deadline: asyncio.TimerHandle | None = None
+
     def __init__(self, saga: Saga[Any], stored: Stored, journal: Journal, is_stopping: Callable[[], bool],
                  answered: Callable[[int], None], *, is_new: bool = False, value: Any = UNSET, kin: Kin | None = None) -> None:
         self.saga = saga
@@ -87,7 +91,6 @@ class Driver:
         self.progress_at = rt.monotonic()
         self.waiting_for = ""
         self.is_stopping = is_stopping
-        self.held = False  # by a pause: then `is_stopping` says so
         self.journal = journal
         self.hold = journal.hold if journal.shared else None  # awaited before each effect
         self.unix_time = rt.unix_time
@@ -101,7 +104,6 @@ class Driver:
         self._in_hand = 0  # the number of the request that is being answered
         self._asked: list[tuple[str, Any, int]] = []  # what people, or the deadline, ask for
         self._wakes: list[asyncio.Future[None]] = []
-        self._deadline: asyncio.TimerHandle | None = None
         self.locks = Holding(self, saga.keys) if saga.keys else None
         records, self._mapped = brought_over(saga, stored, rt.unix_time())
         for record in records:
@@ -123,7 +125,7 @@ class Driver:
         try:
             if self._mapped is not None:
                 await self._move(self._mapped)
-            if self._lost() or machine.failed or machine.is_taken_back:  # it was undoing itself, or about to, when its process died
+            if self._seq and (self._lost() or machine.failed or machine.is_taken_back):  # it was undoing itself, or about to, when its process died
                 await self.write()
             while not self._let_go:
                 if self._asked:
@@ -150,6 +152,8 @@ class Driver:
                     for name in work:
                         running[name] = runtime.spawn(self._attempts(name, undo=undoing), name=f"yaoki-{self.header.id}-{name}")
                     await self._next_result()
+                elif self.header.state.is_end and not machine.waits:
+                    break
                 elif (due_at := self._due_at()) is not None:
                     await self._give_back(due_at)
                 elif (machine.waits or self._held_up) and not self.is_stopping():
@@ -270,7 +274,8 @@ class Driver:
     async def write(self, *records: Record) -> None:
         """Apply, and make durable, together with the abort that a failure brings and with the run's end."""
         machine = self.machine
-        if len(records) == 1 and records[0].kind == "done" and not machine.turns_back and machine.undo_asked is None and not self.notes:
+        if (len(records) == 1 and records[0].kind == "done" and machine.abort is None and machine.rewinding is None
+                and machine.undo_asked is None and not self.notes):
             entry = self._entry_of_done(records[0])
         else:
             entry = self.entry_of(*records)
@@ -293,8 +298,11 @@ class Driver:
 
     def _entry_of_done(self, record: Record) -> Append:
         """The same, where all that happened is that a step is done: most records are this."""
-        machine, seq = self.machine, self._seq
-        self._take_in(record)
+        machine, seq, step = self.machine, self._seq, record.step
+        if step not in self.results or step == machine.graph.names[-1]:
+            self._keep_result(step, record.data)
+        machine.apply(record)
+        self._seq = seq + 1
         if machine.is_going_on and self.header.state is RunState.RUNNING:
             return Append(self.header.no, seq, (record,), at=record.at)
         return self._entry((record,))

@@ -65,7 +65,7 @@ class Machine(Making):
         """Steps to be running now, in order of definition; those that run already are among them."""
         if self.rewinding is not None:
             return [self.graph.names[number] for number in self._ready if number not in self.rewinding.awaited]
-        return [] if self.abort else [self.graph.names[number] for number in self._ready]
+        return [] if self.abort else list(map(self.graph.names.__getitem__, self._ready))
 
     @property
     def awaited(self) -> list[str]:

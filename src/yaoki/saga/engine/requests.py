@@ -167,8 +167,9 @@ class Requests:
 
     async def tick_off(self) -> None:
         """Before closing: else people would be told that their decision still waits."""
-        with contextlib.suppress(JournalError):
-            await self._remove_rows()
+        if self._answered:
+            with contextlib.suppress(JournalError):
+                await self._remove_rows()
 
     def forget(self) -> None:
         """Another owner has the runs, and their requests with them."""

@@ -27,7 +27,7 @@ from yaoki import events, runtime
 # More in one commit gains nothing (benchmarks/sagas.py), and bounds what one statement carries.
 MAX_BATCH = 1024
 
-Waiting = tuple[Any, asyncio.Future[Any]]
+Writers = list[asyncio.Future[Any]]
 Answered = tuple[asyncio.Future[Any], Any]
 
 
@@ -45,7 +45,8 @@ class GroupCommit:
     def __init__(self, commit: Callable[[list[Any]], Awaitable[Sequence[Any]]], *, turns: int | None = None) -> None:
         self._commit = commit
         self._turns = inf if turns is None else turns
-        self._waiting: list[Waiting] = []
+        self._operations: list[Any] = []  # that wait to be sent, and who is to be told of each
+        self._writers: Writers = []
         self._durable: list[Answered] = []  # and their writers have not been told yet
         self._idle = True
         self._drained: list[asyncio.Future[None]] = []
@@ -54,7 +55,8 @@ class GroupCommit:
         """Hand in an operation. The future has its answer once it is durable."""
         loop = asyncio.get_running_loop()
         answer = loop.create_future()
-        self._waiting.append((operation, answer))
+        self._operations.append(operation)
+        self._writers.append(answer)
         if self._idle:
             self._idle = False
             loop.call_soon(self._send)
@@ -62,69 +64,73 @@ class GroupCommit:
 
     def _send(self) -> None:
         """Commit what has gathered; those whose last commit is done, and who have not been told, go to work meanwhile."""
-        batch, self._waiting = self._waiting, []
+        batch, self._operations = self._operations, []
+        writers, self._writers = self._writers, []
         if len(batch) > MAX_BATCH:
-            batch, self._waiting = batch[:MAX_BATCH], batch[MAX_BATCH:]
+            batch, self._operations = batch[:MAX_BATCH], batch[MAX_BATCH:]
+            writers, self._writers = writers[:MAX_BATCH], writers[MAX_BATCH:]
         began = runtime.monotonic() if events.wanted() else None
         try:
-            commit = self._commit([operation for operation, _ in batch])
+            commit = self._commit(batch)
         except Exception as error:
-            self._failed(batch, error)
+            self._failed(writers, error)
             return
         if isinstance(commit, asyncio.Future):
-            commit.add_done_callback(partial(self._sent, batch, began))
+            commit.add_done_callback(partial(self._sent, writers, began))
         else:
-            runtime.spawn(self._awaited(commit, batch, began), name="yaoki-journal")
+            runtime.spawn(self._awaited(commit, writers, began), name="yaoki-journal")
         if self._durable:
             self._tell(len(self._durable))  # the loop wakes them after the task that has just been made, so the batch is sent first
 
-    async def _awaited(self, commit: Awaitable[Sequence[Any]], batch: list[Waiting], began: float | None) -> None:
+    async def _awaited(self, commit: Awaitable[Sequence[Any]], writers: Writers, began: float | None) -> None:
         try:
             answers = await commit
         except Exception as error:
-            self._failed(batch, error)
+            self._failed(writers, error)
         except BaseException:  # the loop is being closed
-            self._failed(batch, asyncio.CancelledError())
+            self._failed(writers, asyncio.CancelledError())
             raise
         else:
-            self._answered(batch, answers, began)
+            self._answered(writers, answers, began)
 
-    def _sent(self, batch: list[Waiting], began: float | None, commit: asyncio.Future[Sequence[Any]]) -> None:
+    def _sent(self, writers: Writers, began: float | None, commit: asyncio.Future[Sequence[Any]]) -> None:
         if commit.cancelled():
-            self._failed(batch, asyncio.CancelledError())
+            self._failed(writers, asyncio.CancelledError())
         elif (error := commit.exception()) is not None:
-            self._failed(batch, error)
+            self._failed(writers, error)
         else:
-            self._answered(batch, commit.result(), began)
+            self._answered(writers, commit.result(), began)
 
-    def _failed(self, batch: list[Waiting], error: BaseException) -> None:
-        for _, future in batch:
+    def _failed(self, writers: Writers, error: BaseException) -> None:
+        for future in writers:
             if not future.done():
                 future.set_exception(error)
         self._go_on()
 
-    def _answered(self, batch: list[Waiting], answers: Sequence[Any], began: float | None) -> None:
+    def _answered(self, writers: Writers, answers: Sequence[Any], began: float | None) -> None:
         if began is not None and events.wanted():
-            events.emit(events.JournalCommitted(records=len(batch), runs=len(batch), duration_s=runtime.monotonic() - began))
-        if self._durable or self._waiting or len(batch) >= self._turns:
-            self._durable += [(future, answer) for (_, future), answer in zip(batch, answers, strict=True)]
+            events.emit(events.JournalCommitted(records=len(writers), runs=len(writers), duration_s=runtime.monotonic() - began))
+        if self._durable or self._writers or len(writers) >= self._turns:
+            self._durable += zip(writers, answers, strict=True)
             self._go_on()
             return
         # The common case, at once: nobody else waits, so all are told, and whoever hands in first begins the next commit. The others
         # who are told have their turn before it is sent.
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for future, answer in zip(writers, answers, strict=True):
             if not future.done():
                 future.set_result(answer)
-        self._rest()
+        self._idle = True
+        if self._drained:
+            self._rest()
 
     def _go_on(self) -> None:
         """A commit is over: who is told now?"""
-        if len(self._durable) + len(self._waiting) < self._turns:
+        if len(self._durable) + len(self._writers) < self._turns:
             self._tell(len(self._durable))
-            if not self._waiting:
+            if not self._writers:
                 self._rest()
                 return
-        elif self._waiting:
+        elif self._writers:
             self._send()
             return
         else:
@@ -133,7 +139,7 @@ class GroupCommit:
 
     def _after_a_turn(self) -> None:
         """Those who were told have handed in what comes next."""
-        if self._waiting:
+        if self._writers:
             self._send()
         elif self._durable:
             self._tell(len(self._durable))

@@ -48,7 +48,7 @@ class MemoryJournal(MemoryRegisters, MemoryLocks, MemoryOperations, OneOwner):
 
     @property
     def is_bare(self) -> bool:
-        return not self._headers and not self.shared
+        return not (self._headers or self.shared)
 
     async def observe(self) -> None:
         """Nothing to open."""

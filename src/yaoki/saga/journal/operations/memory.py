@@ -93,9 +93,12 @@ class MemoryOperations:
         return True
 
     async def pauses(self) -> list[Pause]:
-        return sorted(self._desk.turns.pauses, key=lambda each: (each.kind, each.name))
+        pauses = self._desk.turns.pauses
+        return sorted(pauses, key=lambda each: (each.kind, each.name)) if pauses else []
 
     async def free_paused(self) -> int:
+        if not self._parked:
+            return 0
         paused = {(each.kind, each.name) for each in self._desk.turns.pauses}
         freed = 0
         for no in [no for no, until in self._parked.items() if until == PAUSED_UNTIL]:
@@ -151,7 +154,8 @@ class MemoryOperations:
                 known[queue.name] = Kept(queue, declared=said(queue))
 
     async def limited(self) -> set[str]:
-        return {name for name, kept in self._desk.turns.queues.items() if kept.queue.is_limited}
+        queues = self._desk.turns.queues
+        return {name for name, kept in queues.items() if kept.queue.is_limited} if queues else set()
 
     async def set_queue(self, queue: Queue, *, who: str = "", why: str = "") -> None:
         known = self._desk.turns.queues.get(queue.name)
