@@ -69,21 +69,19 @@ class Clockwork(base_events.BaseEventLoop):
         failures: exceptions that nobody retrieved.
     """
 
-    # What every loop begins with, and most never change.
-    _debug = _closed = finished = False
+    # What every loop begins with and hardly anybody asks for. (What is often read is quicker as an attribute of the object.)
+    _debug = _closed = False
     _thread_id = _exception_handler = _task_factory = None
     _asyncgens: Any = None
-    _now = START_S
-    _sequence = wakes = 0
-    line: Line | None = None  # of requests under way, only while their order is explored
-    watched: Callable[[FrameType], None] | None = None  # told who asks for the time
-    get_debug = staticmethod(bool)  # type: ignore[assignment]  # asked for each future: False, without a frame of ours
+    get_debug = staticmethod(bool)  # asked for each future: False, without a frame of ours
 
     def __init__(self, owner: ContextVar[Any], *, order: Random | None = None, limit_s: float = 86_400.0) -> None:  # no super: see above
         self._ready: deque[Handle] = deque()
         # Where a callback goes that is to run. Once a process is dead or stands still, that depends on whose it is: `_put`.
         self._enqueue: Callable[[Handle], None] = self._ready.append
         self._timers: list[tuple[float, float, int, Handle]] = []
+        self._now = START_S
+        self._sequence = self.wakes = 0
         self._order = order
         self._owner = owner
         # With the process each belongs to: before Python 3.12 a task does not tell its context.
@@ -91,6 +89,9 @@ class Clockwork(base_events.BaseEventLoop):
         self.labels: dict[Any, str] = {}
         self._until = START_S + limit_s
         self.create_future = partial(asyncio.Future, loop=self)  # type: ignore[method-assign]
+        self.finished = False
+        self.line: Line | None = None  # of requests under way, only while their order is explored
+        self.watched: Callable[[FrameType], None] | None = None  # told who asks for the time
         self.failures: list[dict[str, Any]] = []
 
     def __del__(self, _warn: Any = None) -> None:

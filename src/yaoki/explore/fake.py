@@ -126,7 +126,8 @@ class FakeService:
             key: idempotency key; that of the step under way by default. Without either, every call books.
         """
         subject, key = _whose(subject, key, undo=False)
-        return await self._ask("book", partial(self._book, subject, key, item, units))  # type: ignore[no-any-return]
+        world, effect = worlds._active, partial(self._book, subject, key, item, units)
+        return effect() if world is None else await world.call(self.name, "book", effect, timeout_s=self.timeout)
 
     async def cancel(self, subject: str = "", *, key: str | None = None) -> None:
         """Give back what was booked under this key, or by this subject; harmless to repeat, or when nothing was booked."""
@@ -189,7 +190,9 @@ class FakeService:
         state.held[key] = (subject, item, units)
         state.net[subject] = net = state.net.get(subject, 0) + 1
         state.log.append(("book", subject))
-        self._tell("book", subject, net)
+        world = worlds._active
+        if world is not None and world.notes is not None:
+            self._tell("book", subject, net)
         if net > 1:
             self._broken("no_double_effect", f"{self.name} booked {subject} {net} times")
 

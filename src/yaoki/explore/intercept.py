@@ -10,7 +10,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from yaoki.chaos.faults import At
@@ -165,8 +165,12 @@ def _httpx(stack: contextlib.ExitStack, world: Callable[[], worlds.World | None]
 
 
 def _request(request: Any, body: bytes) -> Request:
-    headers = tuple((name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in request.headers.raw)
-    return Request(request.method, str(request.url), headers, body)
+    return Request(request.method, str(request.url), tuple(map(_read, request.headers.raw)), body)
+
+
+@lru_cache(4096)  # the same few, thousands of times
+def _read(header: tuple[bytes, bytes]) -> tuple[str, str]:
+    return header[0].decode("latin-1").lower(), header[1].decode("latin-1")
 
 
 def _inline(host: Host, request: Request, arguments: dict[str, Any]) -> None:

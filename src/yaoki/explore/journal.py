@@ -45,7 +45,7 @@ class Platter:
 
     def outcomes(self) -> dict[str, str]:
         """State of each run, by id."""
-        return {header.id: header.state.value for header in self.kept._headers.values()}
+        return {header.id: header.state._value_ for header in self.kept._headers.values()}
 
     def audit(self) -> str:
         """What is wrong with a history, or ""."""
@@ -116,7 +116,7 @@ class SimJournal(MemoryJournal):
 
     def _write_batch(self, batch: list[NewRun | Append], write_one: Callable[[NewRun | Append], Created | None],
                      life: Life | None) -> list[Created | None]:
-        answers = [write_one(each) for each in batch]
+        answers = list(map(write_one, batch))
         world = self._world
         if world is not None and world.states is not None and life is not None:
             self._forget(batch, life.heard)
@@ -213,6 +213,9 @@ def _fault_of(graph: Graph, records: tuple[tuple[str, str, bytes], ...], state: 
 def what_is_committed(batch: list[NewRun | Append]) -> str:
     """A name for a commit that outlives edits: what it records, of its first run."""
     first = batch[0]
+    if len(batch) == 1 and type(first) is Append and len(first.records) == 1:  # most commits
+        record = first.records[0]
+        return f"{record.kind._value_}:{record.step}" if record.step else record.kind._value_
     if isinstance(first, NewRun):
         said = "start"
     elif not first.records:

@@ -200,11 +200,16 @@ def _parts(url: str) -> Mapping[str, Any]:
             "server": (parts.hostname, parts.port or 80)}
 
 
+@lru_cache(4096)  # the same few, thousands of times
+def _sent(header: tuple[str, str]) -> tuple[bytes, bytes]:
+    return header[0].encode("latin-1"), header[1].encode("latin-1")
+
+
 async def asgi(app: Any, request: Request, state: dict[str, Any]) -> Reply:
     """One request to an ASGI app. What the app raises is a 500, as a server makes it."""
     reply = Reply(500)
     scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method, "root_path": "",
-             "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in request.headers],
+             "headers": list(map(_sent, request.headers)),
              "client": ("universe", 1), "state": dict(state), **_parts(request.url)}
     given = False
     body: list[bytes] = []

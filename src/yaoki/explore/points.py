@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import Context
+from heapq import heappush
 from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,9 @@ class Points:
             return future
         due = loop._now + (self.latency_s if self.topology is None else self.topology.one_way_s(here(), service))
         landing = Handle(self.land, (future, effect), self.base, due)
-        if self.line is None:
-            loop.set_timer(landing)
+        if self.line is None:  # `loop.set_timer(landing)`, written out: every call comes this way
+            loop._sequence += 1
+            heappush(loop._timers, (due, 0.0 if loop._order is None else loop._order.random(), loop._sequence, landing))
         else:
             self.line.send(f"{site}@{self.counts[site]}", here(), service, kind, keys, due, landing)
         return future
@@ -134,7 +136,12 @@ class Points:
     def visit(self, service: str, op: str, kind: At, life: Life | None) -> tuple[str, str]:
         """Count the visit of a site; which fault strikes there (or ""), and the site."""
         current = effects.current.get()
-        site = f"{service}.{op}" if current is None else f"{self._step(current)}>{service}.{op}"
+        if current is None:
+            site = f"{service}.{op}"
+        elif current.run == self._first_run and not current.undo:
+            site = f"{current.step}>{service}.{op}"
+        else:
+            site = f"{self._step(current)}>{service}.{op}"
         counts = self.counts
         nth = counts.get(site, 0)
         counts[site] = nth + 1

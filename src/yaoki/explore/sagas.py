@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -100,6 +99,8 @@ def saga_scenario(saga: Saga[Any], *, input: Any = None, runs: Mapping[str, Any]
 async def _all(app: App, saga: Saga[Any], started: Mapping[str, Any]) -> dict[str, str] | Any:
     handles = [await app.start(saga, value, id=key) for key, value in started.items()]
     if len(handles) == 1:
-        with contextlib.suppress(RunUndoneError, RunBlockedError):
+        try:
             return await handles[0].result()
+        except (RunUndoneError, RunBlockedError):
+            return {handles[0].id: str(await handles[0].wait())}
     return {handle.id: str(await handle.wait()) for handle in handles}
