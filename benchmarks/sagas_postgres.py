@@ -15,7 +15,8 @@ way (more than five: it waited for one that was not its own), and the slowest ru
 *Several workers.* Two processes that share nothing but the cores cost more CPU each than one that has the machine to itself (caches,
 and virtual cores that are halves of real ones). So what four workers cost is set beside what four such processes cost.
 
-Both sides of the comparison freeze what was loaded (`gc.freeze`) before the clock starts, as `yk worker` does.
+Both sides of the comparison freeze what was loaded (`gc.freeze`) before the clock starts, as `yk worker` does; and the clock starts when each
+client has driven a few runs, for a worker that has just joined looks first whether others wait.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -80,12 +82,11 @@ async def ours(url: str, in_flight: int, runs: int, *, fails: bool = False) -> d
     gc.collect()
     gc.freeze()
     async with yaoki.open(url, sagas=[saga]) as app:
-        numbers = iter(range(runs))
         latencies: list[float] = []
         passed: list[float] = []
         commits = Commits(app.journal._group)
 
-        async def client() -> None:
+        async def client(numbers: Iterator[int]) -> None:
             for n in numbers:
                 began, before = time.perf_counter(), commits.ended
                 run = await app.start(saga, trip(n))
@@ -93,8 +94,16 @@ async def ours(url: str, in_flight: int, runs: int, *, fails: bool = False) -> d
                 latencies.append(time.perf_counter() - began)
                 passed.append(commits.ended - before)
 
+        async def drive(count: int) -> None:
+            numbers = iter(range(count))
+            await asyncio.gather(*(client(numbers) for _ in range(in_flight)))
+
+        await drive(4 * in_flight)  # a worker that has just joined looks first whether others wait, before it keeps what it starts
+        for each in (latencies, passed, commits.took_s):
+            each.clear()
+        commits.ended = 0
         began, cpu = time.perf_counter(), time.process_time()
-        await asyncio.gather(*(client() for _ in range(in_flight)))
+        await drive(runs)
         wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     return {"runs_per_s": runs / wall, "cpu_ms_per_run": cpu / runs * 1000, "commits_per_run": commits.ended / runs,
             "commit_p50_ms": statistics.median(commits.took_s) * 1000, "commit_p99_ms": p99(commits.took_s) * 1000,

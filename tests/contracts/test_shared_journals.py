@@ -215,7 +215,7 @@ async def both(url: str, drawn: list[tuple[Any, ...]]) -> None:
 class NoLease(Lease):
     """In the server only: a thread that renews and reaps by itself would do so between any two of the steps that are drawn."""
 
-    def start(self) -> None:
+    async def start(self) -> None:
         pass
 
     def stop(self) -> None:

@@ -8,6 +8,7 @@ for a batch of a few records costs more than the records.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from itertools import count
@@ -84,6 +85,16 @@ def statement_of(parts: tuple[str, ...], *, named: bool) -> str:
     written = "".join(f", {part} AS ({numbered(part)}\n)" for part in parts)
     end = _DONE if "created" not in parts else _SETTLED if named else _CREATED
     return f"{sql.BATCH_FENCE}{written}\n{end}"
+
+
+COMMON = (("created",), ("records",), ("records", "changed"), ("records", "created"), ("records", "changed", "created"))
+"""The parts of most batches of runs that do not wait."""
+
+
+def rehearsal(parts: tuple[str, ...]) -> tuple[str, list[Any]]:
+    """The statement of such a batch, and parameters from $4 on with no row in them: for a server to prepare it, and to plan it."""
+    kinds = [kind for part in parts for kind in re.findall(r"\?::(text\[\]|bytea\[\]|text)", PARTS[part])]
+    return statement_of(parts, named=False), ["{}" if kind == "text" else [] for kind in kinds]
 
 
 class Batch:

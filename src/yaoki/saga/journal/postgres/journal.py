@@ -15,6 +15,7 @@ from yaoki.saga.journal.locks.postgres import PostgresLocks
 from yaoki.saga.journal.operations.postgres import PostgresOperations
 from yaoki.saga.journal.port import Ask, Request
 from yaoki.saga.journal.postgres import statements as sql
+from yaoki.saga.journal.postgres.batch import COMMON, rehearsal
 from yaoki.saga.journal.postgres.claiming import Claiming
 from yaoki.saga.journal.postgres.lanes import KnownLanes
 from yaoki.saga.journal.postgres.lease import Lease
@@ -56,7 +57,7 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         self.bell: Callable[[], None] = _nothing  # called when there may be something to take or to carry out
         self.fenced: Callable[[], None] = _nothing  # called when this worker was declared dead
         self._group = GroupCommit(self._commit, turns=TURNS)
-        self._writer = Link(self.target, "writer", patience_s=None)
+        self._writer = Link(self.target, "writer", patience_s=None, connected=self._rehearse)
         self._side = Link(self.target, "claims", patience_s=10.0, connected=self._listen)
         self._spares = Spares(self.target, lambda: self._lost)
         self._lease: Lease | None = None
@@ -108,8 +109,9 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         self._released.clear()
         self._unsure = False
         self._lanes = KnownLanes()
+        await self._writer.ready()
         self._lease = Lease(self.target, self.incarnation, self._was_fenced)
-        self._lease.start()
+        await self._lease.start()
         if events.wanted():
             events.emit(events.WorkerJoined(worker=self.name, incarnation=self.incarnation))
 
@@ -177,6 +179,13 @@ class PostgresJournal(Writing, Claiming, PostgresRegisters, PostgresLocks, Postg
         await self._side.execute("DELETE FROM yaoki.request WHERE no = ANY($1)", list(numbers))
 
     # ── waking each other ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _rehearse(self, connection: Connection) -> None:
+        """Have the server prepare and plan what most batches are, so that the first runs need not wait for it. No worker has the number 0."""
+        if not self.target.bouncer:
+            for parts in COMMON:
+                statement, values = rehearsal(parts)
+                await connection.fetch(statement, 0, 1, 0, *values)
 
     async def _listen(self, connection: Connection) -> None:
         if not self.target.bouncer:

@@ -22,6 +22,9 @@ from yaoki.saga.journal.postgres.link import Connection, Target, is_lost
 
 log = logging.getLogger("yaoki.saga")
 
+# A server that does not answer within this has its reasons, and a worker need not be idle for them.
+START_S = 0.5
+
 # Of the lease: after so much without an answer nobody can be sure to be alive for much longer.
 DOUBT = 0.8
 
@@ -41,6 +44,7 @@ class Lease:
         self._lease_s = target.lease_s
         self._loop = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="yaoki-lease", daemon=True)
+        self._began: Callable[[], object] = _nothing
         self._thread_loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopped = threading.Event()
@@ -48,9 +52,15 @@ class Lease:
         self.moved_at = self.renewed_at = runtime.monotonic()
         self.server_offset = 0.0
 
-    def start(self) -> None:
+    async def start(self) -> None:
+        """Returns when the thread has done its first round, or after `START_S`: what it does to connect would disturb the first runs."""
         self._tick()
+        began = asyncio.Event()
+        self._began = lambda: self._loop.call_soon_threadsafe(began.set)
         self._thread.start()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(START_S):
+                await began.wait()
 
     def stop(self) -> None:
         """End the thread; at once, and without waiting for the server."""
@@ -90,6 +100,8 @@ class Lease:
                     if connection is None or connection.is_closed():
                         connection = await self._target.connect("lease")
                     wait_s = await self._renew(connection)
+                    self._began()
+                    self._began = _nothing
                 except Exception as error:
                     if not is_lost(error):  # whatever it is: without this thread the worker would be in doubt for ever
                         log.exception("the lease of worker %d could not be renewed, and will be tried again", self._worker)
@@ -121,3 +133,7 @@ class Lease:
                 events.emit(events.WorkerDied(worker=dead["name"], runs=dead["runs"]))
         # Never later than a third of the lease, and just after the next one that may end.
         return max(0.05, min(self._lease_s / 3, next_death + 0.05 if next_death > 0 else self._lease_s / 3))
+
+
+def _nothing() -> None:
+    """Nobody waits for the first round."""

@@ -153,6 +153,13 @@ class Link:
                                            do="start the server, or check the address; nothing was lost") from error
                 await runtime.sleep(BACKOFF.delay(failures, 0.0, runtime.rng()))
 
+    async def ready(self) -> None:
+        """Have a connection now rather than when it is first needed."""
+        async def nothing(connection: Connection) -> None:
+            del connection
+
+        await self.run(nothing)
+
     async def fetch(self, sql: str, *values: Any) -> list[Any]:
         return await self.run(lambda c: c.fetch(sql, *values))
 
