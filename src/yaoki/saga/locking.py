@@ -29,7 +29,7 @@ from yaoki.saga.verdict import Verdict, failure
 
 if TYPE_CHECKING:
     from yaoki.saga.define import Step
-    from yaoki.saga.driver import Driver
+    from yaoki.saga.driving.keeping import Keeping
 
 _SCALARS = (str, int, float, bool)
 
@@ -98,7 +98,7 @@ class Holding:
         told: the key that is waited for, and who holds it, for people.
     """
 
-    def __init__(self, driver: Driver, keys: Keys) -> None:
+    def __init__(self, driver: Keeping, keys: Keys) -> None:
         self._driver = driver
         self._keys = keys
         self._wanted: Wanted | None = None

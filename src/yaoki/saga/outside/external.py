@@ -16,6 +16,7 @@ from yaoki.saga.records import Failure, Kind, Late, Record
 if TYPE_CHECKING:
     from yaoki.saga.define import Step
     from yaoki.saga.driver import Driver
+    from yaoki.saga.driving.keeping import Keeping
 
 _encode = msgspec.json.encode
 
@@ -26,7 +27,7 @@ async def token_for(driver: Driver, step: Step[..., Any]) -> str:
     return Token(driver.header.id, first_name(driver.machine, step.name), asked + 1).signed(await token_key(driver.journal))
 
 
-async def take_in(driver: Driver, asked: Completed) -> None:
+async def take_in(driver: Keeping, asked: Completed) -> None:
     """Record what the outside says, if it still changes anything; whoever said it reads in the history whether it did."""
     machine, outcome = driver.machine, asked.outcome
     name = now_called(machine, asked.step)
@@ -42,7 +43,7 @@ async def take_in(driver: Driver, asked: Completed) -> None:
         await driver.write(Record(Kind.LATE, name, _encode(late), driver.now()))
 
 
-def _fits(driver: Driver, name: str, result: msgspec.Raw) -> bool:
+def _fits(driver: Keeping, name: str, result: msgspec.Raw) -> bool:
     try:
         driver.saga.steps[name].result.decode(bytes(result))
     except msgspec.ValidationError:
