@@ -47,7 +47,7 @@ async def names(store) -> list[str]:
     return [entry.message.id for entry in page.entries]
 
 
-@pytest.mark.parametrize("seconds", [3.0, pytest.param(60.0, marks=pytest.mark.long)])
+@pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.long)])
 async def test_nothing_is_skipped_or_turned_around_while_segments_are_closed_and_locks_swept(url, monkeypatch, seconds):
     monkeypatch.setattr(segments, "LOCK_TIMEOUT", "10ms")
     monkeypatch.setattr(segments, "FREE_KEY_LOCKS", "DELETE FROM yaoki_key_locks WHERE ctid = ANY (ARRAY("

@@ -12,7 +12,8 @@ import boto3
 import pytest
 from moto import mock_aws
 
-from yaoki.ledger import Rules, Watch, verdicts
+from yaoki import runtime
+from yaoki.ledger import Deliverer, Rules, Watch, verdicts
 from yaoki.ledger.dynamodb import DynamoLedger, sealing
 from yaoki.ledger.dynamodb.sealing import Sealer, name_of, naming_of
 from yaoki.ledger.records import Naming, is_beat
@@ -190,7 +191,7 @@ async def test_an_audit_from_its_epochs_proves_quiet_names_losses_and_repairs(cl
 async def test_writers_and_sealers_beside_each_other_on_a_real_server() -> None:
     from yaoki.examples.history.cloud import Cloud
 
-    rng, done = random.Random(4), False
+    rng, done, sink = random.Random(4), False, MemorySink()
     async with Cloud() as cloud, DynamoLedger(cloud.client("dynamodb"), "points", partitions=2) as ledger:
         async def write() -> None:
             for _ in range(12):
@@ -198,16 +199,24 @@ async def test_writers_and_sealers_beside_each_other_on_a_real_server() -> None:
 
         async def keep_sealing() -> None:
             other = DynamoLedger(cloud.client("dynamodb"), "points", partitions=2)
+            owner = runtime.new_id()
             while not done:
                 await other.seal()
+                await Deliverer(other, sink, owner=owner).deliver()
+            await other.bookmarks(sink.name).release(owner)
 
         sealers = [asyncio.ensure_future(keep_sealing()) for _ in range(2)]
         await asyncio.gather(*(write() for _ in range(4)))
         done = True
         await asyncio.gather(*sealers)
         await ledger.seal()
+        await Deliverer(ledger, sink, owner="last").deliver()
         found = [name for name in await names(ledger) if not is_beat(name[0])]
         assert len(found) == len(set(found)) == 48
+        assert sorted(sink.contents) == sorted(found)
+        for key in {key for key, _ in found}:
+            arrived = [version for each, version in sink.contents if each == key]
+            assert arrived == sorted(arrived)
         newest: dict[str, int] = {}
         for key, version in found:
             assert version == newest.get(key, 0) + 1, "order of a key was broken"
