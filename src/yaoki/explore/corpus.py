@@ -9,30 +9,34 @@ from __future__ import annotations
 from pathlib import Path
 
 from yaoki.errors import ConfigError
-from yaoki.explore.plan import Plan, parse
+from yaoki.explore.plan import Plan, Settings, parse
 
 HEAD = "# Executions that once broke an invariant. The explorer runs them first. Scenario, then replay token.\n"
 
 
-def load(path: Path, scenario: str) -> list[Plan]:
-    """The plans kept for this scenario, oldest first; none when there is no file.
+def load(path: Path, scenario: str) -> list[tuple[Plan, Settings]]:
+    """What is kept for this scenario, oldest first; nothing when there is no file.
 
     Raises:
         ConfigError: a line that is not `scenario token`; names the file and line.
     """
     if not path.exists():
         return []
+    return [(plan, settings) for name, plan, settings in entries(path) if name == scenario]
+
+
+def entries(path: Path) -> list[tuple[str, Plan, Settings]]:
+    """All that is kept: scenario, plan and what else the execution depends on. Raises ConfigError."""
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         name, _, text = line.strip().partition(" ")
         if not name or name.startswith("#"):
             continue
         try:
-            plan, _ = parse(text)
+            plan, settings = parse(text)
         except ConfigError as error:
             raise ConfigError(f"{path}:{number}: {error}", do="mend or remove the line") from error
-        if name == scenario and plan:
-            found.append(plan)
+        found.append((name, plan, settings))
     return found
 
 

@@ -82,7 +82,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
     if resume is not None:
         save_progress(Path(resume), told, report)
     if kept is not None and report.stories:
-        keep(kept, scenario.name, [story.token for story in report.stories if story.plan])
+        keep(kept, scenario.name, [story.token for story in report.stories])
     return report
 
 

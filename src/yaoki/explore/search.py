@@ -89,7 +89,7 @@ class Explorer:
         reduce: names of the reductions to use.
         share: `(i, n)`: execute only the i-th of n parts (for parallel jobs).
         progress: called now and then with the report so far.
-        first: plans to run before all others (a corpus); one that does not apply any more is left out.
+        first: what to run before all else (a corpus); a plan that does not apply any more is left out.
         swarm: executions to draw at random, seeded, beyond `depth`.
         most_broken: executions that break an invariant after which it stops; None: none.
         schedules: orders of requests under way together to execute at most: without faults, then under each single one; see `schedules.py`.
@@ -102,7 +102,7 @@ class Explorer:
     def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
-                 first: Sequence[Plan] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "", schedules: int = 0,
+                 first: Sequence[tuple[Plan, Settings]] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "", schedules: int = 0,
                  orders: int = 0, fork: bool | None = None) -> None:
         self.scenario = scenario
         self.depth = depth
@@ -192,10 +192,10 @@ class Explorer:
             if base.violations:
                 self._tell(base)
             return
+        for plan, settings in self.first if self.share[0] == 0 else ():
+            if self._may_go_on() and not scenario.execute(plan, settings).unfired:
+                self._try(plan, settings)
         self._schedules()
-        for plan in self.first if self.share[0] == 0 else ():
-            if not scenario.execute(plan, self.settings).unfired:
-                self._try(plan)
         parents = singles = self._one_level([base], 1) if self.depth else []
         for depth in range(2, self.depth + 1):
             parents = self._one_level(self._again(parents), depth)

@@ -13,6 +13,7 @@ import pytest
 from yaoki.cli.frame.root import run as yk
 from yaoki.errors import ConfigError
 from yaoki.explore import FakeService, Scenario, corpus, drawing, explore, page
+from yaoki.explore.plan import PLAIN
 from yaoki.explore.report import Report
 from yaoki.explore.story import Line
 
@@ -67,7 +68,7 @@ def test_the_corpus_keeps_each_token_once_and_runs_it_first(report, tmp_path):
     path = tmp_path / "corpus.txt"
     assert corpus.add(path, "pay", [report.stories[0].token] * 2) == 1
     assert corpus.add(path, "pay", [report.stories[0].token]) == 0
-    assert corpus.load(path, "pay") == [report.stories[0].plan]
+    assert corpus.load(path, "pay") == [(report.stories[0].plan, PLAIN)]
     assert corpus.load(path, "other") == []
     assert explore(Scenario(pay, name="pay"), faults=0, corpus=path).found
     path.write_text("pay yk1:what?\n")
