@@ -10,6 +10,7 @@ import platform
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import venv
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,8 @@ def machine() -> dict[str, Any]:
     cpu = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
                 if line.startswith("model name")), platform.processor()) if Path("/proc/cpuinfo").exists() else platform.processor()
     return {"cpu": cpu, "cores": os.cpu_count(), "load_1min": round(os.getloadavg()[0], 2), "python": platform.python_version(),
-            "sqlite": sqlite3.sqlite_version, "system": platform.platform(terse=True),
+            # An interpreter that was built without profile-guided optimization takes a fifth longer.
+            "python_optimized": "--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or ""), "sqlite": sqlite3.sqlite_version, "system": platform.platform(terse=True),
             "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d")}
 
 
