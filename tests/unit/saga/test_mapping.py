@@ -15,6 +15,7 @@ from yaoki.cli.frame.root import run as yk
 from yaoki.errors import DefinitionError
 from yaoki.saga.graph import Graph
 from yaoki.saga.journal.port import Query
+from yaoki.saga.journal.sums import record_sum
 from yaoki.saga.mapping import brought_over, problems, translated
 from yaoki.saga.planning import verdict_on
 from yaoki.saga.records import Header, Kind, Record, Resolution, Retried, RunState, Stored
@@ -104,7 +105,13 @@ async def woken(app: Any) -> None:
         await app.journal._side.execute("UPDATE yaoki.record SET data = '{\"until\":1}' WHERE kind = 'waiting'")
         await app.journal._side.execute("UPDATE yaoki.run SET due_at = 1 WHERE owner IS NULL")
     else:
-        await app.journal._call(lambda c: c.execute("UPDATE record SET data = ? WHERE kind = 'waiting'", (b'{"until":1}',)))
+        def work(connection: Any) -> None:
+            over = b'{"until":1}'
+            for run, seq, step in connection.execute("SELECT run, seq, step FROM record WHERE kind = 'waiting'").fetchall():
+                connection.execute("UPDATE record SET data = ?, sum = ? WHERE run = ? AND seq = ?",
+                                   (over, record_sum(run, seq, "waiting", step, over), run, seq))
+
+        await app.journal._call(work)
         await app.journal._call(lambda c: c.execute("UPDATE run SET wake_at = 1"))
 
 
