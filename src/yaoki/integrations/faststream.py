@@ -12,7 +12,7 @@
     async def reserve(placed: OrderPlaced, tx: Annotated[Any, Context()]) -> None:
         await tx.execute("INSERT INTO rooms ...")                                       # commits with the mark that it was done
 
-Works with every broker of FastStream; messages are CloudEvents in binary mode, so that its handlers get the payload. Needs `faststream`,
+Nothing here knows which of FastStream's brokers it is (tested on NATS JetStream and Redis Streams); messages are CloudEvents in binary mode, so that its handlers get the payload. Needs `faststream`,
 0.6 or newer.
 """
 
