@@ -219,3 +219,6 @@ async def test_locks_of_keys_go_when_there_are_many_and_nobody_holds_them(url, m
             assert await store.pool.fetchval(count) == 1, "one is held"
         await store.append([made(n, key=f"k{n}") for n in range(200, 210)])
         assert await store.pool.fetchval(count) == 11
+        await store.append([made(n, key=f"k{n}") for n in range(300, 500)])
+        await store.prune(3600.0, limit=30)
+        assert await store.pool.fetchval(count) <= 50, "a few at a time, until there are not many"

@@ -29,6 +29,8 @@ LOCK_TIMEOUT = "300ms"
 """Writers wait behind whoever waits for them to end: not for longer than this."""
 KEY_LOCKS = 100_000
 """Rows of key locks that may lie about, 4 MB. Beyond that those that nobody holds go; the next message of a key makes it anew."""
+LOCK_ROUNDS = 50
+"""How often some of them go at each pruning; each time those who want them wait some tens of milliseconds at most."""
 
 CURRENT = """SELECT s.segment, extract(epoch FROM clock_timestamp() - s.began)::float8 AS age_s, p.last_value - s.first_pos + 1 AS rows,
     (SELECT count(*) FROM yaoki_segments) AS segments
@@ -90,7 +92,9 @@ async def prune(connection: Any, before: float, kept_s: float, limit: int, *, ru
     Returns how many messages went; of a segment that is dropped, about.
     """
     await connection.execute(FORGET_DEAD_READERS, before)
-    await connection.execute(FREE_KEY_LOCKS, limit)
+    for _ in range(LOCK_ROUNDS):
+        if await connection.execute(FREE_KEY_LOCKS, limit) != f"DELETE {limit}":
+            break
     await connection.execute(ENTERED)
     gone = await _drop_old(connection, before, runs=runs)
     current = await connection.fetchrow(CURRENT)
