@@ -50,6 +50,22 @@ def test_few_writers_go_together():
     assert [len(commit) for commit in disk.commits] == [9, 9, 9, 9]
 
 
+def test_a_commit_that_nobody_waits_behind_rests_when_its_writers_are_told():
+    async def main() -> None:
+        disk = Disk()
+        group = GroupCommit(disk.commit, turns=10)
+
+        async def writer(no: int) -> None:
+            await group.submit(no)
+            assert group._idle or no > 0  # the first who is told; the second finds what the first has handed in
+            await group.submit(no + 10)
+
+        await asyncio.gather(writer(0), writer(1))
+        assert disk.commits == [[0, 1], [10, 11]]
+
+    run(main())
+
+
 def test_a_writer_waits_for_no_commit_but_its_own():
     async def main() -> float:
         began = runtime.monotonic()
