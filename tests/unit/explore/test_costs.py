@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -49,7 +48,6 @@ def test_an_engine_on_a_bare_journal_begins_no_task_before_its_first_look():
 
     async def main(world: World) -> None:
         async with open_app(world, saga):
-            await asyncio.sleep(0)
             names.append(sorted(task.get_name() for task, _ in world.loop.unfinished()))
             await world.sleep(0.6)
             names.append(sorted(task.get_name() for task, _ in world.loop.unfinished()))
