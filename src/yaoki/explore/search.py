@@ -33,7 +33,7 @@ import msgspec
 from yaoki import runtime
 from yaoki.chaos import faults
 from yaoki.chaos.faults import At, Fault, Tier
-from yaoki.explore.branching import PAYS_S, Branches, can_fork
+from yaoki.explore.branching import PAYS_POINTS, Branches, can_fork
 from yaoki.explore.memory import Memory
 from yaoki.explore.outcome import Execution
 from yaoki.explore.plan import PLAIN, Plan, Planned, Settings
@@ -183,10 +183,9 @@ class Explorer:
             scenario.service_points = True
             base = self._with_keys(())
         scenario.baseline = base
-        began = runtime.REAL.monotonic()
         again = scenario.execute((), self.settings)
         if self._forks is None:
-            self._forks = can_fork() and runtime.REAL.monotonic() - began > PAYS_S
+            self._forks = can_fork() and len(base.points) >= PAYS_POINTS
         report.take_baseline(base, again)
         if base.violations or again.digest() != base.digest():
             if base.violations:
