@@ -20,7 +20,7 @@ from yaoki.saga.engine import watch
 from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.postgres.link import Link, Target
-from yaoki.saga.journal.postgres.schema import VERSION, upgrade
+from yaoki.saga.journal.postgres.schema import LOCK, VERSION, upgrade, version_of
 from yaoki.saga.journal.queues import postgres as queues
 from yaoki.saga.records import Kind, Record, RunState
 
@@ -565,3 +565,20 @@ async def test_a_worker_that_stops_inside_a_transaction_does_not_keep_its_runs(u
         held.cancel()
         await asyncio.wait([held])
     await stopped.close()
+
+
+async def test_who_waited_while_another_made_the_schema_finds_it_made(url: str):
+    """Also one that has seen before that there is none: the server's cache would go on saying so in the same transaction."""
+    one, two, look = [await Target.of(url).connect("test") for _ in range(3)]
+    assert await version_of(two) == 0
+    async with one.transaction():
+        await one.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
+        waiting = asyncio.create_task(upgrade(two))
+        for _ in range(1000):
+            if await look.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND pid = $1", two.get_server_pid()):
+                break
+            await asyncio.sleep(0.01)
+        assert await upgrade(one) == (0, VERSION)
+    assert await waiting == (VERSION, VERSION)
+    for connection in (one, two, look):
+        await connection.close()

@@ -89,7 +89,7 @@ class Campaign:
                     await evidence.keep(self._url, self.folder)
                     await evidence.tell_tasks(self._workers.values())
             finally:
-                self._end_workers()
+                await asyncio.to_thread(self._end_workers)  # they say goodbye through the proxy, which is in this loop
         wrong, figures = await check(self._url, self.folder, self.expected, self.cancelled)
         if wrong and not left:
             await evidence.keep(self._url, self.folder)

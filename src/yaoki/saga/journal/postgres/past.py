@@ -13,6 +13,9 @@ from yaoki.saga.journal.postgres.link import Connection
 
 DAY_S = 86_400
 
+# Not `to_regclass`: see `schema._TABLES`.
+_IS_THERE = "SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = 'yaoki' AND c.relname = $1)"
+
 
 def partition_of(day: int) -> str:
     """The name of the partition of a day, counted from 1970."""
@@ -34,10 +37,10 @@ async def archive(connection: Connection, before: float, limit: int) -> int:
 
 async def make_partition(connection: Connection, day: int) -> None:
     name = partition_of(day)
-    if await connection.fetchval("SELECT to_regclass($1)", f"yaoki.{name}") is None:
+    if not await connection.fetchval(_IS_THERE, name):
         # Two at once: the second waits here, and then finds it made.
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('yaoki.past'))")
-        if await connection.fetchval("SELECT to_regclass($1)", f"yaoki.{name}") is not None:
+        if await connection.fetchval(_IS_THERE, name):
             return
         # Attached, for that lets others read and write `past` meanwhile: they may have done so in a long transaction of their own.
         await connection.execute(f"CREATE TABLE yaoki.{name} (LIKE yaoki.past INCLUDING ALL)")

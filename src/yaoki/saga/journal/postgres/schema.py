@@ -16,16 +16,19 @@ VERSION = len(MIGRATIONS)
 # "YAOK" in ASCII, as a key for the advisory lock; any number does, if all agree on it.
 LOCK = 0x59414F4B
 
+# The catalogue itself, not `to_regclass`: that asks a cache, which may still say "there is none" after a wait for the advisory lock,
+# for in the midst of a transaction only opening a table brings it up to date.
+_TABLES = """
+SELECT c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'yaoki' AND c.relname IN ('migration', 'run', 'record', 'worker')"""
+
 Connection = Any  # asyncpg.Connection, or what its pool gives
 
 
 async def version_of(connection: Connection) -> int:
     """The schema's version, or 0 where there is none. Raises JournalForeignError when `yaoki` is somebody else's schema."""
-    if not await connection.fetchval("SELECT to_regnamespace('yaoki') IS NOT NULL"):
-        return 0
-    if not await connection.fetchval("SELECT to_regclass('yaoki.migration') IS NOT NULL"):
-        tables = await connection.fetchval("SELECT count(*) FROM pg_class WHERE relnamespace = 'yaoki'::regnamespace "
-                                           "AND relname IN ('run', 'record', 'worker')")
+    tables = {row[0] for row in await connection.fetch(_TABLES)}
+    if "migration" not in tables:
         if tables:
             raise JournalForeignError("the database has a schema 'yaoki' that is not a journal",
                                       do="name another database; this one was not changed")
