@@ -22,6 +22,7 @@ from yaoki.saga.records import (
     Mapped,
     Record,
     Resolution,
+    Retried,
     RunState,
     Stored,
     Waiting,
@@ -84,7 +85,7 @@ def test_every_kind_of_record_can_be_told(kind: Kind):
     data = {Kind.FAILED: encode(Failure("E")), Kind.BLOCKED: encode(Failure("E", undo=True)), Kind.ABORT: encode(Abort("why")),
             Kind.UNDO_ASKED: encode(Abort("why")), Kind.RESOLVED: encode(Resolution("done")), Kind.WAITING: encode(Waiting(200.0)),
             Kind.ADOPTED: encode(Adopted("t-0")), Kind.MAPPED: encode(Mapped("old", "new")), Kind.AGAIN: encode(Failure("E")),
-            Kind.LATE: encode(Late(msgspec.Raw(b"1"))), Kind.LOCKED: encode([key_of(("seat", 7))]), Kind.ATTEMPTS: encode(Attempted((FailedAttempt(100.5, "E", "why", 0.5),)))}.get(kind, b"1")
+            Kind.LATE: encode(Late(msgspec.Raw(b"1"))), Kind.LOCKED: encode([key_of(("seat", 7))]), Kind.RETRIED: encode(Retried("hotel", ("hotel",))), Kind.ATTEMPTS: encode(Attempted((FailedAttempt(100.5, "E", "why", 0.5),)))}.get(kind, b"1")
     line = story(Record(kind, "hotel", data, 101.0), graph=None).lines()[-1]
     assert line.what
     assert line.mark
