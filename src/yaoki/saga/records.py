@@ -28,12 +28,12 @@ class RunState(StrEnum):
     UNDONE = "undone"
     CANCELLED = "cancelled"
 
-    @property
-    def is_end(self) -> bool:
-        return self in ENDS
+    is_end: bool
 
 
 ENDS = frozenset({RunState.COMPLETED, RunState.UNDONE, RunState.CANCELLED})
+for _state in RunState:  # asked ten times a run: an attribute, not a function
+    _state.is_end = _state in ENDS
 
 
 class Kind(StrEnum):
