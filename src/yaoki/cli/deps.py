@@ -67,7 +67,7 @@ def show(*, service: str, store: str) -> None:
     if view.order is None and not view.votes:
         out.say(f"no process shares a breaker of {service} through {_shown(store)} now")
         return
-    out.say(f"{service}: {_state(view)}")
+    out.say(f"{service}: {_state(view).replace('_', ' ')}")
     if view.order is not None:
         out.say(f"ordered by {view.order.who or 'somebody'}, for another {show_duration(view.order.left_s)}: {view.order.why or 'no reason given'}")
     out.table(("node", "its breaker", "why"), [(vote.node, _colored("open" if vote.is_open else "closed"), vote.reason) for vote in view.votes])
