@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yaoki.errors import RetryFromError
 from yaoki.saga.deploy import differences, why_not
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.machine import Machine, decide
 from yaoki.saga.records import Abort, Failure, Kind, Record, Waiting
+from yaoki.saga.rewinding import Retry, retried
 
 OLD = Graph("trip", (Node("hotel", undo=True, gives="Booking"), Node("flight", undo=True), Node("pay", ("hotel", "flight"), pivot=True),
                      Node("mail", ("pay",))))
@@ -101,12 +103,26 @@ def history_of(graph: Graph, rng: Random) -> list[Record]:
         started = tuple(name for name in machine.start if rng.random() < 0.5)
         if machine.abort is None and not machine.too_late(started) and rng.random() < 0.2:
             options = [Record(Kind.ABORT, "", msgspec.json.encode(Abort("x", started=started)))]
+        elif (again := _retried(machine, started, rng)) is not None:
+            options = [again]
+        if machine.is_taken_back:
+            options = [Record(Kind.ANEW)]
         if machine.state.is_end or not options:
             break
         record = rng.choice(options)
         history.append(record)
         machine.apply(record)
     return history
+
+
+def _retried(machine: Machine, started: tuple[str, ...], rng: Random) -> Record | None:
+    """Sometimes, a person has the run retried from a step."""
+    if rng.random() >= 0.2:
+        return None
+    try:
+        return retried(machine, Retry(rng.choice(machine.graph.names), str(rng.random())), started, 1.0)
+    except RetryFromError:
+        return None
 
 
 @given(graphs(), st.integers(0, 2**32))
