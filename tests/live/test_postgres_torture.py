@@ -46,5 +46,12 @@ async def test_for_minutes(postgres: PostgresServer, tmp_path: Path, seed: int):
 @pytest.mark.long
 @pytest.mark.timeout(900)
 async def test_the_checker_finds_a_fence_that_lets_the_dead_write(postgres: PostgresServer, tmp_path: Path):
-    wrong, figures = await Campaign(postgres, tmp_path, seconds=20.0, runs=600, seed=5, broken_fence=True).run()
-    assert any("after its death" in each for each in wrong), figures
+    found: list[str] = []
+    for number in range(8):  # until a zombie has had something to write when it woke up, which not each one has
+        place = tmp_path / str(number)
+        place.mkdir()
+        wrong, _ = await Campaign(postgres, place, seconds=8.0, runs=300, seed=5 + 100 * number, broken_fence=True).run()
+        found = [each for each in wrong if "after its death" in each]
+        if found:
+            return
+    raise AssertionError("no zombie wrote anything, so nothing was tested")
