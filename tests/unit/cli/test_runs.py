@@ -311,7 +311,7 @@ def test_retry_all_takes_only_the_errors_that_are_meant(ran: Callable[..., Said]
 
 
 def test_cancel_is_refused_after_the_pivot(ran: Callable[..., Said], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(RunState, "is_end", property(lambda self: False))  # as if it were still shipping
+    monkeypatch.setattr(RunState.COMPLETED, "is_end", False)  # as if it were still shipping
     said = ran("runs", "cancel", "ok-1")
     assert said.code == Exit.REFUSED
     assert "has passed pay, its point of no return" in said.err

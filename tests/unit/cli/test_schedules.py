@@ -13,6 +13,8 @@ import yaoki
 from yaoki import Saga
 from yaoki.cli.frame.exits import Exit
 from yaoki.cli.frame.root import run
+from yaoki.saga.journal.port import Query
+from yaoki.saga.schedule.book import Book
 
 
 @pytest.fixture
@@ -34,10 +36,9 @@ def work(db: str, until: Callable[[int], bool]) -> list[str]:
         async with yaoki.open(db, sagas=[saga]) as app:
             app.schedule("yearly", saga, cron="0 3 1 1 *", zone="Europe/Berlin", input="x", overlap="allow")
             for _ in range(500):
-                from yaoki.saga.journal.port import Query
-
                 ended = [header.id for header in await app.journal.search(Query()) if header.state.is_end]
-                if until(len(ended)) and await app.journal.registers("schedules"):
+                booked = [entry.plan.pending for entry in (await Book(app.journal).read()).values()]
+                if until(len(ended)) and booked == [()]:  # started, and noted
                     break
                 await asyncio.sleep(0.02)
             return ended
