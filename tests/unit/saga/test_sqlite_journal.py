@@ -95,7 +95,7 @@ async def test_a_newer_journal_is_refused_with_both_versions(tmp_path: Path):
 
 
 async def test_a_folder_that_is_not_there_is_said(tmp_path: Path):
-    with pytest.raises(JournalError, match="cannot create"):
+    with pytest.raises(JournalError, match="there is no folder"):
         await SqliteJournal(tmp_path / "no" / "such" / "j.db").open()
 
 
