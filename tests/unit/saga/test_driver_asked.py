@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
 import msgspec
+import pytest
 
 from yaoki import Saga
 from yaoki.saga.driver import Driver
@@ -48,4 +50,23 @@ async def test_a_run_is_given_back_with_the_last_answer_and_not_before():
     assert written == [("visa", False), ("permit", True)]
     assert answered == [1, 2]
     assert driver.has_let_go
+    await journal.close()
+
+
+async def test_what_a_driver_was_answering_when_it_was_stopped_is_still_to_be_answered():
+    """Else its number stays handed out, and the one who takes the run up again is not told."""
+    saga, journal = napping(), MemoryJournal()
+    await journal.open()
+    header = (await journal.create(NewRun("r", "asks", saga.graph.hash, b"1", at=1.0))).header
+
+    async def stopped(entry: Append) -> None:
+        raise asyncio.CancelledError
+
+    journal.append = stopped  # type: ignore[method-assign, assignment]
+    driver = Driver(saga, Stored(header, []), journal, lambda: False, lambda no: None)
+    driver.ask("signal", ("visa", b'"v"'), 1)
+    driver.ask("signal", ("permit", b'"p"'), 2)
+    with pytest.raises(asyncio.CancelledError):
+        await driver.drive()
+    assert driver.unanswered == [1, 2]
     await journal.close()
