@@ -73,6 +73,7 @@ class Driver(Answering):
             if machine.state.is_end and not self.header.state.is_end:  # taken up to be undone, and then it was not to be
                 await self.write()
             elif self.held and not self._let_go and not machine.state.is_end:
+                self.parked = True
                 await self._give_back(BLOCKED_UNTIL if machine.state is RunState.BLOCKED else PAUSED_UNTIL)
             return machine.state
         finally:

@@ -13,7 +13,7 @@ import yaoki
 from yaoki import DeclinedError, Effect, Saga, events
 from yaoki.app import journal_at
 from yaoki.errors import ForkError, InputError, RunNotFoundError
-from yaoki.saga.journal.port import Query
+from yaoki.saga.journal.port import Append, Query
 from yaoki.saga.queue import Queue
 from yaoki.saga.records import RunState
 
@@ -177,6 +177,26 @@ async def test_a_pause_outlives_the_program_and_holds_what_the_next_one_takes_up
         assert log == []
         assert await app.resume(saga)
         assert await app.run(saga, "a").result() == "f1"
+
+
+async def test_a_pause_that_ends_before_a_run_is_parked_leaves_none_behind(url: str, monkeypatch: pytest.MonkeyPatch):
+    gate, log = Gate(), list[str]()
+    saga = two_steps(gate, log)
+    async with yaoki.open(url, sagas=[saga]) as app:
+        run = await app.start(saga, 1, id="a")
+        await until(lambda: gate.inside == [1])
+        assert await app.pause(saga)
+        append, parked = app.journal.append, list[str]()
+
+        async def after_it_ended(entry: Append) -> None:
+            parked.append("a")
+            await app.resume(saga)
+            await append(entry)
+
+        monkeypatch.setattr(app.journal, "append", lambda entry: append(entry) if entry.due_at is None else after_it_ended(entry))
+        gate.open.set()
+        assert await asyncio.wait_for(run.result(), 10) == "f1"
+        assert parked == ["a"]
 
 
 async def test_a_pause_from_elsewhere_is_noticed_and_so_is_its_end(url: str):

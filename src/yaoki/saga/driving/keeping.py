@@ -44,6 +44,7 @@ class Keeping:
 
     # What most runs never have. Python keeps objects of up to thirty attributes closer together, and a run's driver has nearly as many.
     held = False  # by a pause: then `is_stopping` says so
+    parked = False  # given back because of that
     _deadline: asyncio.TimerHandle | None = None
 
     def __init__(self, saga: Saga[Any], stored: Stored, journal: Journal, is_stopping: Callable[[], bool],

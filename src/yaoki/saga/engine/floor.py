@@ -138,7 +138,7 @@ class Floor:
                 engine.intake.ended(driver.saga.name, state)
                 if state.is_end and driver.saga.leaves_traces:
                     await self._sweep_after(driver)
-            elif driver.held:
+            elif driver.parked:  # is it held still? The pause may have ended before that was durable
                 await engine.gates.parked()
         finally:
             self._left(driver)
