@@ -25,7 +25,7 @@ CHECKS = [
 
 # What only computes runs on two processes; what starts servers and kills processes has the machine to itself.
 HALVES = [
-    ["tests/unit", "tests/simulation", "-n", "2", "--dist", "loadfile"],
+    ["tests/unit", "tests/simulation", "-n", "2", "--dist", "loadfile", "--max-worker-restart", "0"],  # restarted, a half may never end
     ["tests/contracts", "tests/live"],
 ]
 
