@@ -57,7 +57,7 @@ def saga_speed(out: Report, *, quick: bool) -> dict[str, Any]:
     pairs_s, pairs = explored(sagas.chain, 2, 1 if quick else 3)
     _, full = explored(sagas.chain, 2, 1, reduce=False)
     # Many short rounds: on a machine with neighbours some of them are left alone.
-    clean = rate(sagas.chain(), 100, 6 * rounds)
+    clean = rate(sagas.chain(), 50, 24 * rounds)
     out.claim("4-step saga, all single faults, CPU seconds", singles_s, at_most=0.5)
     out.claim("4-step saga, all pairs, CPU seconds", pairs_s, at_most=10)
     out.claim("4-step saga, executions per CPU second", clean, at_least=3000)
@@ -72,7 +72,7 @@ def travel_speed(out: Report, *, quick: bool) -> dict[str, Any]:
     from yaoki.examples.travel.exploring import scenario
 
     agency = scenario()
-    per_s = rate(agency, 20, 6 if quick else 20)
+    per_s = rate(agency, 20, 30 if quick else 60)
     out.claim("travel agency with its real ASGI services, executions per CPU second", per_s, at_least=300)
     singles_s, singles = explored(scenario, 1, 1)
     return {"executions_per_s": round(per_s), "singles": singles.executions, "executions_per_s_singles": round(singles.executions / singles_s)}

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from math import inf
 
 from yaoki import events, runtime
 from yaoki.saga.journal.postgres import statements as sql
@@ -127,7 +128,7 @@ class Lease:
                 return -1.0
             self.renewed(began)
             self.server_offset = float(row["now"]) - (began + runtime.monotonic()) / 2
-            next_death = float(row["next"] or 0.0) - float(row["now"])
+            next_death = float(row["next"]) - float(row["now"]) if row["next"] is not None else inf  # it is alone
         for dead in await connection.fetch(sql.REAP) if next_death <= 0 else ():
             if events.wanted():
                 events.emit(events.WorkerDied(worker=dead["name"], runs=dead["runs"]))
