@@ -82,6 +82,15 @@ def test_without_faults_only_business_reasons_undo_a_trip() -> None:
     assert "0 services and 0 orchestrators killed" in done.stdout
 
 
+def test_who_is_to_be_killed_does_not_end_before(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-m", "yaoki.examples.travel.orchestrator", "--dir", str(tmp_path), "--trips", "0", "--stay"],
+                          stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as idle:
+        assert idle.stdout is not None
+        assert [json.loads(idle.stdout.readline())["under_way"] for _ in range(4)] == [0] * 4  # without --stay there is one line
+        idle.kill()
+        assert idle.wait() == -signal.SIGKILL
+
+
 def test_mistakes_are_told_before_anything_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "full").mkdir()

@@ -22,6 +22,8 @@ FIGURES = [
     ("messages.py", 0, "messages.json", "publish with state, batched, x one by one"),
     ("messages.py", 1, "messages.json", "consume, x SKIP LOCKED one by one"),
     ("ledger.py", 0, "ledger.json", "append + seal, SQLite FULL, batches of 100 (changes/s, median of rounds)"),
+    ("explore.py", 0, "explore.json", "4-step saga, executions per CPU second"),
+    ("explore.py", 1, "explore.json", "travel agency with its real ASGI services, executions per CPU second"),
     ("brownout.py", 0, "brownout.json", "10 % budget, starts empty, 100,000 clients (s)"),
 ]
 

@@ -6,7 +6,8 @@
 The same saga, the same services and the same faults as orchestrated. Each role is a process with a store of its own; they
 share nothing but a broker (`--broker`: a file in the folder, or nats://...), which fails as well while the demo's switch says so:
 it delivers twice, mixes the trips' words, loses confirmations, cuts readers off. Kill any process at any instant and start it again.
-Told on standard output, one JSON object a line, as the orchestrator does; the front desk ends with `{"claims": {...}}`.
+Told on standard output, one JSON object a line, as the orchestrator does; the front desk ends with `{"claims": {...}}`. With
+`--stay` it does not end before a line comes on its standard input: whoever still wants to kill somebody finds all at work.
 """
 
 from __future__ import annotations
@@ -90,10 +91,11 @@ async def take_part(role: str, folder: Path, broker_url: str) -> None:
 class Front:
     """Starts `count` trips, some at a time, and says how they end."""
 
-    def __init__(self, folder: Path, broker_url: str, count: int) -> None:
+    def __init__(self, folder: Path, broker_url: str, count: int, may_leave: asyncio.Event) -> None:
         self._folder = folder
         self._broker_url = broker_url
         self._count = count
+        self._may_leave = may_leave
         self._ended: Counter[str] = Counter()
         self._claims: dict[str, str] = {}
         self._under_way = 0
@@ -107,6 +109,7 @@ class Front:
                 beside = [asyncio.create_task(self._tell()), asyncio.create_task(monitor.watch())]
                 try:
                     await self._book_all(app, monitor)
+                    await self._may_leave.wait()
                 finally:
                     for task in beside:
                         task.cancel()
@@ -141,15 +144,20 @@ class Front:
         print(json.dumps({"ended": self._ended, "under_way": self._under_way}), flush=True)
 
 
-async def _run(role: str, folder: Path, broker_url: str, count: int) -> None:
+async def _run(role: str, folder: Path, broker_url: str, count: int, *, stay: bool) -> None:
+    may_leave = asyncio.Event()
+    if not stay:
+        may_leave.set()
+
     def woken() -> None:
         if not os.read(0, 1024):
             os._exit(1)
+        may_leave.set()
 
     with contextlib.suppress(PermissionError):  # standard input is a file: then nobody is watched
         asyncio.get_running_loop().add_reader(0, woken)
     if role == FRONT:
-        await Front(folder, broker_url, count).work()
+        await Front(folder, broker_url, count, may_leave).work()
     else:
         await take_part(role, folder, broker_url)
 
@@ -160,9 +168,10 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--role", choices=[*ROLES, FRONT], required=True)
     parser.add_argument("--broker", default="", help="sqlite:///FILE or nats://HOST:PORT; a file in the folder by default")
     parser.add_argument("--trips", type=int, default=1000)
+    parser.add_argument("--stay", action="store_true", help="when all is booked, wait for a line on standard input before ending")
     given = parser.parse_args(words)
     try:
-        asyncio.run(_run(given.role, given.dir.absolute(), given.broker, given.trips))
+        asyncio.run(_run(given.role, given.dir.absolute(), given.broker, given.trips, stay=given.stay))
     except YaokiError as error:
         print(json.dumps({"failed": str(error), "do": error.do}), flush=True)
         return 2

@@ -4,7 +4,8 @@
 
 Kill it at any instant and start it again: the same trip is the same run, and what was begun goes on. Told on standard
 output, one JSON object a line, five times a second: `{"ended": {"completed": 12, "undone": 3}, "under_way": 64}`. It ends
-when its standard input does, so that it never outlives its maker.
+when its standard input does, so that it never outlives its maker. With `--stay` it does not end when all is booked: whoever
+still wants to kill it finds it there, however fast the machine.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ TELL_EVERY_S = 0.2
 class Orchestrator:
     """Books `count` trips on the journal in `folder`."""
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, *, stay: bool = False) -> None:
         self._url = f"sqlite:///{folder.absolute() / 'trips.db'}"
         self._count = count
+        self._stay = stay
         self._ended: Counter[str] = Counter()
         self._under_way = 0
 
@@ -43,6 +45,8 @@ class Orchestrator:
             telling = asyncio.create_task(self._tell())
             try:
                 await self._book_all(app)
+                if self._stay:
+                    await telling
             finally:
                 telling.cancel()
                 await desks.close()
@@ -85,9 +89,10 @@ def main(words: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m yaoki.examples.travel.orchestrator", description="Book trips.")
     parser.add_argument("--dir", type=Path, required=True, help="folder of the journal")
     parser.add_argument("--trips", type=int, default=1000)
+    parser.add_argument("--stay", action="store_true", help="do not end when all is booked, but wait to be killed")
     given = parser.parse_args(words)
     try:
-        asyncio.run(_until_orphaned(Orchestrator(given.dir, given.trips)))
+        asyncio.run(_until_orphaned(Orchestrator(given.dir, given.trips, stay=given.stay)))
     except YaokiError as error:
         print(json.dumps({"failed": str(error), "do": error.do}), flush=True)
         return 2

@@ -188,10 +188,13 @@ class Play:
         low, high = KILLS_BETWEEN
         points = sorted(self._rng.uniform(low, high) for _ in range(self.plan.kills))
         for share in (*points, None):
+            # One that is to be killed does not end before: a fast machine may have booked everything by then.
             self._orchestrator = await _spawn("orchestrator", "--dir", str(self.plan.folder), "--trips", str(self.plan.trips),
+                                              *([] if share is None else ["--stay"]),
                                               **{f"TRAVEL_{name.upper()}": url for name, url in self._urls.items()})
             self._say("booking while everything fails" if self._switch.share else "booking")
-            if await self._ran_until(*self._kill_at(share)):
+            await self._ran_until(*self._kill_at(share))
+            if share is None:
                 return
             self._orchestrator.kill()
             await self._orchestrator.wait()
@@ -205,8 +208,8 @@ class Play:
             return 0, SOON_S
         return int(share * self.plan.trips), KILL_WITHIN_S
 
-    async def _ran_until(self, kill_at: int | None, within_s: float) -> bool:
-        """Watch the orchestrator; True when it has ended by itself, False when it is time to kill it."""
+    async def _ran_until(self, kill_at: int | None, within_s: float) -> None:
+        """Watch the orchestrator until it has ended by itself, or until it is time to kill it."""
         process = self._orchestrator
         assert process is not None
         assert process.stdout is not None
@@ -217,14 +220,27 @@ class Play:
                 self._last_ended = (self._last_ended[0], time.monotonic())
                 # The instant is what matters: in the middle of whatever is under way.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(process.wait(), self._rng.uniform(0, within_s))
-                return process.returncode is not None
-            if kill_at is None and self._switch.share and (stalled or self.progress.ended.total() >= FAULTS_UNTIL * self.plan.trips):
+                    async with asyncio.timeout(self._rng.uniform(0, within_s)):
+                        await self._ended_nearly_all(process.stdout)
+                return
+            if kill_at is None and self._switch.share and (stalled or self._nearly_all_ended()):
                 self._switch.share = 0.0
                 self._say("faults stopped, letting the rest end")
-        if await process.wait():
-            raise ConfigError("the orchestrator stopped before its work was done", do=f"see {self.plan.folder}")
-        return True
+        if await process.wait() or kill_at is not None:
+            raise self._stopped()
+
+    async def _ended_nearly_all(self, told: asyncio.StreamReader) -> None:
+        """Wait until hardly a trip is left: a kill that came later would meet nothing under way."""
+        while not self._nearly_all_ended():
+            if not (line := await told.readline()):
+                raise self._stopped()
+            self._take_in(json.loads(line))
+
+    def _stopped(self) -> ConfigError:
+        return ConfigError("the orchestrator stopped before its work was done", do=f"see {self.plan.folder}")
+
+    def _nearly_all_ended(self) -> bool:
+        return self.progress.ended.total() >= FAULTS_UNTIL * self.plan.trips
 
     def _take_in(self, told: dict[str, Any]) -> None:
         if "failed" in told:

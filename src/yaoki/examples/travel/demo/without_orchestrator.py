@@ -40,6 +40,7 @@ class LeaderlessPlay(Play):
         self._owns_broker = broker in {"nats", "nats://"}
         self._broker = broker
         self._claims: dict[str, str] = {}
+        self._kill_when: list[int] = []  # so many trips have ended, for each kill that is still to come
         self._next_to_die: list[str] = []
         self._minded: set[asyncio.Task[None]] = set()
         self._fallen = ""
@@ -51,11 +52,11 @@ class LeaderlessPlay(Play):
             self._broker = f"nats://127.0.0.1:{port.getsockname()[1]}"
             port.close()
             await self._start_broker()
+        low, high = KILLS_BETWEEN
+        self._kill_when = sorted(int(self._rng.uniform(low, high) * self.plan.trips) for _ in range(self.plan.kills))
         for role in ROLES:
             await self._start(role)
         await self._start(FRONT)
-        low, high = KILLS_BETWEEN
-        points = sorted(int(self._rng.uniform(low, high) * self.plan.trips) for _ in range(self.plan.kills))
         self._say("booking while everything fails" if self._switch.share else "booking")
         while True:
             front = self._front
@@ -71,10 +72,12 @@ class LeaderlessPlay(Play):
                 self._claims = told["claims"]
                 continue
             self._take_in(told)
-            if points and self.progress.ended.total() >= points[0]:
-                points.pop(0)
+            if self._kill_when and self.progress.ended.total() >= self._kill_when[0]:
+                self._kill_when.pop(0)
                 await asyncio.sleep(self._rng.uniform(0, KILL_WITHIN_S))
                 await self._kill_somebody()
+                if not self._kill_when:
+                    self._let_leave()
             if self._switch.share and (self._is_stalled() or self.progress.ended.total() >= FAULTS_UNTIL * self.plan.trips):
                 self._switch.share = 0.0
                 self._say("faults stopped, letting the rest end")
@@ -83,7 +86,8 @@ class LeaderlessPlay(Play):
 
     async def _start(self, role: str) -> None:
         process = await _spawn("choreographed", "--dir", str(self.plan.folder), "--role", role, "--broker", self._broker,
-                               "--trips", str(self.plan.trips), **{f"TRAVEL_{name.upper()}": url for name, url in self._urls.items()})
+                               "--trips", str(self.plan.trips), *(["--stay"] if self._kill_when else []),
+                               **{f"TRAVEL_{name.upper()}": url for name, url in self._urls.items()})
         if role == FRONT:
             self._front = process
         else:
@@ -91,6 +95,12 @@ class LeaderlessPlay(Play):
             task = asyncio.create_task(self._mind(role, process))
             self._minded.add(task)
             task.add_done_callback(self._minded.discard)
+
+    def _let_leave(self) -> None:
+        """Nobody is to be killed any more. Until now the front desk had to stay, however soon it was done."""
+        assert self._front is not None
+        assert self._front.stdin is not None
+        self._front.stdin.write(b"\n")
 
     async def _mind(self, role: str, process: asyncio.subprocess.Process) -> None:
         """A desk works until it is killed. One that ends by itself is not what is to be shown here."""
