@@ -1,4 +1,4 @@
-"""Shared by all tests: the `--long` switch, and the servers that live tests share."""
+"""Shared by all tests: the `--long` switch, what Hypothesis draws, and the servers that live tests share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from servers import PostgresServer, running_postgres
+
+pytest_plugins = ["drawing"]
 
 
 @pytest.fixture(scope="session")

@@ -358,7 +358,7 @@ ASKED = st.tuples(st.sampled_from(["do", "undo"]), st.sampled_from(["a", "b"]), 
                   st.booleans())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(asked=st.lists(ASKED, max_size=12))
 def test_any_order_repetition_and_crash_agrees_with_the_first_decision_and_the_last(asked: list[Any], tmp_path: Path) -> None:
     """Property: the database shows what the committed decisions say, however often and in whatever order they were asked for."""

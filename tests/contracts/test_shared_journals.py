@@ -234,7 +234,8 @@ def url(postgres: PostgresServer) -> str:
     return postgres.new_database()
 
 
-bounded = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+bounded = settings(max_examples=12, deadline=None, derandomize=True,
+                   suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 
 
 @bounded
