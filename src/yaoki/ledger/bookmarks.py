@@ -24,7 +24,9 @@ CONFLICT, FAILING, BEHIND = "corrupt", "failing", "behind"
 
 RETRY_FIRST_S, RETRY_CAP_S = 1.0, 300.0
 MOST_ASIDE = 5000
-"""Rows set aside that are looked at in one go."""
+"""Rows that wait to be tried again, and are looked at in one go."""
+MOST_CONFLICTS = 100
+"""Conflicts that are looked at again in one go: there may be as many as the sink has names."""
 
 
 def retry_at(now: float, attempts: int) -> float:
@@ -94,7 +96,11 @@ class Bookmarks(Protocol):
         ...
 
     async def waiting(self, part: int) -> list[Aside]:
-        """What was set aside, in the order of numbers."""
+        """What waits to be tried again, in the order of numbers; conflicts do not."""
+        ...
+
+    async def conflicts(self, part: int) -> list[Aside]:
+        """Some of those whose name holds another content, and that are due to be looked at again."""
         ...
 
     async def content(self, key: str, version: int) -> bytes | None:
@@ -183,7 +189,14 @@ class SqlBookmarks:
     async def waiting(self, part: int) -> list[Aside]:
         rows = await self.store.fetch(
             "SELECT seq, key, version, reason, attempts, next_at FROM yaoki_ledger_quarantine "
-            "WHERE sink = ?1 AND part = ?2 ORDER BY seq LIMIT ?3", self.sink, part, MOST_ASIDE)
+            "WHERE sink = ?1 AND part = ?2 AND reason <> ?3 ORDER BY seq LIMIT ?4", self.sink, part, CONFLICT, MOST_ASIDE)
+        return [Aside(*row) for row in rows]
+
+    async def conflicts(self, part: int) -> list[Aside]:
+        rows = await self.store.fetch(
+            "SELECT seq, key, version, reason, attempts, next_at FROM yaoki_ledger_quarantine "
+            "WHERE sink = ?1 AND part = ?2 AND reason = ?3 AND next_at <= ?4 ORDER BY next_at, seq LIMIT ?5",
+            self.sink, part, CONFLICT, await self.now(), MOST_CONFLICTS)
         return [Aside(*row) for row in rows]
 
     async def content(self, key: str, version: int) -> bytes | None:

@@ -2,7 +2,7 @@
 
     cursor (one number a partition) ──▶ rows of the epoch ──▶ put, keys side by side, versions of a key in turn
         stored, or there already      the cursor moves on
-        content differs               quarantined as corrupt: never written over, a person decides
+        content differs               quarantined as corrupt: never written over; delivered once a person has made room
         fails while others succeed    retried on a schedule that is stored; from then on only its key waits
         all fail                      the sink is down: the cursor stays, nothing is quarantined
 """
@@ -18,7 +18,7 @@ import msgspec
 
 from yaoki import runtime
 from yaoki.errors import ContentConflictError
-from yaoki.ledger.bookmarks import BEHIND, CONFLICT, FAILING, Bookmarks, Outcome
+from yaoki.ledger.bookmarks import BEHIND, CONFLICT, FAILING, Aside, Bookmarks, Outcome
 from yaoki.ledger.epochs import Row
 from yaoki.ledger.fingerprint import content_digest
 from yaoki.ledger.leases import Lease
@@ -92,6 +92,7 @@ class Deliverer:
                     progress(done.total + done.quarantined, todo)
             if lease is not None:
                 await self._retry_due(part, lease, done)
+                await self._look_at_conflicts(part, lease, done)
         self._marks.close_epoch()
         return done
 
@@ -154,18 +155,29 @@ class Deliverer:
         now = await self._marks.now()
         stopped: set[str] = set()
         for each in await self._marks.waiting(part):
-            if each.key in stopped or each.reason == CONFLICT:
+            if each.key in stopped:
                 continue
             if each.reason == FAILING and each.next_at > now:
                 stopped.add(each.key)
                 continue
-            content = await self._marks.content(each.key, each.version)
-            digest = content_digest(content) if content is not None else b""
-            outcome = await self._put(each.seq, Row((0, 0), each.key, each.version, digest, b"", 0.0, content))
+            outcome = await self._put_again(each)
             await self._marks.settle_retry(part, lease, outcome, each.attempts)
             if outcome.state == FAILING:
                 stopped.add(each.key)
             _count(done, outcome)
+
+    async def _look_at_conflicts(self, part: int, lease: Lease, done: Delivered) -> None:
+        """What was in the way may be gone: a person has removed it, or put the right content there."""
+        for each in await self._marks.conflicts(part):
+            outcome = await self._put_again(each)
+            if outcome.state != FAILING:  # else nobody knows what is there
+                await self._marks.settle_retry(part, lease, outcome, each.attempts)
+                _count(done, outcome)
+
+    async def _put_again(self, each: Aside) -> Outcome:
+        content = await self._marks.content(each.key, each.version)
+        digest = content_digest(content) if content is not None else b""
+        return await self._put(each.seq, Row((0, 0), each.key, each.version, digest, b"", 0.0, content))
 
 
 def _count(done: Delivered, outcome: Outcome) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
-from yaoki.errors import FencedError
+from yaoki.errors import FencedError, LedgerError
 from yaoki.ledger import Deliverer, Rules
 from yaoki.ledger.dynamodb import DynamoLedger
 from yaoki.ledger.dynamodb.keeper import DynamoKeeper
@@ -85,7 +86,8 @@ async def test_a_poisonous_key_waits_alone_and_goes_on_in_order(client: Any) -> 
         assert order_of(sink) == {"good": [1, 2], "bad": [1, 2, 3]}
 
 
-async def test_a_sink_that_is_down_has_nothing_set_aside_and_another_content_is_never_written_over(client: Any) -> None:
+async def test_a_sink_that_is_down_has_nothing_set_aside_and_another_content_is_never_written_over(
+        client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     sink = MemorySink()
     async with DynamoLedger(client, "points", partitions=1) as ledger:
         await write(ledger, ("a", 1), ("b", 1))
@@ -98,7 +100,52 @@ async def test_a_sink_that_is_down_has_nothing_set_aside_and_another_content_is_
         done = await deliverer.deliver()
         assert (done.stored, done.quarantined) == (1, 1)
         assert sink.contents["a", 1] == b"somebody else's"
-        assert [each.reason for each in await ledger.bookmarks("memory").waiting(0)] == ["corrupt"]
+        marks = ledger.bookmarks("memory")
+        assert (await marks.waiting(0), await marks.blocked(0), await marks.conflicts(0)) == ([], set(), [])
+        monkeypatch.setattr(type(marks), "now", after_all)  # it is looked at again, and is still there
+        monkeypatch.setattr("yaoki.ledger.bookmarks.RETRY_CAP_S", 0.0)
+        assert (await deliverer.deliver()).quarantined == 1
+        assert [(each.reason, each.attempts) for each in await marks.conflicts(0)] == [("corrupt", 2)]
+        sink.refusing = {"*"}
+        assert (await deliverer.deliver()).quarantined == 0, "what is there could not be seen"
+        sink.refusing, sink.contents = set(), {}  # somebody has made room
+        assert (await deliverer.deliver()).stored == 1
+        assert (await marks.conflicts(0), list(sink.contents)) == ([], [("a", 1)])
+
+
+async def test_many_conflicts_keep_nobody_waiting(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yaoki.ledger.dynamodb.bookmarks.MOST_ASIDE", 2)
+    sink = MemorySink()
+    async with DynamoLedger(client, "points", partitions=1) as ledger:
+        await write(ledger, *(("full", version) for version in range(1, 5)), ("bad", 1), ("worse", 1), ("worst", 1), ("good", 1))
+        await ledger.seal()
+        sink.refusing, sink.contents = {"bad", "worse", "worst"}, {("full", version): b"other" for version in range(1, 5)}
+        await Deliverer(ledger, sink).deliver()
+        marks = ledger.bookmarks("memory")
+        assert [each.key for each in await marks.waiting(0)] == ["bad", "worse"]
+        assert await marks.blocked(0) == {"bad", "worse", "worst"}, "all of them, however many are looked at in one go"
+
+
+async def test_two_transactions_that_meet_are_not_taken_for_a_lost_lease(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with DynamoLedger(client, "points", partitions=1) as ledger:
+        marks = ledger.bookmarks("memory")
+        lease = await marks.take(0, "me")
+        assert lease is not None
+        call, meetings = ledger.tables.call, iter(range(2))
+
+        async def meeting(operation: str, **arguments: Any) -> Any:
+            for _ in meetings:
+                raise ClientError({"Error": {"Code": "TransactionCanceledException", "Message": ""},
+                                   "CancellationReasons": [{"Code": "TransactionConflict"}, {"Code": "None"}]}, operation)
+            return await call(operation, **arguments)
+
+        monkeypatch.setattr(ledger.tables, "call", meeting)
+        await marks.settle(0, lease, [], 7)
+        assert await marks.cursor(0) == 7
+        meetings = iter(range(1000))
+        monkeypatch.setattr("yaoki.ledger.dynamodb.bookmarks.PATIENCE", 2)
+        with pytest.raises(LedgerError, match="did not take"):
+            await marks.settle(0, lease, [], 8)
 
 
 async def test_a_deliverer_that_dies_at_any_call_loses_nothing_and_turns_nothing_around(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,16 +13,16 @@ Leases are by the clocks of those who hold them: DynamoDB has none. Clocks that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
 from yaoki import runtime
-from yaoki.errors import FencedError
-from yaoki.ledger.bookmarks import CONFLICT, MOST_ASIDE, Aside, Outcome, retry_at
+from yaoki.errors import FencedError, LedgerError
+from yaoki.ledger.bookmarks import CONFLICT, MOST_ASIDE, MOST_CONFLICTS, Aside, Outcome, retry_at
 from yaoki.ledger.dynamodb.sealing import Sealed
-from yaoki.ledger.dynamodb.tables import code_of
+from yaoki.ledger.dynamodb.tables import PATIENCE, code_of
 from yaoki.ledger.epochs import Row
 from yaoki.ledger.leases import LEASE_S, Lease
 from yaoki.ledger.records import Naming
@@ -121,7 +121,7 @@ class DynamoBookmarks:
         self._read, self._rows = None, []
 
     async def blocked(self, part: int) -> set[str]:
-        return {each.key for each in await self.waiting(part) if each.reason != CONFLICT}
+        return {each.key async for each in self._aside(part, "<>")}
 
     async def settle(self, part: int, lease: Lease, aside: Sequence[Outcome], cursor: int) -> None:
         now = await self.now()
@@ -144,26 +144,38 @@ class DynamoBookmarks:
         check = {"ConditionCheck": {
             "TableName": self._tables.sinks, "Key": self._key(f"lease#{part}"), "ConditionExpression": "holder = :me AND fence = :fence",
             "ExpressionAttributeValues": {":me": {"S": lease.owner}, ":fence": {"N": str(lease.fence)}}}}
-        try:
-            await self._tables.call("transact_write_items", ClientRequestToken=runtime.new_id(), TransactItems=[check, *writes])
-        except ClientError as error:
-            if code_of(error) != "TransactionCanceledException":
-                raise
-            raise FencedError(f"{lease.owner} no longer delivers partition {part} to {self.sink}: another worker took over",
-                              do="nothing: the other worker goes on", name=lease.name, fence=lease.fence) from error
+        token = runtime.new_id()
+        for attempt in range(PATIENCE):
+            try:
+                await self._tables.call("transact_write_items", ClientRequestToken=token, TransactItems=[check, *writes])
+            except ClientError as error:
+                if code_of(error) != "TransactionCanceledException":
+                    raise
+                if _reason(error) == "ConditionalCheckFailed":
+                    raise FencedError(f"{lease.owner} no longer delivers partition {part} to {self.sink}: another worker took over",
+                                      do="nothing: the other worker goes on", name=lease.name, fence=lease.fence) from error
+                await runtime.sleep(0.05 * 2.0 ** attempt)  # two transactions met, or it is throttled
+            else:
+                return
+        raise LedgerError(f"{self._tables.sinks} did not take what it was sent", do="it is throttled: try again later")
 
     # ── what was set aside ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def waiting(self, part: int) -> list[Aside]:
-        found: list[Aside] = []
+        return await _first(MOST_ASIDE, self._aside(part, "<>"))
+
+    async def conflicts(self, part: int) -> list[Aside]:
+        now = await self.now()
+        return await _first(MOST_CONFLICTS, (each async for each in self._aside(part, "=") if each.next_at <= now))
+
+    async def _aside(self, part: int, is_conflict: str) -> AsyncIterator[Aside]:
         async for page in self._tables.pages(
                 self._tables.sinks, KeyConditionExpression="sink = :sink AND begins_with(mark, :part)",
-                ExpressionAttributeValues={":sink": {"S": self.sink}, ":part": {"S": f"aside#{part}#"}}):
-            found += [Aside(int(each["mark"]["S"].rpartition("#")[2]), each["key"]["S"], int(each["version"]["N"]), each["reason"]["S"],
-                            int(each["attempts"]["N"]), float(each["next_at"]["N"])) for each in page]
-            if len(found) >= MOST_ASIDE:
-                break
-        return found[:MOST_ASIDE]
+                FilterExpression=f"#reason {is_conflict} :conflict", ExpressionAttributeNames={"#reason": "reason"},
+                ExpressionAttributeValues={":sink": {"S": self.sink}, ":part": {"S": f"aside#{part}#"}, ":conflict": {"S": CONFLICT}}):
+            for each in page:
+                yield Aside(int(each["mark"]["S"].rpartition("#")[2]), each["key"]["S"], int(each["version"]["N"]), each["reason"]["S"],
+                            int(each["attempts"]["N"]), float(each["next_at"]["N"]))
 
     async def content(self, key: str, version: int) -> bytes | None:
         found = await self.ledger.history(key, first=version, last=version)
@@ -190,6 +202,21 @@ class DynamoBookmarks:
 
 def _aside(part: int, seq: int) -> str:
     return f"aside#{part}#{seq:0{SEQ_DIGITS}d}"
+
+
+async def _first(count: int, asides: AsyncIterator[Aside]) -> list[Aside]:
+    found = []
+    async for each in asides:
+        found.append(each)
+        if len(found) == count:
+            break
+    return found
+
+
+def _reason(error: ClientError) -> str:
+    """Why the first item of a transaction, which is the lease, did not let it through."""
+    reasons = error.response.get("CancellationReasons") or [{}]
+    return str(reasons[0].get("Code", ""))
 
 
 def _number(value: float) -> dict[str, str]:
