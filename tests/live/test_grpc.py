@@ -14,7 +14,7 @@ from live.test_httpx import QUICK
 from yaoki import effect
 from yaoki.errors import AttemptTimeoutError, BreakerOpenError
 from yaoki.integrations.grpc import OPTIONS, AsyncInterceptor, Interceptor, async_interceptors
-from yaoki.policies import breaker, classify, deadline, nothing_happened, pipeline, retry, timeout
+from yaoki.policies import attempts_made, breaker, classify, deadline, nothing_happened, pipeline, retry, timeout
 from yaoki.service import Service
 
 pytestmark = pytest.mark.live
@@ -145,6 +145,42 @@ def test_a_slow_server_is_cut_off(script, call):
     with pytest.raises((AttemptTimeoutError, grpc.RpcError)) as failure:
         call(Service("hotel", policy=pipeline(deadline(2), timeout(0.1))))
     assert not nothing_happened(failure.value)
+
+
+def test_an_attempt_that_ran_out_of_its_own_time_is_repeated(script, call):
+    """Not what gRPC calls DEADLINE_EXCEEDED: that is the end of the whole call, and this only of one attempt."""
+    script.answers = ["slow"] * 2
+    service = Service("hotel", policy=pipeline(deadline(30), retry(2, QUICK, budget=False), timeout(0.1)))
+    with pytest.raises((AttemptTimeoutError, grpc.RpcError)) as failure:
+        call(service)
+    assert isinstance(failure.value, AttemptTimeoutError) or failure.value.code() is Code.DEADLINE_EXCEEDED
+    assert (service.numbers().attempts, attempts_made(failure.value)) == (2, 2)
+    assert "2 attempts (AttemptTimeoutError, AttemptTimeoutError)" in "".join(failure.value.__notes__)
+
+
+def test_the_callers_own_timeout_is_the_end_of_the_call(script, call):
+    script.answers = ["slow"]
+    service = Service("hotel", policy=pipeline(deadline(30), retry(2, QUICK, budget=False), timeout(20)))
+    with pytest.raises(grpc.RpcError) as failure:
+        call(service, timeout=0.1)
+    assert failure.value.code() is Code.DEADLINE_EXCEEDED
+    assert service.numbers().attempts == 1
+
+
+def test_an_impatient_caller_does_not_open_the_breaker(script, call):
+    script.answers = ["slow"] * 3
+    service = Service("hotel", policy=breaker(minimum=1))
+    for _ in range(3):
+        with deadline(0.05), pytest.raises(grpc.RpcError) as failure:
+            call(service)
+        assert failure.value.code() is Code.DEADLINE_EXCEEDED
+    assert service.policy.policies[0].state == "closed"
+
+
+def test_a_repetition_says_how_many_there_were_before_it(script, call):
+    script.answers = [Code.UNAVAILABLE, Code.UNAVAILABLE, b"found"]
+    call(Service("hotel", policy=retry(3, QUICK, budget=False)))
+    assert [metadata.get("grpc-previous-rpc-attempts") for _, metadata, _ in script.seen] == [None, "1", "2"]
 
 
 def test_failures_open_the_breaker(script, call):

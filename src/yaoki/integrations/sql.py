@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
-from yaoki.policies.classify import Failure, attempts_made, classify, mark_attempts
+from yaoki.policies.classify import Failure, classify, hand_on_history
 from yaoki.service import Service
 
 T = TypeVar("T")
@@ -88,10 +88,7 @@ def transaction(service: Service, begin: Callable[[], AbstractContextManager[Any
 
 def _own(error: _RolledBackError) -> Exception:
     """The caller's own error, with the history that the policy wrote on ours."""
-    for note in getattr(error, "__notes__", ()):
-        error.cause.add_note(note)
-    if attempts_made(error) > 1:
-        mark_attempts(error.cause, attempts_made(error), in_doubt=not classify.nothing_happened(error))
+    hand_on_history(error, error.cause)
     return error.cause
 
 

@@ -143,6 +143,14 @@ def mark_attempts(error: BaseException, attempts: int, *, in_doubt: bool) -> Non
         pass  # an exception with __slots__ and no room: its note still tells
 
 
+def hand_on_history(error: BaseException, other: BaseException) -> None:
+    """Write on `other`, which the caller gets, what retries wrote on `error`, which the policy saw in its place."""
+    for note in getattr(error, "__notes__", ()):
+        other.add_note(note)
+    if hasattr(error, MARK):
+        mark_attempts(other, attempts_made(error), in_doubt=getattr(error, MARK)[1])
+
+
 def has_mark(error: BaseException) -> bool:
     """Has a retry nearer to the call already dealt with `error`, or with the error that it was raised from?"""
     if hasattr(error, MARK):
