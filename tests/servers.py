@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -18,11 +19,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+_given: set[int] = set()
+
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port for a server that is started, or started again, later; never the same one twice.
+
+    Not one that the system would choose: between two lives of a server it could give that to any connection, even to one that tries to
+    reach the server, which then reaches itself. So it is drawn from below the range that systems choose from (RFC 6335: 49152; Linux: 32768).
+    """
+    for port in random.SystemRandom().sample(range(15_000, 32_000), 500):
+        with socket.socket() as probe:
+            if port not in _given and probe.connect_ex(("127.0.0.1", port)):
+                with contextlib.suppress(OSError):
+                    probe.close()
+                    with socket.socket() as taken:
+                        taken.bind(("127.0.0.1", port))
+                    _given.add(port)
+                    return port
+    raise AssertionError("no free port among five hundred")
 
 
 class PostgresServer:
@@ -51,11 +66,11 @@ class PostgresServer:
         return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
 
     def start(self) -> None:
-        self._ctl("start", "-w", "-t", "60", "-o", self._settings, "-l", str(self.folder / "log"))
+        self._ctl("start", "-w", "-t", "150", "-o", self._settings, "-l", str(self.folder / "log"))
 
     def stop(self, mode: str = "fast") -> None:
         """`mode="immediate"`: as after a crash; the next start recovers from the log."""
-        self._ctl("stop", "-w", "-m", mode)
+        self._ctl("stop", "-w", "-t", "150", "-m", mode)
 
     def restart(self, mode: str = "immediate") -> None:
         self.stop(mode)
@@ -70,13 +85,13 @@ class PostgresServer:
     def run_sql(self, sql: str, url: str = "") -> str:
         """By `psql`, blocking, so that tests of any kind can call it."""
         done = subprocess.run([str(self._made.bin_path / "psql"), "-X", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", url or self.url, "-c", sql],
-                              check=False, capture_output=True, text=True, timeout=60)
+                              check=False, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
 
     def _ctl(self, verb: str, *words: str) -> None:
         self._exec("pg_ctl", (verb, "-D", str(self.folder), *words), bin_path=self._made.bin_path,
-                   user=self._made.system_user, timeout=90)
+                   user=self._made.system_user, timeout=170)
 
 
 @contextlib.contextmanager
@@ -101,12 +116,12 @@ class PostgresStandby(PostgresServer):
         self.port = free_port()
         self._settings = primary._settings.replace(f"-p {primary.port} ", f"-p {self.port} ")
         self._exec("pg_basebackup", ("-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres", "-D", str(folder), "-R", "-X", "stream",
-                                     "-c", "fast"), bin_path=self._made.bin_path, user=self._made.system_user, timeout=90)
+                                     "-c", "fast"), bin_path=self._made.bin_path, user=self._made.system_user, timeout=170)
         self.start()
 
     def promote(self) -> None:
         """It becomes a primary; returns when it takes writes."""
-        self._ctl("promote", "-w", "-t", "60")
+        self._ctl("promote", "-w", "-t", "150")
 
 
 class PgBouncer:
@@ -129,7 +144,8 @@ class PgBouncer:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(self._words, stdout=log, stderr=log)
-        for _ in range(100):
+        until = time.monotonic() + 60
+        while time.monotonic() < until and self._process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
                 return
             time.sleep(0.05)

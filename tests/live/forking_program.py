@@ -23,22 +23,22 @@ def tell(who: str, value: object) -> None:
 
 def child(app: yaoki.app.SyncApp) -> None:
     try:
-        tell("child", app.start(echo, 2).result(20))
-        tell("child again", app.run(echo, "before").result(20))
+        tell("child", app.start(echo, 2).result(100))
+        tell("child again", app.run(echo, "before").result(100))
     except yaoki.YaokiError as error:
         tell("child", {"error": type(error).__name__, "do": error.do})
 
 
 def main(url: str) -> None:
     with yaoki.open(url, sagas=[echo]) as app:
-        tell("parent", app.start(echo, 1, id="before").result(20))
+        tell("parent", app.start(echo, 1, id="before").result(100))
         pid = os.fork()
         if not pid:
             child(app)
             app.close()
             os._exit(0)
         os.waitpid(pid, 0)
-        tell("parent after", app.start(echo, 3).result(20))
+        tell("parent after", app.start(echo, 3).result(100))
 
 
 if __name__ == "__main__":

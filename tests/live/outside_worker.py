@@ -31,7 +31,7 @@ def booking(log: Log) -> Saga[str]:
     async def hold(trip: str, effect: Effect) -> str:
         run, keys = trip.split(":")
         for key in keys.split(","):
-            log("enter", key, run)
+            log("enter", key, run, effect.fence)
         await asyncio.sleep(0.01)
         return trip
 
@@ -39,11 +39,11 @@ def booking(log: Log) -> Saga[str]:
     async def free(trip: str, hold: str | None) -> None: ...
 
     @saga.step(undo=None)
-    async def pay(trip: str, hold: str) -> str:
+    async def pay(trip: str, hold: str, effect: Effect) -> str:
         run, keys = trip.split(":")
         await asyncio.sleep(0.01)
         for key in keys.split(","):
-            log("leave", key, run)
+            log("leave", key, run, effect.fence)
         if run.endswith("x"):
             raise yaoki.DeclinedError("no money")
         return trip

@@ -14,7 +14,7 @@ import pytest
 
 from servers import PostgresServer
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.live
 
 SAGAS = """
 from yaoki import Saga
@@ -46,7 +46,7 @@ def url(postgres: PostgresServer) -> str:
 
 
 def yk(folder: Path, *words: str) -> tuple[int, list[Any], str]:
-    done = subprocess.run([sys.executable, "-m", "yaoki", *words, "--json"], cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-m", "yaoki", *words, "--json"], cwd=folder, capture_output=True, text=True, timeout=150, check=False)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
 
@@ -71,7 +71,7 @@ def test_a_worker_works_is_listed_is_answered_and_leaves_when_told(url: str, tmp
         assert json.loads(worker.stdout.readline())["event"] == "ready"
         code, rows, _ = yk(tmp_path, "workers", "--db", url)
         assert (code, rows[0]["name"], rows[0]["state"]) == (0, "anna", "alive")
-        subprocess.run([sys.executable, "-c", START, url], cwd=tmp_path, check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", START, url], cwd=tmp_path, check=True, timeout=150)
         (tmp_path / "later.py").write_text(SAGAS.format(last="send"))
         code, rows, _ = yk(tmp_path, "plan", "later", "--db", url)
         assert (code, rows[0]["verdict"]) == (1, "needs mapping")
@@ -79,14 +79,12 @@ def test_a_worker_works_is_listed_is_answered_and_leaves_when_told(url: str, tmp
         assert yk(tmp_path, "plan", "shop", "--db", url)[:2] == (0, [{"saga": "ask", "graph": rows[0]["graph"], "verdict": "same", "why": "", "runs": 1}])
         assert yk(tmp_path, "runs", "signal", "order-7", "aproval", "true", "--db", url)[0] == 2
         assert yk(tmp_path, "runs", "signal", "order-7", "approval", "true", "--db", url)[0] == 0
-        for _ in range(60):
-            state = yk(tmp_path, "runs", "show", "order-7", "--db", url)[1][0]
-            if "completed" in json.dumps(state):
-                break
-            time.sleep(0.2)
-        assert "completed" in json.dumps(state)
+        until = time.monotonic() + 120
+        while "completed" not in json.dumps(yk(tmp_path, "runs", "show", "order-7", "--db", url)[1][0]):
+            assert time.monotonic() < until
+            time.sleep(0.1)
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(timeout=20) == 0
+        assert worker.wait(timeout=100) == 0
         assert yk(tmp_path, "workers", "--db", url)[1][0]["state"] == "gone"
     finally:
         worker.kill()

@@ -12,6 +12,7 @@ import pytest
 
 from live.test_outside_workers import Crew, events, wrong_turns, yaoki_instant
 from yaoki.saga.journal.port import Query
+from yaoki.saga.journal.registers import of_run
 from yaoki.saga.journal.sqlite import SqliteJournal
 from yaoki.saga.outside.completing import end
 from yaoki.saga.records import RunState
@@ -27,12 +28,23 @@ def crew(tmp_path: Path) -> Iterator[Crew]:
 
 
 async def until_said(folder: Path, what: str, times: int) -> list[list[str]]:
-    for _ in range(600):
-        said = [words for words in events(folder) if words[2] == what] if (folder / "events.log").exists() else []
+    until = time.monotonic() + 120
+    while time.monotonic() < until:
+        said = [words for words in events(folder) if words[2] == what]
         if len(said) >= times:
             return said
         await asyncio.sleep(0.05)
     raise AssertionError(f"no {what}: {(folder / 'worker-0.err').read_text()[-2000:]}")
+
+
+async def until_kept(folder: Path) -> None:
+    """What the report has said of itself is in the file."""
+    journal = SqliteJournal(folder / "trips.db")
+    await journal.observe()
+    async with asyncio.timeout(120):
+        while not await journal.registers(of_run("report-1")):  # noqa: ASYNC110  another process writes it
+            await asyncio.sleep(0.05)
+    await journal.close()
 
 
 async def test_nothing_is_lost_and_nothing_done_twice_whenever_it_is_killed(crew: Crew, tmp_path: Path):
@@ -43,6 +55,8 @@ async def test_nothing_is_lost_and_nothing_done_twice_whenever_it_is_killed(crew
         await asyncio.sleep(rng.uniform(0.05, 1.0))
         if life == 1:
             token = (await until_said(tmp_path, "token", 1))[0][3]
+        if life == 2:
+            await until_kept(tmp_path)
         if life < 3:
             crew.kill(0)
         if life == 1:  # nobody is there: it is stored, and counts
@@ -52,7 +66,7 @@ async def test_nothing_is_lost_and_nothing_done_twice_whenever_it_is_killed(crew
             await journal.close()
     journal = SqliteJournal(tmp_path / "trips.db")
     await journal.observe()
-    until = time.monotonic() + 30
+    until = time.monotonic() + 150
     while time.monotonic() < until:
         runs = {header.id: header for header in await journal.search(Query(limit=1000)) if header.saga != "tick"}
         if len(runs) == 10 and all(header.state.is_end for header in runs.values()):

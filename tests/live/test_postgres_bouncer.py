@@ -21,7 +21,7 @@ from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.records import Kind, Record, RunState
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.live
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ async def test_two_workers_run_sagas_each_transaction_of_which_goes_to_another_c
         again = other.run(same, "run-3")
         assert await again.state() is RunState.COMPLETED
     await ended(url, 20)
-    assert pooler.rotations > 40
+    assert pooler.rotations >= 40, "the starts and the debits alone are so many transactions"
 
 
 async def test_a_request_reaches_the_worker_that_has_the_run_though_nothing_can_be_notified(url: str, pooler: RotatingPooler):
@@ -91,7 +91,9 @@ async def test_a_request_reaches_the_worker_that_has_the_run_though_nothing_can_
     async with yaoki.open(address, sagas=[saga], grace=0.0) as app, yaoki.open(address, sagas=[saga_with_transaction(gate)]) as other:
         run = await app.start(saga, 1, id="r")
         await other.engine.cancel("r", reason="changed my mind")
-        await asyncio.sleep(1.5)
+        async with asyncio.timeout(100):
+            while not app.engine.requests.handed:  # noqa: ASYNC110  until the worker has looked, which it does once a second
+                await asyncio.sleep(0.02)
         gate.set()
         assert await run.wait() is RunState.CANCELLED
 

@@ -13,7 +13,7 @@ from yaoki.app import App
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.records import RunState
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.live
 
 
 class Booked(dict[str, str]):
@@ -103,8 +103,9 @@ async def test_a_child_that_was_archived_meanwhile_is_undone_too(postgres: Postg
 
     async with app(url, [trip], "a") as one:
         handle = await one.start(trip, 0, id="t")
-        while not await one.journal.headers(["t/payment"]):  # noqa: ASYNC110  until the child is there
-            await asyncio.sleep(0.02)
+        async with asyncio.timeout(100):
+            while not await one.journal.headers(["t/payment"]):  # noqa: ASYNC110  until the child is there
+                await asyncio.sleep(0.02)
         assert (await one.engine.wait("t/payment")).state is RunState.COMPLETED
         assert await one.journal.archive(one.journal.now() + 60.0) == 1
         await handle.signal("approval", answer=True)

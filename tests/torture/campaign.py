@@ -38,6 +38,8 @@ from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.journal.postgres import statements as sql
 
 WORKERS = 4
+LONGER_S = 60.0
+"""How much longer than asked for a campaign may fail, for what it is there for to come about."""
 HOURS = (0.0, -7200.0, 3600.0, 10_800.0)
 """How far each worker's clock is off, in seconds."""
 
@@ -48,20 +50,22 @@ class Campaign:
     Args:
         server: to be crashed. folder: for effects and logs. seconds: of failures, then all is healed.
         runs: how many are started, half of them before the failures begin, the rest in their midst.
+        must_happen: events of workers. Until each was seen failures go on, for a minute at most, and runs for them to strike.
     """
 
     def __init__(self, server: PostgresServer, folder: Path, *, seconds: float, runs: int, seed: int, lease_s: float = 2.0,
-                 broken_fence: bool = False) -> None:
+                 broken_fence: bool = False, must_happen: tuple[str, ...] = ()) -> None:
         self.server = server
         self.folder = folder
         self.seconds = seconds
         self.rng = random.Random(seed)
         self.lease_s = lease_s
         self.broken_fence = broken_fence
+        self.must_happen = must_happen
         self.did: Counter[str] = Counter()
         self.verbose = False
-        can_fail = ("hotel", "flight", "ticket", "payment", *FAILING)
-        self.expected = {f"run-{n:06d}": self.rng.choice(can_fail) if self.rng.random() < 0.25 else "" for n in range(runs)}
+        self.expected: dict[str, str] = {}
+        self._draw(runs)
         self.errands = inputs(min(runs // 2, 200), self.rng)  # three at once, however long the torture
         self.cancelled: set[str] = set()
         self._unanswered: list[str] = []
@@ -80,7 +84,7 @@ class Campaign:
                 for number in range(WORKERS):
                     self._spawn(number)
                 late = asyncio.create_task(self._start_slowly(names[len(names) // 2:]))
-                await self._fail_everything(proxy)
+                await self._fail_everything(proxy, late)
                 await late
                 await self._operate(self._resume_all)
                 healed = time.monotonic()
@@ -95,6 +99,13 @@ class Campaign:
             await evidence.keep(self._url, self.folder)
         return wrong, {**figures, **{f"did: {what}": n for what, n in sorted(self.did.items())}, "left unfinished": left,
                        "seconds to the end after healing": round(time.monotonic() - healed, 1), "seconds": round(time.monotonic() - began, 1)}
+
+    def _draw(self, number: int) -> list[str]:
+        """So many more runs, and what fails in them."""
+        can_fail = ("hotel", "flight", "ticket", "payment", *FAILING)
+        names = [f"run-{n:06d}" for n in range(len(self.expected), len(self.expected) + number)]
+        self.expected |= {name: self.rng.choice(can_fail) if self.rng.random() < 0.25 else "" for name in names}
+        return names
 
     # ── starting runs ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -184,16 +195,31 @@ class Campaign:
         self._workers[number] = subprocess.Popen([*words, *(["--broken-fence"] if self.broken_fence else [])], stderr=log, stdout=log)
         log.close()
 
-    async def _fail_everything(self, proxy: CutProxy) -> None:
-        await asyncio.sleep(2.0)  # the workers are Python programs, and have to start
+    async def _fail_everything(self, proxy: CutProxy, late: asyncio.Task[None]) -> None:
+        await self._until_all_have_joined()
         until = time.monotonic() + self.seconds
         failures = [self._kill, self._pause, self._pause, lambda: self._cut(proxy), lambda: self._cut_in_commit(proxy),
                     lambda: self._cut_in_commit(proxy), self._crash_server, self._pause_something, self._cancel_some]
         self.rng.shuffle(failures)
-        while time.monotonic() < until:
+        while time.monotonic() < until or (time.monotonic() < until + LONGER_S and not all(map(self._seen, self.must_happen))):
+            if time.monotonic() > until:
+                await late
+                await self._start(self._draw(40))
+                await self._start([])  # they are answered
+                self.did["round more"] += 1
             for failure in failures:
                 await failure()
                 await asyncio.sleep(self.rng.uniform(0.2, 0.8))
+
+    def _seen(self, event: str) -> int:
+        """How often a worker has told of it."""
+        return sum(path.read_text().count(f'"{event}"') for path in self.folder.glob("events-*.log"))
+
+    async def _until_all_have_joined(self) -> None:
+        """They are Python programs, and have to start."""
+        began = time.monotonic()
+        while self._seen("WorkerJoined") < WORKERS and time.monotonic() - began < 60.0:  # noqa: ASYNC110  other processes tell it
+            await asyncio.sleep(0.05)
 
     async def _kill(self) -> None:
         number = self.rng.randrange(WORKERS)
@@ -227,7 +253,7 @@ class Campaign:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _wait_for_the_end(self) -> int:
-        limit_s = 20.0 if self.broken_fence else 120.0  # two owners of one run may keep each other from ending it
+        limit_s = 20.0 if self.broken_fence else 300.0  # two owners of one run may keep each other from ending it
         began, left = time.monotonic(), len(self.expected)
         for _ in range(int(limit_s / 0.25)):
             for number, process in self._workers.items():
