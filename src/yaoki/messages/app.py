@@ -202,11 +202,10 @@ class Messages:
             InputError: a payload cannot be written. StoreError: it could not be stored, and is not published.
         """
         at = due or (runtime.unix_time() + delay if delay else 0.0)
-        messages = compose_all(payloads, source=self.service, key=key, due=at, headers=headers, id=id)
         if connection is not None:
-            await self.outbox.write(messages, connection=connection, new=not id)
-        else:
-            await self.store.append(messages)
+            return await self.outbox.publish(*payloads, connection=connection, key=key, due=at, headers=headers, id=id)
+        messages = compose_all(payloads, source=self.service, key=key, due=at, headers=headers, id=id)
+        await self.store.append(messages)
         return messages
 
     async def request(self, payload: object, *, key: str = "", timeout: float = 30.0) -> Any:

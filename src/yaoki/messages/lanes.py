@@ -156,8 +156,9 @@ class Lanes:
     def offer(self, page: Page, *, now: float) -> None:
         """Take in what was read."""
         for part, position in page.read_to.items():
-            if part in self._parts:
-                self._parts[part].read_to = max(self._parts[part].read_to, position)
+            held = self._parts.get(part)
+            if held is not None and position > held.read_to:
+                held.read_to = position
         if page.entries:
             self._mean_bytes = max(1.0, sum(len(entry.message.data) for entry in page.entries) / len(page.entries))
         for entry in page.entries:
@@ -332,7 +333,7 @@ class Lanes:
         settlement, self._next = self._next, Settlement()
         settlement.publish, self._follow = [message for _, message in self._follow], []
         touched, self._touched = self._touched, set()
-        for part, held in self._parts.items():
+        for part, held in self._parts.items() if all_parts or touched else ():
             if all_parts or part in touched:
                 settlement.fences[part] = held.fence
                 at = held.cursor()

@@ -11,6 +11,8 @@ The tables must be there: opening `Messages` on the database makes them.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from yaoki.messages.compose import Key, compose_all
@@ -44,9 +46,22 @@ class Outbox:
             NoTransactionError: the connection commits every statement by itself.
             InputError: a payload cannot be written as JSON.
         """
+        driver, new = driver_of(connection), not options.get("id")
+        if new and len(payloads) >= postgres_sql.MANY and kind_of(driver) == "asyncpg":
+            return await self._make_and_write(payloads, driver, key, options)
         messages = compose_all(payloads, source=self.service, key=key, **options)
-        await self.write(messages, connection=connection, new=not options.get("id"))
+        await self.write(messages, connection=connection, new=new)
         return messages
+
+    async def _make_and_write(self, payloads: Sequence[object], driver: Any, key: Key, options: dict[str, Any]) -> list[Message]:
+        """Many messages through asyncpg: made while the server locks their keys."""
+        from yaoki.messages.store import postgres_write  # noqa: PLC0415 (needs asyncpg, which whoever gives its connection has)
+
+        _check_asyncpg(driver)
+        keys = [key] * len(payloads) if isinstance(key, str) else [key(each) for each in payloads]
+        given = iter(keys)
+        make = partial(compose_all, payloads, source=self.service, key=lambda _: next(given), **options)
+        return await postgres_write.append_made(driver, keys, make, notify=self.notify)
 
     def publish_now(self, *payloads: object, connection: Any, key: Key = "", **options: Any) -> list[Message]:
         """`publish` for programs without a loop: a connection of sqlite3 or psycopg, or SQLAlchemy's over them."""
@@ -68,8 +83,7 @@ class Outbox:
             _into_sqlite(driver, messages)
             return
         if kind_of(driver) == "asyncpg":
-            if not driver.is_in_transaction():
-                raise no_transaction("async with connection.transaction():")
+            _check_asyncpg(driver)
             await _into_asyncpg(driver, messages, notify=self.notify, new=new)
         elif kind_of(driver) == "psycopg":
             _check_psycopg(driver)
@@ -90,6 +104,11 @@ def _into_sqlite(connection: sqlite3.Connection, messages: list[Message]) -> Non
     if connection.isolation_level is None and not connection.in_transaction:
         raise no_transaction('connection.execute("BEGIN IMMEDIATE")')
     sqlite_sql.insert(connection, messages)
+
+
+def _check_asyncpg(driver: Any) -> None:
+    if not driver.is_in_transaction():
+        raise no_transaction("async with connection.transaction():")
 
 
 def _check_psycopg(driver: Any) -> None:

@@ -62,7 +62,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Page(msgspec.Struct, frozen=True):
-    """What a read found, oldest first, and up to where each partition asked for has now been read."""
+    """What a read found, oldest first, and up to where partitions have now been read: at least those that got further."""
 
     entries: list[Entry]
     read_to: dict[int, Position]

@@ -23,6 +23,8 @@ def data_version(connection: sqlite3.Connection) -> int:
 
 def read(connection: sqlite3.Connection, types: Collection[str] | None, after: Mapping[int, Position], limit: int) -> Page:
     """Partitions that stand at the same place are read together, which soon is all of them."""
+    if not after or min(after.values())[1] >= _end(connection):
+        return Page([], {})  # whoever only looks, as most do, needs no snapshot
     together: dict[int, list[int]] = {}
     for part, (_, pos) in after.items():
         together.setdefault(pos, []).append(part)
@@ -30,7 +32,7 @@ def read(connection: sqlite3.Connection, types: Collection[str] | None, after: M
     read_to: dict[int, Position] = {}
     connection.execute("BEGIN")  # one snapshot for the end and the rows
     try:
-        end = connection.execute("SELECT coalesce(max(pos), 0) FROM yaoki_messages").fetchone()[0]
+        end = _end(connection)
         for pos, parts in sorted(together.items()):
             rows = _rows_after(connection, types, pos, parts, limit - len(entries))
             entries += rows
@@ -41,6 +43,11 @@ def read(connection: sqlite3.Connection, types: Collection[str] | None, after: M
     finally:
         connection.execute("COMMIT")
     return Page(sorted(entries, key=_position), read_to, more=len(entries) >= limit)
+
+
+def _end(connection: sqlite3.Connection) -> int:
+    """Where the log ends."""
+    return connection.execute("SELECT coalesce(max(pos), 0) FROM yaoki_messages").fetchone()[0]  # type: ignore[no-any-return]
 
 
 def _position(entry: Entry) -> Position:
