@@ -82,7 +82,7 @@ def test_many_threads_may_listen_and_tell_at_once() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(100)
     assert all(count >= 200 for count in counts)
     assert not events.wanted()
 

@@ -37,7 +37,7 @@ def loaded(*words: str) -> set[str]:
 def cpu_s(code: str, bytecode: Path) -> float:
     script = f"import time; began = time.process_time(); {code}; print(time.process_time() - began)"
     env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=100,
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=150,
                           env={**env, "PYTHONPYCACHEPREFIX": str(bytecode)})
     return float(done.stdout.splitlines()[-1])
 

@@ -19,7 +19,7 @@ def test_the_readmes_example_can_be_imported_and_drawn(name: str, tmp_path: Path
     assert len(blocks[0].splitlines()) <= 45
     (tmp_path / "trips.py").write_text(blocks[0])
     drawn = subprocess.run([sys.executable, "-m", "yaoki", "graph", "trips:book_trip"], cwd=tmp_path, capture_output=True,
-                           text=True, check=False, timeout=60)
+                           text=True, check=False, timeout=150)
     assert drawn.returncode == 0, drawn.stderr
     assert "payment" in drawn.stdout
 

@@ -21,10 +21,12 @@ HEX = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")  # a UUID of ver
 
 
 def test_ids_are_uuids_of_version_7_that_sort_by_time_and_never_repeat() -> None:
+    before_ms = int(time.time() * 1000)
     ids = [runtime.new_id() for _ in range(20_000)]
+    after_ms = time.time() * 1000
     assert all(HEX.fullmatch(each) for each in ids)
     assert all(before < after for before, after in pairwise(ids))
-    assert abs(int(ids[-1][:12], 16) / 1000 - time.time()) < 5
+    assert before_ms <= int(ids[0][:12], 16) <= int(ids[-1][:12], 16) <= after_ms
 
 
 def test_ids_keep_growing_when_the_wall_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +50,7 @@ def test_threads_never_draw_the_same_id() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(100)
     together = [each for into in drawn for each in into]
     assert len(set(together)) == len(together)
     assert all(into == sorted(into) for into in drawn)
@@ -72,7 +74,7 @@ os.wait()
 child = os.read(read, 200).decode().split()
 print(child[0] != str(runtime.rng().random()), child[1] != runtime.new_id())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=150, check=True)
     assert done.stdout.split() == ["True", "True"]
 
 

@@ -111,7 +111,7 @@ def test_completion_scripts_need_no_shell(capsys: pytest.CaptureFixture[str], mo
 
 
 def test_the_tab_key_knows_nouns():
-    done = subprocess.run([sys.executable, "-m", "yaoki"], capture_output=True, text=True, check=False, timeout=60,
+    done = subprocess.run([sys.executable, "-m", "yaoki"], capture_output=True, text=True, check=False, timeout=150,
                           env={"_YK_COMPLETE": "bash_complete", "COMP_WORDS": "yk ru", "COMP_CWORD": "1", "PATH": ""})
     assert {"plain,run", "plain,runs"} <= set(done.stdout.split())
 
@@ -119,12 +119,12 @@ def test_the_tab_key_knows_nouns():
 def test_a_closed_pipe_is_no_error():
     script = ("import sys; from yaoki.cli.frame.root import run\n"
               "import os; r, w = os.pipe(); os.close(r); os.dup2(w, 1); sys.exit(run(['--help']))")
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=150)
     assert (done.returncode, done.stderr) == (Exit.PIPE_CLOSED, "")
 
 
 def test_a_terminal_without_boxes_and_arrows_gets_question_marks():
-    done = subprocess.run([sys.executable, "-m", "yaoki", "graph", "yaoki.examples.travel.book"], capture_output=True, check=False, timeout=60,
+    done = subprocess.run([sys.executable, "-m", "yaoki", "graph", "yaoki.examples.travel.book"], capture_output=True, check=False, timeout=150,
                           env={"PYTHONIOENCODING": "latin-1", "PATH": ""})
     assert (done.returncode, done.stderr) == (0, b"")
     assert b"? hotel ?" in done.stdout

@@ -41,7 +41,7 @@ def drive(db: str, until: Callable[[list[str]], bool]) -> tuple[str, str]:
         saga = printing(asked)
         async with yaoki.open(db, sagas=[saga]) as app:
             handle = await app.start(saga, 1, id="r")
-            for _ in range(500):
+            for _ in range(10_000):
                 stored = await handle.stored()
                 if stored.header.state.is_end or (until(asked) and stored.records):
                     break
@@ -92,7 +92,7 @@ def test_who_holds_a_key_who_waits_and_how_far_a_step_is_can_be_seen(db: str, ca
             while not stuck:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             await app.start(saga, 2, id="second")
-            for _ in range(500):
+            for _ in range(10_000):
                 if len(await app.journal.claims()) == 2 and await app.journal.registers(of_run("first")):
                     break
                 await asyncio.sleep(0.01)

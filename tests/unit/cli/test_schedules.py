@@ -35,7 +35,7 @@ def work(db: str, until: Callable[[int], bool]) -> list[str]:
     async def main() -> list[str]:
         async with yaoki.open(db, sagas=[saga]) as app:
             app.schedule("yearly", saga, cron="0 3 1 1 *", zone="Europe/Berlin", input="x", overlap="allow")
-            for _ in range(500):
+            for _ in range(5000):
                 ended = [header.id for header in await app.journal.search(Query()) if header.state.is_end]
                 booked = [entry.plan.pending for entry in (await Book(app.journal).read()).values()]
                 if until(len(ended)) and booked == [()]:  # started, and noted

@@ -44,7 +44,7 @@ def run(folder, *words, only_ours=True):
     ours = ["-p", "yaoki.explore.pytest_plugin"] if only_ours else []
     env = {**os.environ, **({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} if only_ours else {})}
     return subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *ours, *words], cwd=folder, env=env,
-                          capture_output=True, text=True, check=False, timeout=100)
+                          capture_output=True, text=True, check=False, timeout=150)
 
 
 @pytest.fixture

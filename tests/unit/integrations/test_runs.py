@@ -173,7 +173,7 @@ async def test_a_step_is_completed_by_its_token_alone_and_twice_is_once():
         transport = httpx.ASGITransport(runs_endpoint(app, token=TOKEN, wait=1.0), client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://trips.example/runs") as http:
             run = await app.start(saga, 1)
-            for _ in range(500):
+            for _ in range(10_000):
                 if asked:
                     break
                 await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ BLOCKS = [(page, number, block) for page in PAGES
 @pytest.mark.parametrize(("page", "number", "block"), BLOCKS, ids=[f"{page}#{number}" for page, number, _ in BLOCKS])
 def test_code_in_the_docs_runs(page: str, number: int, block: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=tmp_path, capture_output=True, text=True,
-                          check=False, timeout=60)
+                          check=False, timeout=150)
     assert done.returncode == 0, done.stderr
 
 

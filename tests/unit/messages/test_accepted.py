@@ -50,7 +50,7 @@ async def shop(tmp_path):
 
 
 async def ended(client: httpx.AsyncClient, location: str) -> dict:
-    for _ in range(500):
+    for _ in range(10_000):
         status = (await client.get(location)).json()
         if status["state"] in {"succeeded", "failed", "lost"}:
             return status
@@ -138,7 +138,7 @@ async def test_failed_and_lost_work_is_said(shop):
 
 
 async def ended_as(client, location: str, state: str) -> dict:
-    for _ in range(500):
+    for _ in range(10_000):
         status = (await client.get(location)).json()
         if status["state"] == state:
             return status

@@ -24,5 +24,5 @@ def test_there_is_code_to_be_tested():
 
 @pytest.mark.parametrize(("page", "block"), blocks())
 def test_the_code_of_the_page_runs(page, block, tmp_path):
-    done = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-W", "error", "-c", block], cwd=tmp_path, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, f"{page}:\n{done.stderr}"

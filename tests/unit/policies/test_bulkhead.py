@@ -87,17 +87,17 @@ def test_nobody_waits_longer_than_max_wait_or_the_deadline() -> None:
 
 
 def test_threads_queue_too_and_a_thread_that_waits_too_long_is_refused() -> None:
-    policy = bulkhead(1, queue=4, max_wait=20)
+    policy = bulkhead(1, queue=4, max_wait=600)
     inside, release = threading.Event(), threading.Event()
     ran: list[int] = []
 
     def first() -> None:
         inside.set()
-        release.wait(20)
+        release.wait(100)
 
     threads = [threading.Thread(target=policy.call, args=(first,))]
     threads[0].start()
-    inside.wait(20)
+    inside.wait(100)
     threads += [threading.Thread(target=policy.call, args=(ran.append, number)) for number in range(4)]
     for thread in threads[1:]:
         thread.start()
@@ -107,7 +107,7 @@ def test_threads_queue_too_and_a_thread_that_waits_too_long_is_refused() -> None
         policy.call(ran.append, 99)
     release.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(100)
     assert sorted(ran) == [0, 1, 2, 3]
     impatient = bulkhead(1, queue=1, max_wait=0.01)
     with impatient, pytest.raises(BulkheadFullError):

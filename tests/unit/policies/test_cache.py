@@ -182,7 +182,7 @@ def test_threads_share_one_call_and_one_takes_over_from_an_interrupted_leader():
         calls.append(n)
         entered.set()
         if len(calls) == 1:
-            go.wait(10)
+            go.wait(100)
             raise KeyboardInterrupt
         return "answer"
 
@@ -196,13 +196,13 @@ def test_threads_share_one_call_and_one_takes_over_from_an_interrupted_leader():
 
     threads = [threading.Thread(target=leader)]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(100)
     threads += [threading.Thread(target=lambda: results.append(ask(1))) for _ in range(3)]
     for thread in threads[1:]:
         thread.start()
     go.set()
     for thread in threads:
-        thread.join(10)
+        thread.join(100)
     assert sorted(results) == ["answer"] * 3 + ["interrupted"]
 
 

@@ -218,7 +218,7 @@ def test_a_plain_program_polls_in_a_thread():
 
     with Pushed("prices", Prices, poll=poll, every=0.002) as prices:
         assert prices.get()["LIS"] >= 1
-        assert fetched.wait(10)
+        assert fetched.wait(100)
     stopped_at = len(count)
     threading.Event().wait(0.02)
     assert len(count) == stopped_at

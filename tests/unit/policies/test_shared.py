@@ -300,10 +300,10 @@ def test_a_health_check_of_one_process_needs_no_store_and_may_be_async():
 
 def test_the_thread_does_what_the_rounds_do():
     store, one = MemoryStore(), made()
-    give_order(store, "flights", "forced_open", who="x", why="", ttl_s=60.0)
+    give_order(store, "flights", "forced_open", who="x", why="", ttl_s=6000.0)
     with Keeper(store, every=0.01, node="n0") as keeper:
         keeper.add(one, "flights")
-        for _ in range(500):
+        for _ in range(10_000):
             if one.state == "forced_open":
                 break
             runtime.sleep_blocking(0.01)

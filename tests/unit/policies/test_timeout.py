@@ -134,7 +134,7 @@ def test_a_timeout_while_cleaning_up_after_a_cancellation_is_still_a_timeout() -
 
 
 def test_one_policy_serves_loops_in_several_threads() -> None:
-    policy, outcomes = timeout(0.02), []
+    policy, outcomes = timeout(0.02), []  # each loop in a time of its own: what takes no time is never too late
 
     async def main() -> None:
         for _ in range(5):
@@ -144,11 +144,11 @@ def test_one_policy_serves_loops_in_several_threads() -> None:
             except AttemptTimeoutError:
                 outcomes.append(threading.get_ident())
 
-    threads = [threading.Thread(target=lambda: asyncio.run(main())) for _ in range(3)]
+    threads = [threading.Thread(target=lambda: run(main())) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(100)
     assert len(outcomes) == 15
 
 
@@ -158,11 +158,11 @@ def test_a_task_that_runs_in_another_thread_at_this_moment_is_not_taken_for_ours
     async def elsewhere() -> None:
         await policy.call(asyncio.sleep, 0)
         busy.set()
-        release.wait(20)  # its loop runs this very task all the while
+        release.wait(100)  # its loop runs this very task all the while
 
-    thread = threading.Thread(target=lambda: asyncio.run(elsewhere()))
+    thread = threading.Thread(target=lambda: run(elsewhere()))
     thread.start()
-    busy.wait(20)
+    assert busy.wait(100)
 
     async def main() -> None:
         async with asyncio.timeout(5):
@@ -170,10 +170,10 @@ def test_a_task_that_runs_in_another_thread_at_this_moment_is_not_taken_for_ours
                 await policy.call(hang)
 
     try:
-        asyncio.run(main())
+        run(main())
     finally:
         release.set()
-        thread.join(20)
+        thread.join(100)
 
 
 def test_the_callee_is_told_what_remains_of_its_attempt() -> None:
@@ -228,11 +228,11 @@ def test_a_plain_function_is_told_what_remains_and_its_late_answer_is_kept() -> 
 
 def test_a_thread_is_given_up_when_the_time_is_over() -> None:
     release = threading.Event()
-    policy = timeout(0.05, thread=True)
     with pytest.raises(AttemptTimeoutError):
-        policy.call(release.wait, 20)
+        timeout(0.05, thread=True).call(release.wait, 100)
     release.set()
-    assert policy.call(lambda: round(remaining(), 1)) in (0.0, 0.1)
+    policy = timeout(100, thread=True)
+    assert 0 < policy.call(remaining) <= 100
     with pytest.raises(TimeoutError, match="mine"):
         policy.call(lambda: (_ for _ in ()).throw(TimeoutError("mine")))
 

@@ -795,7 +795,7 @@ def test_a_plain_program_can_use_it_too():
     world = World()
     saga = trip_saga(world)
     with yaoki.open("memory:", sagas=[saga]) as app:
-        assert app.start(saga, Trip(), id="t").result(timeout=10) == "paid hotel in Kyoto, seat 7"
+        assert app.start(saga, Trip(), id="t").result(timeout=100) == "paid hotel in Kyoto, seat 7"
 
 
 # ── a step that cancels the task it runs in ──────────────────────────────────────────────────────────────────────────

@@ -100,7 +100,7 @@ async def test_a_completion_finds_its_run_after_a_restart(place: Any):
     async with opened(place, printer) as app:
         await app.start(printer.saga, 7, id="r")
         token = await printer.token()
-        for _ in range(1000):
+        for _ in range(10_000):
             if any(record.kind is Kind.WAITING for record in (await app.run(printer.saga, "r").stored()).records):
                 break
             await asyncio.sleep(0.01)
@@ -162,7 +162,7 @@ async def test_a_result_that_comes_while_the_run_undoes_itself_is_given_to_the_u
         await handle.cancel()
         await printer.undoing.wait()
         late = asyncio.ensure_future(app.complete(token, "T-1", wait=30))
-        for _ in range(1000):
+        for _ in range(10_000):
             if any(asked.kind == "complete" for asked in await app.journal.requests()):
                 break
             await asyncio.sleep(0.01)

@@ -241,7 +241,7 @@ async def test_keys_outlive_their_process_and_who_waited_is_served_by_the_next(t
     async with App(journal(), [saga], concurrency=20, grace=0.0) as app:
         for n in range(4):
             await app.start(saga, n, id=str(n))
-        for _ in range(1000):
+        for _ in range(10_000):
             if len(await app.journal.claims()) == 4:
                 break
             await asyncio.sleep(0.01)

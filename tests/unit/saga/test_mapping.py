@@ -20,8 +20,6 @@ from yaoki.saga.mapping import brought_over, problems, translated
 from yaoki.saga.planning import verdict_on
 from yaoki.saga.records import Header, Kind, Record, Resolution, Retried, RunState, Stored
 
-pytestmark = pytest.mark.timeout(60)
-
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.live)])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:

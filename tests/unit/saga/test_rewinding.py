@@ -251,7 +251,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/runs.db"
 
 
-async def until(true: Callable[[], bool], *, seconds: float = 20.0) -> None:
+async def until(true: Callable[[], bool], *, seconds: float = 100.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110  the condition is in several places
             await asyncio.sleep(0.01)
@@ -264,7 +264,7 @@ async def retry_now(run: Any, step: str = "", **words: str) -> None:
 
     before = await count()
     await run.retry(step, **words)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while await count() == before:  # noqa: ASYNC110  another task writes it
             await asyncio.sleep(0.01)
 

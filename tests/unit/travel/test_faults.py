@@ -165,7 +165,7 @@ async def ask():
         await client.post("/spends", json={{"trip": "t", "member": "M0001", "points": 1}}, headers={{"Idempotency-Key": "t/points"}})
 asyncio.run(ask())
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert count(tmp_path) == {"killed": 1}
     import sqlite3
