@@ -43,7 +43,7 @@ def approvals() -> Saga[int]:
 async def served(url: str = "memory:", *, client: str = "127.0.0.1", host: str = "localhost",
                  **settings: Any) -> AsyncIterator[tuple[yaoki.App, httpx.AsyncClient]]:
     async with yaoki.open(url, sagas=[approvals()]) as app:
-        transport = httpx.ASGITransport(runs_endpoint(app, wait=1.0, **settings), client=(client, 1))
+        transport = httpx.ASGITransport(runs_endpoint(app, wait=60.0, **settings), client=(client, 1))
         async with httpx.AsyncClient(transport=transport, base_url=f"http://{host}") as http:
             yield app, http
 
@@ -68,7 +68,7 @@ async def test_a_run_is_started_answered_and_read_and_each_may_be_asked_twice(ht
     for _ in range(2):
         reply = await http.post("/runs/r/signals/approval", json=True)
         assert (reply.status_code, reply.json()["recorded"]) == (200, True)
-    ended = (await http.get("/runs/r", headers={"prefer": "wait=5"})).json()
+    ended = (await http.get("/runs/r", headers={"prefer": "wait=60"})).json()
     assert (ended["state"], ended["result"], ended["waits_for"]) == ("completed", "1 True", [])
     assert (await http.post("/runs/r/signals/approval", json=True)).status_code == 200, "the same one is still harmless"
 
@@ -100,7 +100,7 @@ async def test_another_answer_and_one_that_comes_too_late_are_conflicts(http: ht
     assert (other.status_code, other.json()["code"]) == (409, "YK-4011")
     await start(http, "gone")
     assert (await http.post("/runs/gone/cancel", json={"reason": "changed my mind"})).status_code == 202
-    assert (await http.get("/runs/gone", headers={"prefer": "wait=5"})).json()["state"] == "cancelled"
+    assert (await http.get("/runs/gone", headers={"prefer": "wait=60"})).json()["state"] == "cancelled"
     late = await http.post("/runs/gone/signals/approval", json=True)
     assert (late.status_code, late.json()["code"], late.json()["undone"]) == (409, "YK-4010", True)
 
@@ -170,7 +170,7 @@ async def test_a_step_is_completed_by_its_token_alone_and_twice_is_once():
         asked.append(effect.token)
 
     async with yaoki.open("memory:", sagas=[saga]) as app:
-        transport = httpx.ASGITransport(runs_endpoint(app, token=TOKEN, wait=1.0), client=("192.0.2.7", 1))
+        transport = httpx.ASGITransport(runs_endpoint(app, token=TOKEN, wait=60.0), client=("192.0.2.7", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://trips.example/runs") as http:
             run = await app.start(saga, 1)
             for _ in range(10_000):

@@ -103,7 +103,13 @@ async def test_scopes_keep_the_keys_of_tenants_apart(shop):
         assert answers[0].headers["location"] != answers[1].headers["location"]
 
 
-async def test_what_is_under_way_can_be_refused_waited_for_and_followed(shop):
+async def test_what_is_under_way_can_be_refused_waited_for_and_followed(shop, monkeypatch):
+    inner, waiting = HandlerWork.wait_changed, []
+
+    async def wait_changed(work: HandlerWork, timeout_s: float) -> None:
+        waiting.append(work)
+        await inner(work, timeout_s)
+
     async with shop.client(under_way="conflict") as client:
         key = {"Idempotency-Key": "slow"}
         answer = await client.post("/orders", json={"n": 7}, headers=key)
@@ -112,9 +118,12 @@ async def test_what_is_under_way_can_be_refused_waited_for_and_followed(shop):
         assert (await client.post("/orders", json={"n": 7}, headers=key)).status_code == 409
         status = await ended_as(client, location, "running")
         assert status["progress"] == {"done": 0.5}
+        monkeypatch.setattr(HandlerWork, "wait_changed", wait_changed)
         follower = asyncio.create_task(client.get(f"{location}/events"))
-        waiter = asyncio.create_task(client.get(location, headers={"Prefer": "wait=20"}))
-        await asyncio.sleep(0.1)
+        await until(lambda: waiting)  # it has been told that the work is running
+        waiter = asyncio.create_task(client.get(location, headers={"Prefer": "wait=60"}))
+        told = len(waiting)
+        await until(lambda: len(waiting) > told + 1)
         assert not waiter.done()
         shop.gate.set()
         assert (await waiter).json()["state"] == "succeeded"
@@ -185,7 +194,7 @@ async def test_it_is_a_wsgi_application_too(shop):
     def call(method: str, path: str, body: bytes = b"") -> tuple[str, dict[str, str], bytes]:
         told: list = []
         environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/json",
-                   "wsgi.input": io.BytesIO(body), "HTTP_PREFER": "wait=10"}
+                   "wsgi.input": io.BytesIO(body), "HTTP_PREFER": "wait=60"}
         chunks = b"".join(wsgi(environ, lambda status, headers: told.append((status, dict(headers)))))
         return *told[0], chunks
 

@@ -83,9 +83,9 @@ async def test_the_outside_completes_a_step_once_and_saying_so_again_is_harmless
     async with opened(place, printer) as app:
         handle = await app.start(printer.saga, 7, id="r")
         token = await printer.token()
-        assert await app.complete(token, "T-1")
+        assert await app.complete(token, "T-1", wait=100)
         assert await handle.result() == "sent T-1"
-        assert await app.complete(token, "T-1"), "also when the run has ended"
+        assert await app.complete(token, "T-1", wait=100), "also when the run has ended"
         with pytest.raises(AnswerConflictError):
             await app.complete(token, "T-2")
         with pytest.raises(AnswerConflictError):
@@ -105,7 +105,7 @@ async def test_a_completion_finds_its_run_after_a_restart(place: Any):
                 break
             await asyncio.sleep(0.01)
     async with opened(place, printer) as app:
-        assert await app.complete(token, "T-1")
+        assert await app.complete(token, "T-1", wait=100)
         assert await app.run(printer.saga, "r").result() == "sent T-1"
     assert printer.asked == [token], "it was asked once"
 
@@ -114,10 +114,10 @@ async def test_the_outside_fails_a_step_and_the_run_undoes_itself_but_for_what_w
     printer = Printer()
     async with opened(place, printer) as app:
         handle = await app.start(printer.saga, 7, id="r")
-        assert await app.fail(await printer.token(), "no paper")
+        assert await app.fail(await printer.token(), "no paper", wait=100)
         with pytest.raises(RunUndoneError, match="no paper"):
             await handle.result()
-        assert await app.fail(await printer.token(), "no paper"), "twice is once"
+        assert await app.fail(await printer.token(), "no paper", wait=100), "twice is once"
     assert printer.undone == [("reserve", 7)]
 
 
