@@ -12,6 +12,7 @@ import pytest
 
 from yaoki.errors import ConfigError
 from yaoki.examples.travel.audit import Report
+from yaoki.examples.travel.demo import show
 from yaoki.examples.travel.demo.play import Outcome, Plan, Play, Progress
 from yaoki.examples.travel.demo.report import table, to_dict
 from yaoki.examples.travel.demo.show import Show
@@ -50,11 +51,12 @@ def test_one_finding_of_any_kind_is_not_clean(tmp_path: Path, figure: str):
     assert not outcome(tmp_path, **{figure: 1}).report.clean
 
 
-def test_without_a_terminal_there_are_plain_lines(tmp_path: Path):
+def test_without_a_terminal_there_are_plain_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(show, "LINE_EVERY_S", 1000.0)
     out, made = io.StringIO(), outcome(tmp_path)
-    with Show(made.plan, out) as show:
-        show.update(made.progress)
-        show.update(made.progress)  # the same phase an instant later: not worth a line
+    with Show(made.plan, out) as lines:
+        lines.update(made.progress)
+        lines.update(made.progress)  # the same phase an instant later: not worth a line
     assert out.getvalue().splitlines() == [
         "10 trips, 20% of all requests fail, the orchestrator is killed 1 times, seed 3",
         "   1.2 s  booking: 7 completed, 3 undone, 0 under way; killed: orchestrators 1, services 3"]
@@ -70,8 +72,8 @@ def test_on_a_terminal_there_is_a_panel(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("COLUMNS", "100")
     (tmp_path / "hotel.faults").write_text("killed\tPOST /bookings\nslow\tPOST /bookings\n")
     out, made = Terminal(), outcome(tmp_path)
-    with Show(made.plan, out) as show:
-        show.update(made.progress)
+    with Show(made.plan, out) as panel:
+        panel.update(made.progress)
     text = out.getvalue()
     assert "killed 1 · slow 1" in text
     assert "flight 1 · hotel 2 · orchestrator 1" in text

@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from virtual_time import run
 from yaoki.examples.travel import faults
 from yaoki.examples.travel.faults import KINDS, Faults, Switch, count
 
@@ -105,18 +106,21 @@ async def test_a_duplicate_is_two_deliveries_and_one_answer(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("late", [True, False])
-async def test_slow_makes_its_effect_after_or_before_the_callers_timeout(tmp_path: Path, late: bool) -> None:
+def test_slow_makes_its_effect_after_or_before_the_callers_timeout(tmp_path: Path, late: bool) -> None:
     service = Counting(tmp_path, "slow")
     draws = iter([0.0, 0.1 if late else 0.9])  # is it to fail, and in which half
     service.faults._rng.random = lambda: next(draws)  # type: ignore[method-assign]
     service.faults._rng.uniform = lambda low, _: low  # type: ignore[method-assign]
     server = Server()
-    task = asyncio.create_task(server.serve(service.faults))
-    for _ in range(5):
-        await asyncio.sleep(0)
-    assert service.effects == (0 if late else 1)
-    assert not server.cut
-    await task
+
+    async def main() -> None:
+        task = asyncio.create_task(server.serve(service.faults))
+        await asyncio.sleep(0.04)  # it sleeps until 0.06 s, the timeout being 0.05 s
+        assert service.effects == (0 if late else 1)
+        assert not server.cut
+        await task
+
+    run(main())
     assert (service.effects, server.cut, server.sent) == (1, True, [])
 
 
