@@ -88,3 +88,12 @@ class LedgerPruned(Event, frozen=True, kw_only=True):
     ledger: str
     rows: int
     held: int
+
+
+class KeeperStalled(Event, frozen=True, kw_only=True):
+    """Who keeps a ledger, or audits a sink for good, could not do its turn, so many times in a row. It goes on trying."""
+
+    who: str
+    error: str
+    failures: int
+    retry_in_s: float

@@ -13,17 +13,15 @@ import logging
 from collections.abc import Sequence
 
 from yaoki import events, runtime
-from yaoki.errors import AuditError, FencedError
 from yaoki.events import DrillEnded
-from yaoki.ledger import findings as kinds
 from yaoki.ledger.delivery import Deliverer
 from yaoki.ledger.findings import Book
 from yaoki.ledger.leases import give_up_all
 from yaoki.ledger.ledger import Ledger
 from yaoki.ledger.notes import all_progress, drills, load_findings, save_drills, save_findings
 from yaoki.ledger.records import Naming
-from yaoki.ledger.repair import BRAKE, repair
 from yaoki.ledger.retention import prune
+from yaoki.ledger.rounds import Dues, audit_all, go_round, leave
 from yaoki.ledger.rules import Rules
 from yaoki.ledger.sinks.port import Sink
 from yaoki.ledger.sources.ledger import LedgerSource
@@ -59,22 +57,24 @@ class Keeper:
         self._repairs = repairs
         self._drill_every_s = drill_every_s
         self._keep_s = keep_s
-        self._due: dict[str, float] = {}
+        self._dues = Dues()
+        self._heard = 0
 
     async def run(self) -> None:
-        """Work until cancelled; then give the leases back."""
+        """Work until cancelled, over every outage; then give the leases back. A turn that fails is told by `KeeperStalled`."""
         try:
-            while True:
-                heard = self.ledger.store.heard
-                try:
-                    await self.turn()
-                except FencedError as error:
-                    log.warning("%s", error)  # another process took over in the middle; it goes on there
-                # What another process seals meanwhile is delivered at once where the database tells of it.
-                await self.ledger.store.wait(heard, min(
-                    self.rules.seal_every_s, self.rules.audit_every_s, self.rules.beat_every_s) / 2)
+            await go_round(f"the keeper of {self.ledger.name}", self._turn_and_mark, self._wait)
         finally:
-            await self.close()
+            await leave(self.close)
+
+    async def _turn_and_mark(self) -> None:
+        self._heard = self.ledger.store.heard
+        await self.turn()
+
+    async def _wait(self) -> None:
+        # What another process seals meanwhile is delivered at once where the database tells of it.
+        await self.ledger.store.wait(self._heard, min(
+            self.rules.seal_every_s, self.rules.audit_every_s, self.rules.beat_every_s) / 2)
 
     async def close(self) -> None:
         """Give back every lease, so that another process goes on at once."""
@@ -82,40 +82,25 @@ class Keeper:
 
     async def turn(self) -> None:
         """Do whatever is due."""
-        if self._is_due("beat", self.rules.beat_every_s):
+        if self._dues.is_due("beat", self.rules.beat_every_s):
             await self.ledger.beat()
-        if self._is_due("seal", self.rules.seal_every_s):
+        if self._dues.is_due("seal", self.rules.seal_every_s):
             await self.ledger.seal(self._owner)
-        if self._drill_every_s is not None and self._is_due("drill", self._drill_every_s):
+        if self._drill_every_s is not None and self._dues.is_due("drill", self._drill_every_s):
             await self.drill()
         for deliverer in self.deliverers:
             await deliverer.deliver()
-        if self._is_due("audit", self.rules.audit_every_s):
+        if self._dues.is_due("audit", self.rules.audit_every_s):
             await self.audit()
             await self.watch_the_watchers()
-        if self._is_due("house", HOUSEKEEPING_S):
+        if self._dues.is_due("house", HOUSEKEEPING_S):
             await self.ledger.store.prepare_days(2)
             if self._keep_s is not None:
                 await prune(self.ledger, await self.ledger.store.now() - self._keep_s)
 
-    def _is_due(self, what: str, every_s: float) -> bool:
-        now = runtime.monotonic()
-        if now < self._due.get(what, now):
-            return False
-        self._due[what] = now + every_s
-        return True
-
     async def audit(self) -> None:
         """Look at every sink; repair what is missing."""
-        for watch in self.watches:
-            try:
-                await watch.look()
-            except AuditError as error:
-                log.info("%s; %s", error, error.do)  # mostly: another keeper is at it
-                continue
-            await self._end_drills(watch)
-            if self._repairs and any(each.kind == kinds.MISSING for each in watch.auditor.book.open_ones()):
-                await repair(watch, limit=BRAKE)
+        await audit_all(self.watches, repairs=self._repairs, after=self._end_drills)
 
     async def drill(self) -> list[Naming]:
         """Write a version that every deliverer drops. The audit must name it within the bound, and repair it."""

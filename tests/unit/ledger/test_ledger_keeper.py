@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from virtual_time import Clock
 from yaoki import events, runtime
-from yaoki.errors import AuditError, RepairRefusedError
+from yaoki.errors import AuditError, FencedError, RepairRefusedError, UsageError
 from yaoki.ledger import Keeper, Ledger, Rules, compare, verdicts
 from yaoki.ledger import findings as kinds
 from yaoki.ledger.findings import Finding
@@ -337,3 +338,51 @@ async def test_events_tell_of_all_of_it(stage: Stage) -> None:
         await repair(stage.watch)
     names = {type(event).__name__ for event in told}
     assert {"EpochSealed", "VerdictReached", "FindingOpened", "FindingClosed", "AuditAdvanced"} <= names
+
+
+async def test_a_mass_loss_is_left_to_a_person_and_the_keeper_goes_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yaoki.ledger.rounds.BRAKE", 10)
+    await stage.write(*(f"k{n}" for n in range(20)))
+    stage.sink.losing = True
+    await stage.wait(60)
+    stage.sink.losing = False
+    await stage.write("after")
+    await stage.wait(60)
+    assert len([each for each in await stage.findings(kinds.MISSING) if each.state == kinds.OPEN]) == 20
+    assert ("after", 1) in stage.sink.contents
+    assert ("k0", 1) not in stage.sink.contents
+
+
+async def test_a_keeper_outlasts_every_outage_and_tells_of_each(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn, turns = stage.keeper.turn, 0
+    told: list[events.Event] = []
+
+    async def failing() -> None:
+        nonlocal turns
+        turns += 1
+        if turns <= 9:
+            raise FencedError("another took over") if turns == 3 else OSError("the database is away")
+        await turn()
+        raise asyncio.CancelledError  # enough
+
+    monkeypatch.setattr(stage.keeper, "turn", failing)
+    await stage.write("a")
+    with events.listen(told.append), pytest.raises(asyncio.CancelledError):
+        await stage.keeper.run()
+    assert ("a", 1) in stage.sink.contents
+    stalls = [each for each in told if isinstance(each, events.KeeperStalled)]
+    assert [(each.failures, each.retry_in_s) for each in stalls] == [(1, 1), (2, 2), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32)]
+    assert stalls[0].error == "OSError: the database is away"
+
+
+async def test_a_mistake_ends_a_keeper_and_leases_that_cannot_be_given_back_hide_nothing(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def mistaken() -> None:
+        raise UsageError("no such sink")
+
+    async def unreachable() -> None:
+        raise OSError("the database is away")
+
+    monkeypatch.setattr(stage.keeper, "turn", mistaken)
+    monkeypatch.setattr(stage.keeper, "close", unreachable)
+    with pytest.raises(UsageError, match="no such sink"):
+        await stage.keeper.run()

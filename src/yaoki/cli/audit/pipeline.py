@@ -105,19 +105,29 @@ async def _once(out: Output, chosen: Pipeline, *, repairs: bool, limit: int) -> 
 
 async def _watch(out: Output, chosen: Pipeline, *, repairs: bool, limit: int) -> Exit:
     from yaoki import events, runtime
+    from yaoki.errors import RepairRefusedError
     from yaoki.ledger.pipelines import open_audit
     from yaoki.ledger.repair import repair as bring_back
+    from yaoki.ledger.rounds import go_round
 
     rules = chosen.rules
     async with open_audit(chosen) as audit:
         out.remark(f"a loss is named within {rules.loss_bound_s:.0f} s, a standstill within {rules.stuck_bound_s:.0f} s; "
                    f"{'heartbeats are written' if chosen.canary_every_s else 'without heartbeats a quiet time proves nothing'}")
-        with events.listen(lambda event: _tell(out, event)):
-            while True:
-                await audit.look()
-                if repairs and any(each.kind == "missing" and each.state == "open" for each in audit.auditor.book):
+
+        async def turn() -> None:
+            await audit.look()
+            if repairs and any(each.kind == "missing" and each.state == "open" for each in audit.auditor.book):
+                try:
                     _say_repair(out, await bring_back(audit, limit=limit))
-                await runtime.sleep(rules.audit_every_s)
+                except RepairRefusedError as error:
+                    out.remark(f"not repaired: {error}; {error.do}")
+
+        with events.listen(lambda event: _tell(out, event)):
+            await turn()  # what is wrong from the beginning is a mistake, and no reason to wait
+            await runtime.sleep(rules.audit_every_s)
+            await go_round(f"the audit of {audit.sink.name}", turn, lambda: runtime.sleep(rules.audit_every_s))
+        raise AssertionError("unreachable")  # only an interrupt ends it
 
 
 async def _repair(out: Output, chosen: Pipeline, *, dry_run: bool, limit: int) -> Exit:
@@ -139,10 +149,12 @@ async def _repair(out: Output, chosen: Pipeline, *, dry_run: bool, limit: int) -
 
 def _tell(out: Output, event: Any) -> None:
     """One line for each thing that an audit tells."""
-    from yaoki.events import AuditAdvanced, FindingClosed, FindingOpened, VerdictReached
+    from yaoki.events import AuditAdvanced, FindingClosed, FindingOpened, KeeperStalled, VerdictReached
 
-    if isinstance(event, (VerdictReached, FindingOpened, FindingClosed)):
+    if isinstance(event, (VerdictReached, FindingOpened, FindingClosed, KeeperStalled)):
         out.emit({"event": type(event).__name__, **_fields(event)})
+    if isinstance(event, KeeperStalled):
+        out.remark(f"{event.who} stands still: {event.error}; trying again in {event.retry_in_s:.0f} s")
     if isinstance(event, VerdictReached):
         out.say(f"{event.part}: {event.kind}. {event.reason}")
     elif isinstance(event, FindingOpened):

@@ -14,11 +14,10 @@ import logging
 from collections.abc import Sequence
 
 from yaoki import runtime
-from yaoki.errors import AuditError, FencedError
-from yaoki.ledger import findings as kinds
+from yaoki.errors import FencedError
 from yaoki.ledger.delivery import Delivered, Deliverer
 from yaoki.ledger.dynamodb.ledger import DynamoLedger
-from yaoki.ledger.repair import BRAKE, repair
+from yaoki.ledger.rounds import Dues, audit_all, go_round, leave
 from yaoki.ledger.rules import Rules
 from yaoki.ledger.sinks.port import Sink
 from yaoki.ledger.sources.dynamodb_ledger import DynamoLedgerSource
@@ -46,16 +45,15 @@ class DynamoKeeper:
         source = DynamoLedgerSource(ledger)
         self.watches = [Watch(notes, source, sink, rules, owner=self._owner) for sink in sinks] if notes is not None else []
         self._repairs = repairs
-        self._due: dict[str, float] = {}
+        self._dues = Dues()
 
     async def run(self) -> None:
-        """Work until cancelled; then give the leases back."""
+        """Work until cancelled, over every outage; then give the leases back. A turn that fails is told by `KeeperStalled`."""
+        pause_s = min(self.rules.seal_every_s, self.rules.audit_every_s, self.rules.beat_every_s) / 2
         try:
-            while True:
-                await self.turn()
-                await runtime.sleep(min(self.rules.seal_every_s, self.rules.audit_every_s, self.rules.beat_every_s) / 2)
+            await go_round(f"the keeper of {self.ledger.name}", self.turn, lambda: runtime.sleep(pause_s))
         finally:
-            await self.close()
+            await leave(self.close)
 
     async def close(self) -> None:
         """Give back every lease, so that another process goes on at once."""
@@ -66,9 +64,9 @@ class DynamoKeeper:
 
     async def turn(self) -> list[Delivered]:
         """Do whatever is due. Returns what was delivered, sink by sink."""
-        if self._is_due("beat", self.rules.beat_every_s):
+        if self._dues.is_due("beat", self.rules.beat_every_s):
             await self.ledger.beat()
-        if self._is_due("seal", self.rules.seal_every_s):
+        if self._dues.is_due("seal", self.rules.seal_every_s):
             await self.ledger.seal()
         done = []
         for deliverer in self.deliverers:
@@ -76,24 +74,10 @@ class DynamoKeeper:
                 done.append(await deliverer.deliver())
             except FencedError as error:
                 log.warning("%s", error)  # another process took over in the middle; it goes on there
-        if self.watches and self._is_due("audit", self.rules.audit_every_s):
+        if self.watches and self._dues.is_due("audit", self.rules.audit_every_s):
             await self.audit()
         return done
 
     async def audit(self) -> None:
         """Look at every sink; repair what is missing."""
-        for watch in self.watches:
-            try:
-                await watch.look()
-            except AuditError as error:
-                log.info("%s; %s", error, error.do)  # mostly: another keeper is at it
-                continue
-            if self._repairs and any(each.kind == kinds.MISSING for each in watch.auditor.book.open_ones()):
-                await repair(watch, limit=BRAKE)
-
-    def _is_due(self, what: str, every_s: float) -> bool:
-        now = runtime.monotonic()
-        if now < self._due.get(what, now):
-            return False
-        self._due[what] = now + every_s
-        return True
+        await audit_all(self.watches, repairs=self._repairs)
