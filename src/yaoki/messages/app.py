@@ -168,11 +168,13 @@ class Messages:
             if self._tasks:
                 await asyncio.wait(self._tasks)
         finally:
-            await self._end_tasks()
-            if self._reply_reader is not None:
-                await self.store.forget(self._reply_reader.group)
-                self._reply_reader = None
-            await self._close_store()
+            try:
+                await self._end_tasks()
+                reader, self._reply_reader = self._reply_reader, None
+                if reader is not None:
+                    await self.store.forget(reader.group)
+            finally:
+                await self._close_store()
 
     async def _end_tasks(self) -> None:
         tasks, self._tasks, self._workers = self._tasks, [], []
@@ -235,9 +237,13 @@ class Messages:
             return
         handler = Handler(fn=self._answered, name=f"reply-{runtime.new_id()}", since="now",
                           takes={self._reply_type: AnyJson}, wants_message=True)
-        self._reply_reader = reader = Consumer(self.store, handler, service=self.service, pace=self.pace)
+        reader = Consumer(self.store, handler, service=self.service, pace=self.pace)
         # Before the request is stored, so that an answer that is quicker than this reader is not missed.
         await self.store.declare(reader.group, handler.takes, since="now")
+        if self._reply_reader is not None:  # another request was faster
+            await self.store.forget(reader.group)
+            return
+        self._reply_reader = reader
         self._workers.append(reader)
         self._set_to_work(reader, reader.group)
 

@@ -19,6 +19,7 @@ import msgspec
 
 from yaoki import events, runtime
 from yaoki.errors import ConfigError, FencedError, StoreError
+from yaoki.messages.envelope import PARTS
 from yaoki.messages.handlers import Handler
 from yaoki.messages.handling import STORE_RETRY_S, Handling
 from yaoki.messages.lanes import Lanes
@@ -165,8 +166,7 @@ class Consumer:
     def _begin_again(self) -> None:
         """Forget everything and take the partitions up anew, from what is durable."""
         events.emit(events.ReaderFenced(group=self.group, worker=self.worker))
-        for part in self.lanes.parts:
-            self.lanes.revoke(part)
+        self.lanes.forget()
         self._handling.held.clear()
         self._draining = frozenset()
         self._balance_at = 0.0
@@ -249,7 +249,11 @@ class Consumer:
             return
         settlement = self.lanes.settlement(all_parts=all_parts)
         if settlement:
-            await self.store.settle(self.group, settlement)
+            try:
+                await self.store.settle(self.group, settlement)
+            except BaseException:
+                self.lanes.forget()  # cancelled, perhaps: then `_leave` must not write what comes after it
+                raise
         self.lanes.written()
 
     async def _drain(self) -> None:
@@ -268,6 +272,6 @@ class Consumer:
             await asyncio.wait(self._tasks)
         try:
             await self._settle(all_parts=True)
-            await self.store.release(self.group, self.worker, self.lanes.parts, leaving=True)
+            await self.store.release(self.group, self.worker, range(PARTS), leaving=True)
         except (FencedError, StoreError):
             return  # the leases run out by themselves

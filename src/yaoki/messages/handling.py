@@ -46,6 +46,7 @@ class Handling:
         self.lease_s = lease_s
         self.held: dict[tuple[int, Position], Held] = {}
         self.look_at = 0.0
+        self._alone: frozenset[Position] = frozenset()
         self._caller = Caller(handler, service=service, group=group)
         self._begin_again = begin_again
 
@@ -69,19 +70,29 @@ class Handling:
     # ── several in a transaction ─────────────────────────────────────────────────────────────────────────────────
 
     async def batch(self, batch: Sequence[Entry], *, guarded: bool = False) -> None:
-        """Several messages in one transaction; if one fails, or may kill, each in its own."""
+        """Several messages in one transaction; if one fails, or may kill, each in its own.
+
+        Whoever begins again does so last: until this task has ended, nothing is looked up of what waits.
+        """
         if not guarded and any(self._is_dangerous(entry) for entry in batch):
             for entry in batch:
                 if self.lanes.is_under_way(entry) and await self._guard(entry):
                     await self.batch([entry], guarded=True)
+            return
+        if len(batch) > 1 and any(entry.position in self._alone for entry in batch):
+            await self._each_alone(batch)
             return
         try:
             handled = await self._in_transaction(batch, guarded=guarded)
         except FencedError:
             self._begin_again()
         except StoreError:
-            self._begin_again()
-            await runtime.sleep(STORE_RETRY_S)
+            try:
+                await runtime.sleep(STORE_RETRY_S)
+            finally:
+                self._begin_again()
+        except _RefusedError as refused:
+            await self._refused(batch, refused.error)
         except Exception as error:
             await self._one_failed(batch, error)
         else:
@@ -91,28 +102,62 @@ class Handling:
     async def _one_failed(self, batch: Sequence[Entry], error: Exception) -> None:
         if len(batch) == 1:
             self._failed(batch[0], error)
-            return
+        else:
+            await self._each_alone(batch)
+
+    async def _each_alone(self, batch: Sequence[Entry]) -> None:
         for entry in batch:
             if self.lanes.is_under_way(entry):
                 await self.batch([entry])
 
+    async def _refused(self, batch: Sequence[Entry], error: Exception) -> None:
+        """The database refused the commit, as a constraint does that it checks last. The lanes have all of it for done."""
+        try:
+            if len(batch) > 1:
+                self._alone = frozenset(entry.position for entry in batch)
+            elif (fence := self.lanes.fence(batch[0].part)) is not None:
+                held = self._after_failure(batch[0], error)
+                await self.store.settle(self.group, Settlement(fences={batch[0].part: fence}, hold=[held]))
+        except (FencedError, StoreError):
+            return  # it is handled again, and refused again
+        finally:
+            self._begin_again()
+
     async def _in_transaction(self, batch: Sequence[Entry], *, guarded: bool) -> list[tuple[Entry, float]]:
         handled: list[tuple[Entry, float]] = []
-        async with self.store.transaction() as tx:
-            began = runtime.monotonic()
-            done: list[tuple[Entry, list[Message]]] = []
-            for number, entry in enumerate(batch):
-                at = runtime.monotonic()
-                if done and at - began > BATCH_S:
-                    self.lanes.put_back(batch[number:])
-                    break
-                done.append((entry, await self._caller.call(entry, tx)))
-                handled.append((entry, runtime.monotonic() - at))
-            for entry, returned in done:
-                self.lanes.finish(entry, publish=returned, guarded=guarded)
-            await tx.settle(self.group, self.lanes.settlement())
+        finished = False
+        try:
+            async with self.store.transaction() as tx:
+                done: list[tuple[Entry, list[Message]]] = []
+                began = runtime.monotonic()
+                for number, entry in enumerate(batch):
+                    at = runtime.monotonic()
+                    if done and at - began > BATCH_S:
+                        self.lanes.put_back(batch[number:])
+                        break
+                    done.append((entry, await self._caller.call(entry, tx)))
+                    handled.append((entry, runtime.monotonic() - at))
+                finished = True
+                self._finish(done, guarded=guarded)
+                await tx.settle(self.group, self.lanes.settlement())
+        except (FencedError, StoreError):
+            raise
+        except Exception as error:
+            if finished:
+                raise _RefusedError(error) from error
+            raise
+        except BaseException:
+            if finished:
+                self.lanes.forget()  # cancelled: it may have been rolled back, and nothing that comes later may be written
+            raise
         self.lanes.written()
         return handled
+
+    def _finish(self, done: Sequence[tuple[Entry, list[Message]]], *, guarded: bool) -> None:
+        for entry, returned in done:
+            if not self.lanes.finish(entry, publish=returned, guarded=guarded):
+                raise FencedError(f"a partition of {self.group} went to another worker while its messages were handled; their transaction is rolled back",
+                                  do="nothing: the other worker handles them", group=self.group)
 
     # ── messages that may kill ───────────────────────────────────────────────────────────────────────────────────
 
@@ -146,10 +191,13 @@ class Handling:
     # ── what became of it ────────────────────────────────────────────────────────────────────────────────────────
 
     def _failed(self, entry: Entry, error: Exception) -> None:
+        self.lanes.finish(entry, self._after_failure(entry, error))
+
+    def _after_failure(self, entry: Entry, error: Exception) -> Held:
+        """What is to be held of a message that failed. It is told, and looked for when its time has come."""
         before = self.held.pop((entry.part, entry.position), None)
         now = runtime.unix_time()
         held = after_failure(entry, before, error, self.handler.retries, now=now, rng=runtime.rng())
-        self.lanes.finish(entry, held)
         if held.state == "retry":
             self.look_at = min(self.look_at, runtime.monotonic() + held.due_at - now)
         if events.wanted():
@@ -157,6 +205,7 @@ class Handling:
                 group=self.group, message=entry.message.id, type=entry.message.type, link=entry.message.traceparent,
                 error=held.error, attempt=entry.attempts + 1, state=held.state,
                 retry_in_s=max(0.0, held.due_at - now)))
+        return held
 
     def _handled(self, entry: Entry, duration_s: float) -> None:
         if self.held and self.held.pop((entry.part, entry.position), None) is not None:
@@ -166,3 +215,11 @@ class Handling:
             events.emit(events.MessageHandled(
                 group=self.group, message=message.id, type=message.type, link=message.traceparent,
                 duration_s=duration_s, age_s=max(0.0, runtime.unix_time() - message.time), attempt=entry.attempts + 1))
+
+
+class _RefusedError(Exception):
+    """The transaction was refused at its very end, when the lanes had been told that it is done."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error

@@ -15,9 +15,9 @@ import msgspec
 from yaoki import events, runtime
 from yaoki.errors import MessagesError
 from yaoki.messages.brokers.port import Broker, Subscription
+from yaoki.messages.carrier import Carrier
 from yaoki.messages.consumer import Pace
 from yaoki.messages.envelope import ECHO, PARTS, SAGA_TYPES, Message
-from yaoki.messages.store.bell import Bell
 from yaoki.messages.store.port import Store
 
 BATCH = 500
@@ -25,7 +25,7 @@ FETCH_WAIT_S = 0.3
 PAUSE_S = 0.5
 
 
-class Intake:
+class Intake(Carrier):
     """The way into one service's store. One process of a service does it at a time: the one with partition 0.
 
     Args:
@@ -37,28 +37,13 @@ class Intake:
 
     def __init__(self, store: Store, broker: Broker, *, service: str, types: Collection[str],
                  pace: Pace | None = None) -> None:
-        self.store = store
-        self.broker = broker
-        self.service = service
+        super().__init__(store, broker, service=service, role="intake", pace=pace)
         self.types = frozenset(types)
-        self.group = f"{service}.intake"
-        self.pace = pace or Pace()
-        self.worker = runtime.new_id()
-        self.failures = 0
-        self._declared = False
-        self._balance_at = 0.0
-        self._leads = False
         self.is_reading = False
-        self._stopping = False
-        self._bell = Bell()
-
-    def stop(self) -> None:
-        """Finish the batch under way, and return from `run`."""
-        self._stopping = True
-        self._bell.ring()
+        self._leads = False
 
     async def run(self) -> None:
-        """Take in until `stop`."""
+        """Take in until `stop`; the batch under way is finished."""
         subscription: Subscription | None = None
         try:
             while not self._stopping:

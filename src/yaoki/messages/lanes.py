@@ -113,6 +113,11 @@ class Lanes:
         self._next = Settlement(hold=[row for row in self._next.hold if row.part != part],
                                 drop=[row for row in self._next.drop if row[0] != part])
 
+    def forget(self) -> None:
+        """Revoke all: after a settlement of which it is not known that it was written, nothing of it may be built upon."""
+        for part in self.parts:
+            self.revoke(part)
+
     def block(self, part: int, keys: Iterable[str]) -> None:
         """What the store says of the partition's blocked keys; those of unwritten decisions are added."""
         held = self._parts.get(part)

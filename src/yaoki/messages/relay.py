@@ -11,9 +11,9 @@ from __future__ import annotations
 from yaoki import events, runtime
 from yaoki.errors import FencedError, MessagesError
 from yaoki.messages.brokers.port import Broker
+from yaoki.messages.carrier import Carrier
 from yaoki.messages.consumer import Pace
 from yaoki.messages.lanes import Lanes
-from yaoki.messages.store.bell import Bell
 from yaoki.messages.store.port import Store
 
 BATCH = 500
@@ -22,7 +22,7 @@ LONGEST_PAUSE_S = 10.0
 LOOK_S = 1.0
 
 
-class Relay:
+class Relay(Carrier):
     """The way out of one service's store.
 
     Args:
@@ -30,26 +30,11 @@ class Relay:
     """
 
     def __init__(self, store: Store, broker: Broker, *, service: str, pace: Pace | None = None) -> None:
-        self.store = store
-        self.broker = broker
-        self.service = service
-        self.group = f"{service}.relay"
-        self.pace = pace or Pace()
-        self.worker = runtime.new_id()
+        super().__init__(store, broker, service=service, role="relay", pace=pace)
         self.lanes = Lanes(limit=2 * BATCH)
-        self.failures = 0
-        self._declared = False
-        self._balance_at = 0.0
-        self._stopping = False
-        self._bell = Bell()
-
-    def stop(self) -> None:
-        """Send what is in the store now, and return from `run`."""
-        self._stopping = True
-        self._bell.ring()
 
     async def run(self) -> None:
-        """Send until `stop`."""
+        """Send until `stop`, and then what is in the store yet."""
         ringer = runtime.spawn(self._ring(), name=f"{self.group}-ring")
         try:
             while True:
@@ -118,8 +103,7 @@ class Relay:
 
     def _begin_again(self) -> None:
         """Read again from what is confirmed."""
-        for part in self.lanes.parts:
-            self.lanes.revoke(part)
+        self.lanes.forget()
         self._balance_at = 0.0
 
     async def _leave(self) -> None:

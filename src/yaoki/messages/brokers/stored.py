@@ -101,8 +101,7 @@ class StoredSubscription:
             await self.store.settle(self.group, settlement)
         except FencedError:
             # Another reader has them now and will see them again; that is what "at least once" allows.
-            for part in self.lanes.parts:
-                self.lanes.revoke(part)
+            self.lanes.forget()
             self._balance_at = 0.0
 
     async def close(self) -> None:

@@ -26,6 +26,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from yaoki.errors import DefinitionError
 from yaoki.messages.envelope import Message
 
 Position = tuple[int, int]
@@ -268,3 +269,9 @@ class Store(Protocol):
 
     async def close(self) -> None:
         ...
+
+
+def ended_by_handler(group: str) -> DefinitionError:
+    """What to raise when the transaction is over in which effect and mark were to be written together."""
+    return DefinitionError(f"a handler of {group} has ended the transaction that it works in, so its effect and the mark of its message cannot commit together",
+                           do="let Yaoki commit: write with `tx`, and call neither commit nor rollback, nor use it as a context manager", group=group)

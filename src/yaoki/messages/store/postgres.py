@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 
 from yaoki import events, runtime
-from yaoki.errors import FencedError, StoreError
+from yaoki.errors import StoreError
 from yaoki.messages.envelope import PARTS, Message, message_of
 from yaoki.messages.store import postgres_segments as segments
 from yaoki.messages.store import postgres_sql as sql
@@ -31,6 +31,8 @@ from yaoki.messages.store.port import (
     Settlement,
     Share,
 )
+from yaoki.messages.store.postgres_errors import as_store_errors
+from yaoki.messages.store.postgres_tx import PostgresTx, settle, transaction
 from yaoki.messages.store.shares import Owned, plan
 from yaoki.text import without_password
 
@@ -60,7 +62,7 @@ class PostgresStore:
     @classmethod
     async def open(cls, url: str, *, connections: int = 8) -> PostgresStore:
         """Connect, and create our tables in the first schema of the search path. Raises `StoreError`."""
-        with _as_store_errors(f" at {without_password(url).rpartition('@')[2]}"):
+        with as_store_errors(f" at {without_password(url).rpartition('@')[2]}"):
             pool = await asyncpg.create_pool(url, min_size=1, max_size=connections, command_timeout=60, reset=_nothing_to_reset)
             try:
                 async with pool.acquire() as connection, connection.transaction():
@@ -78,7 +80,7 @@ class PostgresStore:
             await self._gather.append(messages)
 
     async def _append(self, messages: Sequence[Message]) -> None:
-        with _as_store_errors():
+        with as_store_errors():
             async with self.pool.acquire() as connection:
                 await write.append(connection, messages)
                 # After the commit, so that its lock is not held while others commit.
@@ -86,13 +88,13 @@ class PostgresStore:
         self.bell.ring()
 
     async def settle(self, group: str, settlement: Settlement) -> None:
-        with _as_store_errors():
+        with as_store_errors():
             async with self.pool.acquire() as connection:
                 if settlement.hold or settlement.drop or settlement.publish:
                     async with connection.transaction():
-                        await _settle(connection, group, settlement)
+                        await settle(connection, group, settlement)
                 else:
-                    await _settle(connection, group, settlement)
+                    await settle(connection, group, settlement)
                 if settlement.publish:
                     await connection.execute(sql.NOTIFY)
         if settlement.publish:
@@ -100,16 +102,10 @@ class PostgresStore:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[PostgresTx]:
-        async with self.pool.acquire() as connection:
-            try:
-                async with connection.transaction():
-                    tx = PostgresTx(connection)
-                    yield tx
-                if tx.published:
-                    await connection.execute(sql.NOTIFY)
-                    self.bell.ring()
-            finally:
-                await connection.reset()  # what the handler may have set for its session
+        async with transaction(self.pool) as tx:
+            yield tx
+        if tx.published:
+            self.bell.ring()
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -185,7 +181,7 @@ class PostgresStore:
             parts=row["parts"], under_way=row["under_way"]) for row in rows]
 
     async def _fetch(self, statement: str, *values: Any) -> list[asyncpg.Record]:
-        with _as_store_errors():
+        with as_store_errors():
             return await self.pool.fetch(statement, *values)
 
     async def wait_changed(self, timeout_s: float) -> None:
@@ -230,13 +226,13 @@ class PostgresStore:
         await self._fetch(sql.DECLARE, group, sorted(types), since == "now")
 
     async def forget(self, group: str) -> None:
-        with _as_store_errors():
+        with as_store_errors():
             async with self.pool.acquire() as connection, connection.transaction():
                 for table in ("held", "cursors", "members", "groups"):
                     await connection.execute(f"DELETE FROM yaoki_{table} WHERE grp = $1", group)  # noqa: S608 (ours)
 
     async def balance(self, group: str, worker: str, ttl_s: float, *, draining: Collection[int] = (), under_way: int = 0) -> Share:
-        with _as_store_errors():
+        with as_store_errors():
             async with self.pool.acquire() as connection, connection.transaction():
                 await connection.execute(sql.LOCK, group)
                 await connection.execute("DELETE FROM yaoki_members WHERE grp = $1 AND lease_until < clock_timestamp()", group)
@@ -275,7 +271,7 @@ class PostgresStore:
 
     async def prune(self, older_than_s: float, *, limit: int = 10_000, runs: bool = True, patient: bool = True) -> int:
         before = runtime.unix_time() - older_than_s
-        with _as_store_errors():
+        with as_store_errors():
             async with self.pool.acquire() as connection:
                 return await segments.prune(connection, before, older_than_s, limit, runs=runs, patient=patient)
 
@@ -285,41 +281,6 @@ class PostgresStore:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.pool.close()
-
-
-class PostgresTx:
-    """A transaction on a connection of its own (asyncpg's)."""
-
-    def __init__(self, connection: Any) -> None:
-        self.connection = connection
-        self.published = False
-
-    async def settle(self, group: str, settlement: Settlement) -> None:
-        self.published = self.published or bool(settlement.publish)
-        with _as_store_errors():
-            await _settle(self.connection, group, settlement)
-
-
-async def _settle(connection: Any, group: str, settlement: Settlement) -> None:
-    if settlement.fences:
-        parts = sorted(settlement.fences)
-        cursors = [settlement.cursors.get(part) for part in parts]
-        moved = await connection.fetch(
-            sql.SETTLE, group, parts, [settlement.fences[part] for part in parts],
-            [None if at is None else at[0] for at in cursors], [None if at is None else at[1] for at in cursors])
-        if not moved:
-            raise FencedError(
-                f"a partition of {group} is another worker's now; nothing of this batch was written",
-                do="nothing: the other worker goes on; if it happens often, raise `lease_s` or look for a blocked event "
-                   "loop", group=group)
-    if settlement.hold:
-        await connection.executemany(sql.HOLD, [
-            (group, row.part, row.position[1], row.position[0], row.key, row.state, row.attempts, row.due_at,
-             row.error, row.first_at, msgspec.json.encode(row.history), row.replays, row.data) for row in settlement.hold])
-    for part, position in settlement.drop:
-        await connection.execute(sql.DROP, group, part, position[1], runtime.unix_time())
-    if settlement.publish:
-        await write.append(connection, settlement.publish)
 
 
 async def _nothing_to_reset(_connection: Any) -> None:
@@ -364,19 +325,3 @@ def _pair(row: Any) -> tuple[Entry, Held]:
     held = Held(part=part, position=(x, pos), key=key, state=state, attempts=attempts, due_at=due_at, error=error,
                 first_at=first_at, history=_history.decode(history), replays=replays, data=data)
     return _entry(row, attempts=attempts, held=True, data=data), held
-
-
-class _as_store_errors:  # noqa: N801 (reads as a statement)
-    """What the driver raises, said as ours; a fence that fell is not the driver's."""
-
-    def __init__(self, where: str = "") -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError | TimeoutError):
-            raise StoreError(f"the messages in PostgreSQL{self.where} cannot be read or written: {type(error).__name__}: {error}",
-                             do="see that the server runs and that this user may create and write tables; what was "
-                                "acknowledged is safe", sqlstate=getattr(error, "sqlstate", "")) from error

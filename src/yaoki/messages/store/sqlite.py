@@ -20,7 +20,17 @@ from yaoki.messages.envelope import Message
 from yaoki.messages.store import sqlite_reads as reads
 from yaoki.messages.store import sqlite_sql as sql
 from yaoki.messages.store.bell import Bell
-from yaoki.messages.store.port import Durability, Entry, GroupLag, Held, Page, Position, Settlement, Share
+from yaoki.messages.store.port import (
+    Durability,
+    Entry,
+    GroupLag,
+    Held,
+    Page,
+    Position,
+    Settlement,
+    Share,
+    ended_by_handler,
+)
 
 T = TypeVar("T")
 Connected = tuple[runtime.Worker, sqlite3.Connection]
@@ -62,7 +72,13 @@ class SqliteStore:
         """Open the file, creating it and its tables as needed. Raises `StoreError` if it is not ours to use."""
         file = os.fspath(path)
         writing = await _connect(file, "yaoki-messages-write", power_safe=power_safe)
-        reading = await _connect(file, "yaoki-messages-read", power_safe=power_safe)
+        try:
+            reading = await _connect(file, "yaoki-messages-read", power_safe=power_safe)
+        except BaseException:
+            worker, connection = writing
+            await worker.run(connection.close)
+            worker.close()
+            raise
         return cls(file, writing, reading, power_safe=power_safe)
 
     # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,7 +135,14 @@ class SqliteStore:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[SqliteTx]:
         async with self._lock:
-            await self._writer.run(sql.begin, self._write)
+            try:
+                await self._writer.run(sql.begin, self._write)
+            except BaseException as error:
+                # Cancelled, it may begin all the same, and one thread does both: so this comes after it.
+                await _to_the_end(self._writer.run(self._write.rollback))
+                if isinstance(error, sqlite3.Error):
+                    raise _as_store_error(error, self.path) from error
+                raise
             try:
                 yield SqliteTx(self._write)
             except BaseException:
@@ -256,6 +279,8 @@ class SqliteTx:
         self.connection = connection
 
     async def settle(self, group: str, settlement: Settlement) -> None:
+        if not self.connection.in_transaction:
+            raise ended_by_handler(group)
         sql.settle(self.connection, group, settlement, runtime.unix_time())
 
 
