@@ -17,6 +17,7 @@ import pytest
 
 import yaoki
 from contracts.messages_world import until
+from yaoki import runtime
 from yaoki.messages import Messages, Pace, open_broker
 from yaoki.messages.choreography import Monitor, cancel, participate, resolve, signal, start
 from yaoki.saga.define import Saga
@@ -34,7 +35,11 @@ class Orchestrated:
         self.run = await self.app.start(self.saga, given, id=run)
 
     async def wait(self, run: str) -> RunState:
-        return await asyncio.wait_for(self.run.wait(), 20)
+        return await asyncio.wait_for(self.run.wait(), 100)
+
+    async def is_late(self, run: str) -> bool:
+        """It begins nothing more, and waits for what is under way."""
+        return runtime.unix_time() > (await self.run.stored()).header.deadline_at
 
     async def cancel(self, run: str) -> None:
         await self.run.cancel()
@@ -61,7 +66,10 @@ class Choreographed:
         await start(self.app, self.saga, given, id=run)
 
     async def wait(self, run: str) -> RunState:
-        return await self.monitor.wait(run, timeout=20)
+        return await self.monitor.wait(run, timeout=100)
+
+    async def is_late(self, run: str) -> bool:
+        return self.monitor.state(run) not in {None, RunState.RUNNING}
 
     async def cancel(self, run: str) -> None:
         await cancel(self.app, self.saga, run)
@@ -86,7 +94,7 @@ async def orchestrated(saga: Saga, tmp_path):
 
 @contextlib.asynccontextmanager
 async def choreographed(saga: Saga, services: Mapping[str, Sequence[str]], road: str, tmp_path, request):
-    pace = Pace(lease_s=5.0, drain_s=2.0)
+    pace = Pace(lease_s=15.0, drain_s=2.0)
     async with contextlib.AsyncExitStack() as stack:
         brokers = []
 

@@ -35,7 +35,7 @@ class Recorder:
         self.by_key.setdefault(key, []).append(n)
 
 
-async def until(condition: Callable[[], object], what: str = "", timeout: float = 20.0) -> None:
+async def until(condition: Callable[[], object], what: str = "", timeout: float = 100.0) -> None:
     """Wait for `condition`; fail with `what` after `timeout` seconds."""
     try:
         async with asyncio.timeout(timeout):
@@ -45,7 +45,7 @@ async def until(condition: Callable[[], object], what: str = "", timeout: float 
         raise AssertionError(f"did not come about in {timeout} s: {what or condition}") from None
 
 
-async def until_so(condition: Callable[[], Awaitable[object]], what: str = "", timeout: float = 20.0) -> None:
+async def until_so(condition: Callable[[], Awaitable[object]], what: str = "", timeout: float = 100.0) -> None:
     """`until` for a condition that asks a database."""
     try:
         async with asyncio.timeout(timeout):
@@ -64,5 +64,5 @@ async def stored(url: str) -> AsyncIterator[Store]:
         await store.close()
 
 
-def service(url: str | Store, name: str = "orders", **settings: object) -> Messages:
-    return Messages(name, url, pace=Pace(lease_s=2.0, drain_s=5.0), **settings)  # type: ignore[arg-type]
+def service(url: str | Store, name: str = "orders", *, lease_s: float = 15.0, **settings: object) -> Messages:
+    return Messages(name, url, pace=Pace(lease_s=lease_s, drain_s=5.0), **settings)  # type: ignore[arg-type]

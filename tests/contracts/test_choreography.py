@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from contracts.choreography_world import choreographed, new_run
-from contracts.messages_world import until
+from contracts.messages_world import until, until_so
 from yaoki import events
 from yaoki.errors import DeclinedError, DefinitionError, InDoubtError
 from yaoki.messages import Messages
@@ -189,16 +189,20 @@ async def test_a_cancelled_run_waits_for_what_is_under_way_and_undoes_it(form):
 
 
 async def test_a_run_whose_deadline_passes_undoes_itself(form):
-    world, run = World(), new_run()
-    world.wrong["seat"] = "wait"
-    world.gate.clear()
-    async with form(made_saga(world, deadline=0.6), SERVICES) as saga:
-        await saga.start(run, Trip("ana"))
-        await until(lambda: world.calls["seat"])
-        await asyncio.sleep(3.0)  # the deadline, and ample time for everybody to hear of it
-        world.gate.set()
-        assert await saga.wait(run) is RunState.UNDONE
-    assert world.effects == set()
+    for deadline_s in (0.6, 10.0, 60.0):  # until the machine has not stood still for so long
+        world, run = World(), new_run()
+        world.wrong["seat"] = "wait"
+        world.gate.clear()
+        async with form(made_saga(world, deadline=deadline_s), SERVICES) as saga:
+            await saga.start(run, Trip("ana"))
+            await until_so(lambda saga=saga, run=run: saga.is_late(run))
+            await asyncio.sleep(1.0)  # ample time for everybody to hear of it
+            world.gate.set()
+            assert await saga.wait(run) is RunState.UNDONE
+        assert world.effects == set()
+        if world.calls["seat"]:
+            return
+    raise AssertionError("the deadline never passed while a step was under way")
 
 
 # ── choreography alone ───────────────────────────────────────────────────────────────────────────────────────────────

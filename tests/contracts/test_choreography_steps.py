@@ -197,7 +197,7 @@ async def test_a_killed_participant_does_not_repeat_what_is_made_at_most_once(tm
     participate(saga, steps=["letter", "payment"], app=heir)
     monitor = Monitor(saga, heir)
     async with heir:
-        assert await monitor.wait("trip-1", timeout=20) is RunState.COMPLETED
+        assert await monitor.wait("trip-1", timeout=100) is RunState.COMPLETED
     assert called.calls == {"verify": 1}
 
 
@@ -290,7 +290,7 @@ async def test_participants_need_no_more_than_a_broker_that_is_a_database(tmp_pa
     async with (participate(saga, steps=["hotel"], broker=address), participate(saga, steps=["payment"], broker=broker),
                 participate(saga, steps=["cooling_off", "approval"], broker=address) as boss, desk):
         await start(boss.app, saga, Trip("ana"), id="trip-1")
-        assert await monitor.wait("trip-1", timeout=20) is RunState.COMPLETED
+        assert await monitor.wait("trip-1", timeout=100) is RunState.COMPLETED
     await broker.close()
 
 

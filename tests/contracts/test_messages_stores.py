@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 
 import msgspec
 import pytest
@@ -76,13 +77,16 @@ async def test_many_at_once_of_which_some_are_known_keep_their_order_and_are_the
 
 async def test_messages_of_a_key_are_handled_in_order_and_keys_side_by_side(url):
     app, saw = service(url), Recorder()
-    under_way, most = 0, 0
+    under_way, most, beside = 0, 0, asyncio.Event()
 
     @app.on(Placed)
     async def take(placed: Placed, message: Message):
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
+        if most > 1:
+            beside.set()
+        await beside.wait()  # the first one, for a message of another key
         await asyncio.sleep(0.001)
         saw.note(message.key, placed.n)
         under_way -= 1
@@ -146,11 +150,10 @@ async def test_poison_blocks_only_its_key_and_goes_on_in_order_when_redriven(url
 
 
 async def until_held(app: Messages, state: str, count: int = 1) -> None:
-    for _ in range(2000):
-        if len(await app.store.held(states=(state,), limit=1000)) >= count:
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"nothing became {state}")
+    async def there() -> bool:
+        return len(await app.store.held(states=(state,), limit=1000)) >= count
+
+    await until_so(there, f"something becomes {state}")
 
 
 async def test_with_skip_the_key_goes_on_and_the_message_is_a_dead_letter(url):
@@ -209,11 +212,10 @@ async def test_redriving_the_same_poison_stops_at_max_replays(url):
 
 
 async def until_nothing(app: Messages, state: str) -> None:
-    for _ in range(2000):
-        if not await app.store.held(states=(state,)):
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError(f"something stayed {state}")
+    async def gone() -> bool:
+        return not await app.store.held(states=(state,))
+
+    await until_so(gone, f"nothing stays {state}")
 
 
 async def test_a_canary_goes_first_and_stops_the_rest_when_it_fails_again(url):
@@ -364,10 +366,16 @@ async def test_a_scheduled_message_waits_for_its_time_and_blocks_nothing(url):
         saw.note("", placed.n)
 
     async with app:
-        await app.publish(Placed(2), key="k", delay=2.0)
-        await app.publish(Placed(1), key="k")
-        await until(lambda: len(saw.seen) == 2)
-    assert saw.seen == [1, 2]
+        for n, delay in enumerate((1.0, 10.0, 60.0)):  # until the machine has not stood still for so long
+            due = time.monotonic() + delay
+            await app.publish(Placed(2 * n + 1), key="k", delay=delay)
+            await app.publish(Placed(2 * n), key="k")
+            await until(lambda n=n: 2 * n in saw.seen)
+            if in_time := time.monotonic() < due:
+                break
+        await until(lambda: len(saw.seen) == 2 * n + 2)
+    assert in_time
+    assert saw.seen[-2:] == [2 * n, 2 * n + 1]
 
 
 async def test_each_handler_has_its_own_progress(url):
@@ -440,32 +448,32 @@ async def test_older_versions_are_brought_up(url):
 async def test_two_workers_share_the_partitions_and_a_leaver_frees_them(url):
     async with stored(url) as store:
         await store.declare("g", ["Placed"], since="beginning")
-        alone = await store.balance("g", "a", 5.0)
+        alone = await store.balance("g", "a", 60.0)
         assert len(alone.leases) == PARTS
-        assert not (await store.balance("g", "b", 5.0)).leases
-        asked = await store.balance("g", "a", 5.0)
+        assert not (await store.balance("g", "b", 60.0)).leases
+        asked = await store.balance("g", "a", 60.0)
         assert len(asked.surplus) == PARTS // 2
         await store.release("g", "a", asked.surplus, leaving=False)
-        half = await store.balance("g", "b", 5.0)
+        half = await store.balance("g", "b", 60.0)
         assert set(half.leases) == asked.surplus
         assert all(lease.fence == 2 for lease in half.leases.values())
         await store.release("g", "b", half.leases, leaving=True)
-        assert len((await store.balance("g", "a", 5.0)).leases) == PARTS
+        assert len((await store.balance("g", "a", 60.0)).leases) == PARTS
 
 
 async def test_a_settlement_of_a_former_owner_is_refused_whole(url):
     async with stored(url) as store:
         await store.declare("g", ["Placed"], since="beginning")
-        old = await store.balance("g", "a", 5.0)
+        old = await store.balance("g", "a", 60.0)
         await store.release("g", "a", [3], leaving=True)
-        await store.balance("g", "b", 5.0)
+        await store.balance("g", "b", 60.0)
         row = Held(part=3, position=(0, 1), key="k", state="retry")
         with pytest.raises(FencedError):
             await store.settle("g", Settlement(
                 fences={part: lease.fence for part, lease in old.leases.items()},
                 cursors=dict.fromkeys(old.leases, (5, 5)), hold=[row], publish=[made(1)]))
         assert await store.get("id-000001") == []
-        again = await store.balance("g", "b", 5.0)
+        again = await store.balance("g", "b", 60.0)
         assert {lease.position for lease in again.leases.values()} == {(0, 0)}
 
 
@@ -487,12 +495,11 @@ async def test_a_new_handler_can_begin_now(url):
 
 
 async def until_working(app: Messages) -> None:
-    for _ in range(2000):
+    async def working() -> bool:
         lags = await app.store.lag()
-        if lags and all(lag.parts == PARTS for lag in lags):
-            return
-        await asyncio.sleep(0.005)
-    raise AssertionError("no reader came to work")
+        return bool(lags) and all(lag.parts == PARTS for lag in lags)
+
+    await until_so(working, "a reader comes to work")
 
 
 async def test_old_messages_go_when_every_group_has_done_them(url):
@@ -506,6 +513,11 @@ async def test_old_messages_go_when_every_group_has_done_them(url):
     async with app:
         await app.publish(*(Placed(n) for n in range(10)))
         await until_held(app, "quarantined")
+
+        async def all_read() -> bool:
+            return not any(lag.waiting for lag in await app.store.lag())
+
+        await until_so(all_read)
     async with stored(url) as store:
         assert await store.prune(3600.0) == 0
         assert await store.prune(-10.0) == 9
@@ -530,7 +542,7 @@ async def test_what_readers_of_a_broker_have_passed_by_is_not_kept_for_them(url)
 
 
 async def test_a_service_that_says_how_long_it_keeps_messages_prunes_by_itself(url):
-    app = Messages("orders", url, pace=Pace(lease_s=2.0), keep=0.05)
+    app = Messages("orders", url, pace=Pace(lease_s=15.0), keep=0.05)
     saw = Recorder()
 
     @app.on(Placed)
@@ -582,16 +594,17 @@ async def test_what_a_handler_is_annotated_to_return_is_what_may_follow(url):
 
 
 async def test_stopping_lets_handlers_finish(url):
-    app, done = service(url), []
+    app, done, gate = service(url), [], asyncio.Event()
 
     @app.on(Placed)
     async def take(placed: Placed):
-        await asyncio.sleep(0.1)
+        await gate.wait()
         done.append(placed.n)
 
     async with app:
         await app.publish(*(Placed(n) for n in range(5)))
         await until(lambda: app._workers[0].lanes.under_way == 5)
+        asyncio.get_running_loop().call_later(0.1, gate.set)
     assert sorted(done) == [0, 1, 2, 3, 4]
     async with stored(url) as store:
         assert (await store.lag("orders.take"))[0].waiting == 0
@@ -612,7 +625,7 @@ def test_mistakes_are_said_before_anything_is_sent():
 
 
 async def test_a_message_held_beyond_the_cursor_is_not_read_again_by_the_next_owner(url):
-    app, first, gate = service(url), asyncio.Event(), asyncio.Event()
+    app, first, gate = service(url, lease_s=2.0), asyncio.Event(), asyncio.Event()
     calls: list[int] = []
 
     @app.on(Placed, retries=Retries(attempts=9, first_s=0.2))

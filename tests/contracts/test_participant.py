@@ -232,7 +232,7 @@ def postgres_url(postgres: PostgresServer) -> str:
 
 def sqlite_desk(path: Path) -> BlockingDesk:
     def connect() -> sqlite3.Connection:
-        db = sqlite3.connect(path, timeout=20, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(path, timeout=90, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=OFF")
         return db

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterator
 from typing import Any
@@ -219,10 +220,10 @@ async def test_a_keeper_beats_seals_delivers_audits_and_repairs(client: Any, tmp
         sink.losing = True  # it says yes, and nothing arrives
         await keeper.turn()
         sink.losing = False
-        for _ in range(30):
-            await keeper.turn()
-            if ("a", 2) in sink.contents:
-                break
+        async with asyncio.timeout(100):
+            while ("a", 2) not in sink.contents:
+                await keeper.turn()
+                await asyncio.sleep(0.005)
         assert {name for name in sink.contents if not is_beat(name[0])} == {("a", 1), ("a", 2)}
         assert any(each.kind == "missing" and (each.key, each.version) == ("a", 2) for each in keeper.watches[0].auditor.book)
         await keeper.close()

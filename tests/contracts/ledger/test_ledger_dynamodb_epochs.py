@@ -187,7 +187,7 @@ async def test_an_audit_from_its_epochs_proves_quiet_names_losses_and_repairs(cl
 
 
 @pytest.mark.live
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_writers_and_sealers_beside_each_other_on_a_real_server() -> None:
     from yaoki.examples.history.cloud import Cloud
 
