@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from simulation.fleet import ends
 from yaoki import Effect, heartbeat
 from yaoki.app import App
-from yaoki.errors import JournalError, RunNotFoundError, TooLateError
+from yaoki.errors import JournalError, TooLateError
 from yaoki.explore import Booking, FakeService, Scenario, World
 from yaoki.explore.sagas import supervised
 from yaoki.explore.shared import open_worker
@@ -68,15 +69,7 @@ def locked(*, broken: bool = False) -> Scenario:
             if starts:
                 for run in ("a", "b"):
                     await app.start(saga, run, id=run)
-            states = []
-            for run in ("a", "b"):
-                while True:
-                    try:
-                        states.append((await app.run(saga, run).wait()).value)
-                        break
-                    except RunNotFoundError:
-                        await world.sleep(1.0)
-            return " ".join(states)
+            return " ".join(await ends(app, saga, world, "a", "b"))
 
     async def main(world: World) -> str:
         saga.steps.clear()

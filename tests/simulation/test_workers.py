@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from yaoki.errors import RunNotFoundError
+from simulation.fleet import ends
 from yaoki.explore import Booking, FakeService, Scenario, World, explore
 from yaoki.explore.shared import open_worker
 from yaoki.saga.define import Saga
@@ -39,11 +39,8 @@ def two_workers(*, fencing: bool = True, declines: bool = False) -> Scenario:
         async with open_worker(world, name, trip, fencing=fencing) as app:
             if starts:
                 await app.start(trip, "ann", id="run-1")
-            while True:
-                try:
-                    return (await app.run(trip, "run-1").wait()).value
-                except RunNotFoundError:
-                    await world.sleep(1.0)
+            (state,) = await ends(app, trip, world, "run-1")
+            return state
 
     async def main(world: World) -> str:
         one = world.start("one", work, world, "one", True)

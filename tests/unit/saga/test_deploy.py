@@ -71,7 +71,7 @@ def mutated(graph: Graph, rng: Random) -> Graph:
         if change == 0:
             nodes[at] = msgspec.structs.replace(node, needs=node.needs[1:])
         elif change == 1 and at:
-            nodes[at] = msgspec.structs.replace(node, needs=tuple({*node.needs, nodes[rng.randrange(at)].name}))
+            nodes[at] = msgspec.structs.replace(node, needs=tuple(sorted({*node.needs, nodes[rng.randrange(at)].name})))
         elif change == 2:
             nodes.append(Node(f"new{len(nodes)}", (node.name,), undo=True))
         elif change == 3:
