@@ -67,6 +67,11 @@ class Budget:
                 return True
             return False
 
+    def give_back(self) -> None:
+        """What `withdraw` took was not needed: the extra call was not sent."""
+        with self._lock:
+            self.tokens = min(self.cap, self.tokens + 1)
+
     def __repr__(self) -> str:
         return f"budget({self.ratio:g})"
 

@@ -27,6 +27,7 @@ from yaoki import errors, runtime
 Kind = Literal["safe", "ambiguous", "throttled", "permanent"]
 
 MARK = "__yaoki_attempts__"  # where a retry leaves its mark on the error that it raises in the end
+DOUBT = "__yaoki_in_doubt__"  # and where those do who sent the call elsewhere as well (hedge, failover, fallback)
 
 
 class Failure(NamedTuple):
@@ -62,6 +63,9 @@ REFUSED = Failure("permanent", happened=False, healthy=True)  # it arrived, and 
 MISTAKE = Failure("permanent", happened=False)                 # never sent: a bad address, a bad certificate
 PERMANENT = Failure("permanent")
 UNKNOWN = Failure("permanent", known=False)
+
+EVER = -1  # instead of `marks.made`: any mark counts, also of an earlier call
+NOTE = "yaoki: "  # how the notes begin that policies write on errors
 
 Reader = Callable[[Any], "Failure | None"]
 
@@ -111,12 +115,12 @@ class Classifier:
             self._registered = {**self._registered, kind: reader}
             self._readers = {}
 
-    def nothing_happened(self, error: BaseException) -> bool:
-        """Is it certain that the effect does not exist? False also when an earlier attempt of the same call is in doubt."""
-        mark = getattr(error, MARK, None)
-        if mark is not None and mark[1]:
-            return False
-        return self(error).happened is False
+    def nothing_happened(self, error: BaseException, since: int = EVER) -> bool:
+        """Is it certain that the effect does not exist? False also when another attempt of the same call is in doubt.
+
+        since: look only at marks that were left after this many (`marks.made`).
+        """
+        return not is_doubted(error, since) and self(error).happened is False
 
     @staticmethod
     def http(status: int, headers: Mapping[str, str] | None = None) -> Failure:
@@ -134,13 +138,60 @@ def nothing_happened(error: BaseException) -> bool:
     return classify.nothing_happened(error)
 
 
+class Marks:
+    """Numbers the marks of this process, so that one of an earlier call is told from one of the call under way.
+
+    A program may keep one error object and raise it again and again, as `Mock(side_effect=error)` does. A policy that looks for
+    marks of its own call reads `made` when the call begins; what has a higher number was left since.
+    """
+
+    __slots__ = ("_lock", "made")
+
+    def __init__(self) -> None:
+        self.made = 0
+        self._lock = threading.Lock()
+
+    def number(self) -> int:
+        """A higher one than any before."""
+        with self._lock:
+            self.made += 1
+            return self.made
+
+
+marks = Marks()
+
+
 def mark_attempts(error: BaseException, attempts: int, *, in_doubt: bool) -> None:
     """Leave on `error` how many attempts were made, and whether an earlier one may have happened."""
-    earlier = getattr(error, MARK, (1, False))
+    _write(error, MARK, (attempts, in_doubt, marks.number()))
+
+
+def mark_in_doubt(error: BaseException) -> None:
+    """Leave on `error`, which says that nothing happened, that the call may have happened elsewhere all the same."""
+    _write(error, DOUBT, marks.number())
+
+
+def _write(error: BaseException, name: str, value: object) -> None:
     try:
-        setattr(error, MARK, (attempts, in_doubt or earlier[1]))
+        setattr(error, name, value)
     except (AttributeError, TypeError):
         pass  # an exception with __slots__ and no room: its note still tells
+
+
+def is_doubted(error: BaseException, since: int = EVER) -> bool:
+    """May another attempt of the call have happened, whatever `error` itself says?"""
+    mark = getattr(error, MARK, None)
+    return (mark is not None and mark[1] and mark[2] > since) or getattr(error, DOUBT, EVER) > since
+
+
+def forget_before(error: BaseException, since: int) -> None:
+    """Take off `error` what policies wrote on it in earlier calls."""
+    mark = getattr(error, MARK, None)
+    if mark is not None and mark[2] <= since:
+        delattr(error, MARK)
+        error.__notes__ = [note for note in getattr(error, "__notes__", ()) if not note.startswith(NOTE)]
+    if getattr(error, DOUBT, since + 1) <= since:
+        delattr(error, DOUBT)
 
 
 def hand_on_history(error: BaseException, other: BaseException) -> None:
@@ -149,14 +200,17 @@ def hand_on_history(error: BaseException, other: BaseException) -> None:
         other.add_note(note)
     if hasattr(error, MARK):
         mark_attempts(other, attempts_made(error), in_doubt=getattr(error, MARK)[1])
+    if is_doubted(error):
+        mark_in_doubt(other)
 
 
-def has_mark(error: BaseException) -> bool:
+def has_mark(error: BaseException, since: int = EVER) -> bool:
     """Has a retry nearer to the call already dealt with `error`, or with the error that it was raised from?"""
-    if hasattr(error, MARK):
+    mark = getattr(error, MARK, None)
+    if mark is not None and mark[2] > since:
         return True
     cause = error.__cause__
-    return cause is not None and any(hasattr(each, MARK) for each in _chain(cause))
+    return cause is not None and any(getattr(each, MARK, (0, False, EVER))[2] > since for each in _chain(cause))
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

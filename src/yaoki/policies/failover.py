@@ -24,7 +24,7 @@ from yaoki import events, runtime
 from yaoki.errors import ConfigError, RefusedError, UsageError
 from yaoki.policies import scope
 from yaoki.policies.budget import Budget, for_service
-from yaoki.policies.classify import Failure, classify
+from yaoki.policies.classify import Failure, classify, mark_in_doubt
 from yaoki.policies.endpoints import Endpoint, Endpoints, Lease
 from yaoki.policies.policy import Finding, Policy, Site
 
@@ -106,6 +106,12 @@ def _as_endpoint(given: Hashable | Endpoint[Any]) -> Endpoint[Any]:
     return given if isinstance(given, Endpoint) else Endpoint(given)
 
 
+class _Tried(list[Any]):
+    """The endpoints that failed one call, in turn. `in_doubt`: may one of them have done it all the same?"""
+
+    in_doubt = False
+
+
 class _Tries:
     """What the shells ask at one site."""
 
@@ -117,10 +123,14 @@ class _Tries:
         self.deposits = not any(outer.kind in ("retry", "hedge") for outer in site.outer)  # one of them has put the token in
         self._lock = policy._lock  # noqa: SLF001
 
-    def choose(self, tried: Sequence[Any]) -> Lease[Any]:
+    def choose(self, tried: _Tried) -> Lease[Any]:
         rt = runtime.current()
-        with self._lock:
-            return self.policy.endpoints.choose(rt.monotonic(), rt.rng, but=tried)
+        try:
+            with self._lock:
+                return self.policy.endpoints.choose(rt.monotonic(), rt.rng, but=tried)
+        except RefusedError as error:
+            _sign(error, tried)
+            raise
 
     def arguments(self, lease: Lease[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
         return {**kwargs, self.policy.arg: lease.endpoint.target} if self.policy.arg else kwargs
@@ -137,8 +147,16 @@ class _Tries:
         with self._lock:
             self.policy.endpoints.dropped(lease)
 
-    def failed(self, lease: Lease[Any], error: Exception, tried: list[Any]) -> bool:
+    def failed(self, lease: Lease[Any], error: Exception, tried: _Tried) -> bool:
         """Learn from a failure. True when another endpoint is to be tried."""
+        goes_on = self._learn(lease, error, tried)
+        if goes_on:
+            tried.in_doubt = tried.in_doubt or not classify.nothing_happened(error)
+        else:
+            _sign(error, tried)
+        return goes_on
+
+    def _learn(self, lease: Lease[Any], error: Exception, tried: _Tried) -> bool:
         failure = classify(error)
         if isinstance(error, RefusedError):
             self.dropped(lease)
@@ -165,7 +183,7 @@ class _Tries:
 
 def _async_shell(tries: _Tries, inner: Callable[..., Any]) -> Callable[..., Any]:
     async def failing_over(*args: Any, **kwargs: Any) -> Any:
-        tried: list[Any] = []
+        tried = _Tried()
         while True:
             lease = tries.choose(tried)
             token = _current.set(lease.endpoint.target)
@@ -173,7 +191,6 @@ def _async_shell(tries: _Tries, inner: Callable[..., Any]) -> Callable[..., Any]
                 result = await inner(*args, **tries.arguments(lease, kwargs))
             except Exception as error:
                 if not tries.failed(lease, error, tried):
-                    _note(error, tried)
                     raise
             except BaseException:
                 tries.dropped(lease)
@@ -189,7 +206,7 @@ def _async_shell(tries: _Tries, inner: Callable[..., Any]) -> Callable[..., Any]
 
 def _sync_shell(tries: _Tries, inner: Callable[..., Any]) -> Callable[..., Any]:
     def failing_over(*args: Any, **kwargs: Any) -> Any:
-        tried: list[Any] = []
+        tried = _Tried()
         while True:
             lease = tries.choose(tried)
             token = _current.set(lease.endpoint.target)
@@ -197,7 +214,6 @@ def _sync_shell(tries: _Tries, inner: Callable[..., Any]) -> Callable[..., Any]:
                 result = inner(*args, **tries.arguments(lease, kwargs))
             except Exception as error:
                 if not tries.failed(lease, error, tried):
-                    _note(error, tried)
                     raise
             except BaseException:
                 tries.dropped(lease)
@@ -211,7 +227,10 @@ def _sync_shell(tries: _Tries, inner: Callable[..., Any]) -> Callable[..., Any]:
     return failing_over
 
 
-def _note(error: Exception, tried: Sequence[Any]) -> None:
+def _sign(error: Exception, tried: _Tried) -> None:
+    """The call ends with this error: tell what came before it."""
+    if tried.in_doubt:
+        mark_in_doubt(error)
     if len(tried) > 1:
         error.add_note(f"yaoki: failed at each endpoint tried: {', '.join(str(each) for each in tried)}")
 

@@ -26,7 +26,7 @@ from yaoki import events, runtime
 from yaoki.errors import BulkheadFullError, ConfigError, UsageError
 from yaoki.policies import fuse, scope, sync
 from yaoki.policies.bulkhead import Bulkhead
-from yaoki.policies.classify import classify
+from yaoki.policies.classify import classify, mark_in_doubt, marks
 from yaoki.policies.exercise import Exercise
 from yaoki.policies.policy import Finding, Policy, Site, seconds
 from yaoki.policies.retry import On
@@ -127,15 +127,15 @@ class _Emergency:
     def arguments(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         return args[self._strip:]
 
-    def takes_over(self, error: Exception) -> bool:
-        """Is this a failure that the fallback answers?"""
+    def takes_over(self, error: Exception, since: int) -> bool:
+        """Is this a failure that the fallback answers? `since`: `marks.made` when the call began."""
         on = self.policy.on
         if on is not None:
             return isinstance(error, on) if isinstance(on, type | tuple) else bool(on(error))
         if classify(error).kind == "permanent":
             return False
         # Elsewhere it would happen a second time, if it has happened here.
-        return self.policy.target is None or self.harmless or classify.nothing_happened(error)
+        return self.policy.target is None or self.harmless or classify.nothing_happened(error, since)
 
     def used(self, error: Exception) -> None:
         with self._lock:
@@ -150,6 +150,13 @@ class _Emergency:
             self.policy.exercise.failed_to_run()
         if events.wanted():
             events.emit(events.FallbackFailed(service=self.service, error=repr(error), exercise=exercise))
+
+    def failed_as_well(self, error: Exception, second: Exception) -> None:
+        """The service failed with `error`, which the caller will get, and the fallback with `second`."""
+        self.failed(second, exercise=False)
+        error.add_note(f"yaoki: the fallback did not answer either: {second!r}")
+        if not classify.nothing_happened(second):
+            mark_in_doubt(error)
 
     def due(self) -> bool:
         """A healthy call has ended: is it time for practice?"""
@@ -201,17 +208,17 @@ def _async_shell(emergency: _Emergency, guarded: Callable[..., Any], inner: Call
         try:
             result = await guarded(*args, **kwargs)
         except Exception as second:
-            emergency.failed(second, exercise=False)
-            error.add_note(f"yaoki: the fallback did not answer either: {second!r}")
+            emergency.failed_as_well(error, second)
             return _MISSING
         emergency.used(error)
         return result
 
     async def answered(*args: Any, **kwargs: Any) -> Any:
+        since = marks.made
         try:
             result = await inner(*args, **kwargs)
         except Exception as error:
-            if not emergency.takes_over(error):
+            if not emergency.takes_over(error, since):
                 raise
             result = await instead(error, emergency.arguments(args), kwargs)
             if result is _MISSING:
@@ -240,17 +247,17 @@ def _sync_shell(emergency: _Emergency, guarded: Callable[..., Any], inner: Calla
         try:
             result = guarded(*args, **kwargs)
         except Exception as second:
-            emergency.failed(second, exercise=False)
-            error.add_note(f"yaoki: the fallback did not answer either: {second!r}")
+            emergency.failed_as_well(error, second)
             return _MISSING
         emergency.used(error)
         return result
 
     def answered(*args: Any, **kwargs: Any) -> Any:
+        since = marks.made
         try:
             result = inner(*args, **kwargs)
         except Exception as error:
-            if not emergency.takes_over(error):
+            if not emergency.takes_over(error, since):
                 raise
             result = instead(error, emergency.arguments(args), kwargs)
             if result is _MISSING:
@@ -265,10 +272,11 @@ def _sync_shell(emergency: _Emergency, guarded: Callable[..., Any], inner: Calla
 
 def _async_value(emergency: _Emergency, inner: Callable[..., Any]) -> Callable[..., Any]:
     async def answered(*args: Any, **kwargs: Any) -> Any:
+        since = marks.made
         try:
             return await inner(*args, **kwargs)
         except Exception as error:
-            if not emergency.takes_over(error):
+            if not emergency.takes_over(error, since):
                 raise
             emergency.used(error)
         return emergency.policy.value
@@ -278,10 +286,11 @@ def _async_value(emergency: _Emergency, inner: Callable[..., Any]) -> Callable[.
 
 def _sync_value(emergency: _Emergency, inner: Callable[..., Any]) -> Callable[..., Any]:
     def answered(*args: Any, **kwargs: Any) -> Any:
+        since = marks.made
         try:
             return inner(*args, **kwargs)
         except Exception as error:
-            if not emergency.takes_over(error):
+            if not emergency.takes_over(error, since):
                 raise
             emergency.used(error)
         return emergency.policy.value

@@ -21,7 +21,7 @@ from math import inf
 from typing import Any, Protocol
 
 from yaoki import runtime
-from yaoki.policies.classify import classify
+from yaoki.policies.classify import classify, mark_in_doubt
 
 GRACE_S = 1.0  # how long a loser may take to clean up before the winner's result is returned all the same
 
@@ -108,6 +108,7 @@ class Race:
         self.inner = line.inner
         self.handle: asyncio.TimerHandle | None = None
         self.made = 1          # attempts sent
+        self.harmless = 0      # of these ended in the certainty that nothing happened
         self.running = True    # the first attempt has not ended
         self.closed = False    # decided: whatever ends now is discarded
         self.stolen = False    # we cancelled the caller's task, to be taken back once
@@ -145,6 +146,8 @@ class Race:
             self.wake_if_over()
             return
         error = copy.exception()
+        if error is not None:
+            self.harmless += classify.nothing_happened(error)
         if self.closed:
             if error is None:
                 self.rules.discard(copy.result())
@@ -233,14 +236,17 @@ class Race:
                 if self.task.uncancel() and not isinstance(error, Exception):
                     raise error  # somebody else has cancelled the caller as well: that goes on
                 return await self.take(now_s)
-            if not isinstance(error, Exception) or is_final(error):
+            if not isinstance(error, Exception):
                 raise error
+            self.harmless += classify.nothing_happened(error)
+            if is_final(error):
+                raise self.signed(error)
             self.after_failure(error)
             if await self.outcome():
                 return await self.take(now_s)
             for note in self.losers:
                 error.add_note(f"yaoki: hedged, {note}")
-            raise error
+            raise self.signed(error)
         finally:
             await self.close()
             self.over()
@@ -266,7 +272,19 @@ class Race:
         await self.close()
         winner, self.winner = self.winner, None
         self.rules.won(self.made, now_s)
-        return winner.result()
+        error = winner.exception()
+        if error is None:
+            return winner.result()
+        try:
+            raise self.signed(error)
+        finally:
+            del error
+
+    def signed(self, error: BaseException) -> BaseException:
+        """The error that the call ends with. Who was cut off, or failed otherwise, may have done it all the same."""
+        if self.harmless < self.made:
+            mark_in_doubt(error)
+        return error
 
     async def close(self) -> None:
         """Cancel the copies under way and wait for them; what they still give is discarded as they end."""

@@ -15,7 +15,7 @@ from typing import Any
 from yaoki import runtime
 from yaoki.errors import AttemptTimeoutError
 from yaoki.policies import scope, sync
-from yaoki.policies.classify import classify
+from yaoki.policies.classify import classify, mark_in_doubt
 from yaoki.policies.race import Rules, is_final
 
 
@@ -27,6 +27,7 @@ class ThreadRace:
         self.delay_s = delay_s
         self.began = runtime.monotonic()
         self.made = 0
+        self.harmless = 0  # attempts that ended in the certainty that nothing happened
         self.spent = False  # no further copy will be sent
         self.work = lambda: inner(*args, **kwargs)
         self.running: dict[Future[Any], int] = {}
@@ -44,9 +45,9 @@ class ThreadRace:
     def run(self) -> Any:
         """The first acceptable result, or the first attempt's error."""
         self.send(0.0)
-        first_error: Exception | None = None
+        first_error: Exception | None = None  # the first attempt's, or another's until it has failed
         last: Any = None
-        notes: list[str] = []
+        notes: dict[int, str] = {}
         try:
             while self.running:
                 if not (done := self._wait()):
@@ -58,18 +59,21 @@ class ThreadRace:
                         last = future.result()
                         if self.rules.acceptable(last):
                             return self._won(number, last)
-                        notes.append(f"attempt {number}: a result that is not acceptable")
-                    elif not isinstance(error, Exception) or is_final(error):
-                        raise error
+                        notes[number] = "a result that is not acceptable"
                     else:
-                        first_error = first_error or error
-                        notes.append(f"attempt {number}: {error!r}")
+                        self.harmless += classify.nothing_happened(error)
+                        if not isinstance(error, Exception) or is_final(error):
+                            raise self._signed(error)
+                        notes[number] = repr(error)
+                        if number == 1 or first_error is None:
+                            first_error, failed_first = error, number
                     self._after_failure(error)
             if first_error is None:
                 return last
-            for note in notes[1:]:
-                first_error.add_note(f"yaoki: hedged, {note}")
-            raise first_error
+            del notes[failed_first]
+            for number, note in sorted(notes.items()):
+                first_error.add_note(f"yaoki: hedged, attempt {number}: {note}")
+            raise self._signed(first_error)
         finally:
             first_error = None
             for loser in self.running:
@@ -103,6 +107,12 @@ class ThreadRace:
                                           do="It may have happened: repeat it with the same idempotency key, or undo it.")
             self.spent = not self.send(self.delay_s)
         return done
+
+    def _signed(self, error: BaseException) -> BaseException:
+        """The error that the call ends with. Who runs on, or failed otherwise, may have done it all the same."""
+        if self.harmless < self.made:
+            mark_in_doubt(error)
+        return error
 
     def _won(self, number: int, result: Any) -> Any:
         if number > 1:

@@ -30,7 +30,18 @@ from yaoki import events, runtime
 from yaoki.errors import ConfigError, RefusedError
 from yaoki.policies.backoff import Backoff, exponential
 from yaoki.policies.budget import Budget, for_service
-from yaoki.policies.classify import Failure, attempts_made, classify, has_mark, mark_attempts
+from yaoki.policies.classify import (
+    EVER,
+    NOTE,
+    Failure,
+    attempts_made,
+    classify,
+    forget_before,
+    has_mark,
+    is_doubted,
+    mark_attempts,
+    marks,
+)
 from yaoki.policies.policy import Finding, Policy, Site
 from yaoki.policies.scope import USEFUL_S, Scope
 from yaoki.runtime import Random, Runtime
@@ -44,11 +55,17 @@ NOTES_KEPT = 20   # of a long retry's history the first ones tell enough
 
 
 class Attempts:
-    """What happened to one call so far. Exists only once an attempt has failed. `delay_s`: the wait before the next."""
+    """What happened to one call so far. Exists only once an attempt has failed.
 
-    __slots__ = ("began", "delay_s", "history", "in_doubt", "made")
+    Attributes:
+        delay_s: the wait before the next attempt.
+        since: the number of the last mark that was left on an error before the call began; see `classify.Marks`.
+    """
 
-    def __init__(self, now: float) -> None:
+    __slots__ = ("began", "delay_s", "history", "in_doubt", "made", "since")
+
+    def __init__(self, now: float, since: int = EVER) -> None:
+        self.since = since
         self.made = 0
         self.delay_s = 0.0
         self.history: tuple[str, ...] = ()
@@ -100,7 +117,7 @@ class RetryDecider:
             return "permanent"
         if past.made >= self.attempts:
             return "attempts"
-        if not self.nested and (scope[1] or has_mark(error)):
+        if not self.nested and (scope[1] or has_mark(error, past.since)):
             return "nested"
         if not (self.idempotent or self.harmless(failure)):
             return "not_idempotent"
@@ -170,21 +187,26 @@ class Retry(Policy):
             return "CALL"
         enough = ""
         if self.on_result is not None:
-            enough = "if not $guard.bad(result) or ($past := $guard.unwanted(result, $past, $outer, rt)) is None: "
+            enough = "if not $guard.bad(result) or ($past := $guard.unwanted(result, $past or $since, $outer, rt)) is None: "
         shell = f"""
             $outer = scope
+            $since = $marks.made
             $past = None
             while True:
                 try:
                     CALL
                 except Exception as $error:
-                    if ($past := $guard.failed($error, $past, $outer, rt)) is None:
+                    if ($past := $guard.failed($error, $past or $since, $outer, rt)) is None:
                         raise
                 else:
                     {enough}break
                 attempts = $past.made + 1
                 if $past.delay_s > 0:
-                    AWAIT $guard.sleep($past.delay_s)
+                    try:
+                        AWAIT $guard.sleep($past.delay_s)
+                    except BaseException:
+                        $guard.gave_up()
+                        raise
                 now = clock()
                 scope = ($outer[0], attempts)
         """
@@ -195,7 +217,7 @@ class Retry(Policy):
 
     def bind(self, site: Site) -> dict[str, object]:
         budget = self.budget(site)
-        return {"guard": _Guard(self, site, budget), "budget": budget, "cap": budget.cap if budget else 0.0}
+        return {"guard": _Guard(self, site, budget), "marks": marks, "budget": budget, "cap": budget.cap if budget else 0.0}
 
     def describe(self) -> str:
         budget = ", budget=False" if self._no_budget else f", budget={self._ratio or self._budget}" if self._budget else ""
@@ -260,11 +282,14 @@ class _Guard:
         self.bad = policy.on_result
         self.sleep = runtime.sleep if site.is_async else runtime.sleep_blocking
 
-    def failed(self, error: Exception, past: Attempts | None, scope: Scope, rt: Runtime) -> Attempts | None:
-        """Another attempt (after `delay_s`), or None: raise the error, which then carries its history."""
+    def failed(self, error: Exception, past: Attempts | int, scope: Scope, rt: Runtime) -> Attempts | None:
+        """Another attempt (after `delay_s`), or None: raise the error, which then carries its history.
+
+        past: of the first attempt that fails, `Attempts.since` of the call.
+        """
         now = rt.monotonic()
-        if past is None:
-            past = Attempts(now)
+        if isinstance(past, int):
+            past = Attempts(now, past)
         failure = read(error)
         past.made += 1
         verdict = self._decider.after(past, error, failure, now, scope, self._budget, rt.rng)
@@ -274,17 +299,17 @@ class _Guard:
         if events.wanted():
             self._tell(past, name, failure, verdict)
         if not verdict:
-            if failure.happened is not False:
+            if failure.happened is not False or is_doubted(error, past.since):
                 past.in_doubt = True
             return past
         self._sign(error, past, verdict, now)
         return None
 
-    def unwanted(self, result: Any, past: Attempts | None, scope: Scope, rt: Runtime) -> Attempts | None:
+    def unwanted(self, result: Any, past: Attempts | int, scope: Scope, rt: Runtime) -> Attempts | None:
         """The same for a result that `on_result` does not want. The last one is returned as it is."""
         now = rt.monotonic()
-        if past is None:
-            past = Attempts(now)
+        if isinstance(past, int):
+            past = Attempts(now, past)
         past.made += 1
         if past.made >= self._decider.attempts or (scope[1] and not self._decider.nested):
             return None
@@ -293,6 +318,11 @@ class _Guard:
         past.in_doubt = True
         past.history += (f"result {type(result).__name__}",)
         return past
+
+    def gave_up(self) -> None:
+        """The call was cancelled before the next attempt, which was paid for and never sent."""
+        if self._budget is not None:
+            self._budget.give_back()
 
     def _tell(self, past: Attempts, error: str, failure: Failure, verdict: Verdict) -> None:
         service = self._service
@@ -306,8 +336,10 @@ class _Guard:
     def _sign(error: Exception, past: Attempts, verdict: Verdict, now: float) -> None:
         if past.made == 1 and verdict not in _TOLD:
             return
-        mark_attempts(error, max(past.made, attempts_made(error)), in_doubt=past.in_doubt)
-        note = f"yaoki: {past.made} attempt{'s' if past.made > 1 else ''}"
+        forget_before(error, past.since)
+        in_doubt = past.in_doubt or is_doubted(error)
+        mark_attempts(error, max(past.made, attempts_made(error)), in_doubt=in_doubt)
+        note = f"{NOTE}{past.made} attempt{'s' if past.made > 1 else ''}"
         if past.made > 1:
             note += f" ({', '.join(past.history)}), {now - past.began:.2f} s from the first failure to the last"
         if verdict in _TOLD:

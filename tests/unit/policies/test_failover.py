@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from virtual_time import Clock, run
 from yaoki import events, runtime
 from yaoki.errors import ConfigError, DeclinedError, RefusedError, UsageError
-from yaoki.policies import pipeline, timeout
+from yaoki.policies import nothing_happened, pipeline, timeout
 from yaoki.policies.budget import Budget
 from yaoki.policies.endpoints import Endpoint, Endpoints
 from yaoki.policies.failover import endpoint, failover
@@ -270,3 +270,19 @@ def test_bad_settings_and_places_are_refused():
     with pytest.raises(UsageError, match="outside"):
         endpoint()
     assert "nothing to fail over to" in pipeline(failover(["a"])).explain()
+
+
+def test_what_the_first_endpoint_may_have_done_stays_in_doubt_when_the_second_refuses():
+    for last in (ConnectionRefusedError("down"), DeclinedError("sold out"), RefusedError("full")):
+        failures = [TimeoutError("silent"), last]
+        clock = Clock()
+        with runtime.use(clock), pytest.raises(type(last)) as failure:
+            failover(["a", "b"], idempotent=True).call(lambda failures=failures: (_ for _ in ()).throw(failures.pop(0)))
+        assert failures == []
+        assert not nothing_happened(failure.value)
+
+
+def test_when_no_endpoint_can_have_done_it_that_is_certain():
+    with runtime.use(Clock()), pytest.raises(ConnectionRefusedError) as failure:
+        failover(["a", "b"]).call(lambda: (_ for _ in ()).throw(ConnectionRefusedError("down")))
+    assert nothing_happened(failure.value)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from virtual_time import Clock, run
 from yaoki import events, runtime
 from yaoki.errors import AttemptTimeoutError, ConfigError, DeclinedError, UsageError
-from yaoki.policies import bulkhead, pipeline, retry, sync, timeout
+from yaoki.policies import bulkhead, nothing_happened, pipeline, retry, sync, timeout
 from yaoki.policies.exercise import Exercise
 from yaoki.policies.fallback import fallback
 from yaoki.policies.sync import submit
@@ -260,3 +260,41 @@ def test_explain_says_what_is_risky():
 def test_bad_settings_are_refused(build, error):
     with pytest.raises(error):
         build()
+
+
+@pytest.mark.parametrize(("second", "certain"), [(ConnectionRefusedError, True), (ConnectionResetError, False)])
+def test_what_the_fallback_may_have_done_leaves_the_services_error_in_doubt(second, certain):
+    def other():
+        raise second("other")
+
+    def ask():
+        raise ConnectionRefusedError("down")
+
+    async def other_async():
+        other()
+
+    async def ask_async():
+        ask()
+
+    for call in (fallback(other, bulkhead=bulkhead(1))(ask), lambda: run(fallback(other_async, bulkhead=bulkhead(1))(ask_async)())):
+        with pytest.raises(ConnectionRefusedError, match="down") as failure:
+            call()
+        assert nothing_happened(failure.value) is certain
+
+
+def test_a_doubt_of_an_earlier_call_keeps_no_later_one_from_its_fallback():
+    """One error object raised again and again, as `Mock(side_effect=error)` does."""
+    answers = [ConnectionResetError("other"), "other"]
+
+    def other():
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    kept = ConnectionRefusedError("down")
+    ask = fallback(other, bulkhead=bulkhead(1))(lambda: (_ for _ in ()).throw(kept))
+    with pytest.raises(ConnectionRefusedError):
+        ask()
+    assert not nothing_happened(kept)
+    assert ask() == "other"

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from virtual_time import Clock, run
 from yaoki import events, runtime
-from yaoki.errors import AttemptTimeoutError, ConfigError, UsageError
+from yaoki.errors import AttemptTimeoutError, ConfigError, DeclinedError, UsageError
 from yaoki.policies import scope
 from yaoki.policies.budget import Budget
-from yaoki.policies.classify import THROTTLED, classify
+from yaoki.policies.classify import THROTTLED, classify, nothing_happened
 from yaoki.policies.hedge import hedge
 from yaoki.policies.latency import LatencyQuantile
 from yaoki.policies.pipeline import pipeline
@@ -381,3 +381,41 @@ def test_a_plain_caller_waits_no_longer_than_its_deadline():
     with scope.until(runtime.monotonic() + 0.03), pytest.raises(AttemptTimeoutError):
         guarded()
     release.set()
+
+
+# ── did it happen? ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+REFUSED, SILENT, DECLINED = ConnectionRefusedError, ConnectionResetError, DeclinedError
+
+
+@pytest.mark.parametrize(("first", "copy", "certain"), [
+    ((0.1, REFUSED), (0.02, REFUSED), True),      # neither was ever sent
+    ((0.1, REFUSED), (0.02, SILENT), False),      # the copy may have done it
+    ((0.1, DECLINED), (9.0, "late"), False),      # the copy was cut off: it may have done it
+    ((9.0, "late"), (0.02, DECLINED), False),     # the first attempt was cut off
+])
+def test_an_error_of_one_attempt_says_nothing_for_the_others(first, copy, certain):
+    def fresh(plan):
+        return plan[0], plan[1]("x") if isinstance(plan[1], type) else plan[1]
+
+    with pytest.raises((REFUSED, DECLINED)) as failure:
+        run(hedge(0.05, idempotent=True, budget=rich())(Script(fresh(first), fresh(copy)))())
+    assert nothing_happened(failure.value) is certain
+
+
+@pytest.mark.parametrize(("copy", "certain"), [(REFUSED, True), (SILENT, False)])
+def test_nor_in_threads(copy, certain):
+    sent = threading.Event()
+
+    def ask():
+        if not sent.is_set():
+            sent.set()
+            both.wait(30)
+            raise REFUSED("first")
+        both.set()
+        raise copy("copy")
+
+    both = threading.Event()
+    with pytest.raises(REFUSED) as failure:
+        hedge(0.001, idempotent=True, budget=rich())(ask)()
+    assert nothing_happened(failure.value) is certain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -320,3 +321,90 @@ def test_a_wrong_setting_is_refused_at_construction(make: Callable[[], Any]) -> 
         make()
     assert refused.value.do
     assert pickle.loads(pickle.dumps(refused.value)).message == refused.value.message
+
+
+# ── one error object raised again and again, and calls that are cancelled while they wait ────────────────────────────
+
+
+def test_an_error_object_that_is_raised_again_and_again_is_retried_in_every_call() -> None:
+    """`Mock(side_effect=error)` does that, and so does a library that keeps its exceptions."""
+    kept = ConnectionResetError("kept")
+    calls = 0
+
+    def ask() -> None:
+        nonlocal calls
+        calls += 1
+        raise kept
+
+    with runtime.use(Clock()):
+        for policy in (retry(3, idempotent=True), retry(2, idempotent=True)):
+            for _ in range(2):
+                before = calls
+                with pytest.raises(ConnectionResetError):
+                    policy.call(ask)
+                assert calls - before == policy.attempts
+                assert attempts_made(kept) == policy.attempts
+                assert len(kept.__notes__) == 1, "the history of the last call, not of all"
+
+
+def test_of_nested_retries_still_only_the_inner_one_repeats_such_an_error() -> None:
+    kept = ConnectionResetError("kept")
+    calls = 0
+
+    @retry(3, idempotent=True)
+    def ask() -> None:
+        nonlocal calls
+        calls += 1
+        raise kept
+
+    outer = retry(3, idempotent=True)(ask)
+    with runtime.use(Clock()):
+        for _ in range(3):
+            before = calls
+            with pytest.raises(ConnectionResetError):
+                outer()
+            assert calls - before == 3
+
+
+def test_a_function_that_calls_itself_is_repeated_where_it_fails_only() -> None:
+    calls = 0
+
+    @retry(3, idempotent=True)
+    def walk(depth: int) -> None:
+        nonlocal calls
+        if depth:
+            walk(depth - 1)
+        else:
+            calls += 1
+            raise ConnectionResetError
+
+    with runtime.use(Clock()), pytest.raises(ConnectionResetError):
+        walk(4)
+    assert calls == 3
+
+
+def test_an_attempt_that_was_paid_for_and_never_sent_gives_its_token_back() -> None:
+    tokens = budget(0.1, start=5.0)
+    policy = retry(3, backoff.fixed(10.0), budget=tokens)
+
+    async def ask() -> None:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "down")
+
+    async def main() -> None:
+        call = asyncio.ensure_future(policy.call(ask))
+        await asyncio.sleep(1.0)
+        assert tokens.tokens == 4.0
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    run(main())
+    assert tokens.tokens == 5.0
+
+
+def test_what_an_inner_retry_left_in_doubt_stays_in_doubt_when_an_outer_one_goes_on() -> None:
+    failures: list[Exception] = [ConnectionResetError(), ConnectionRefusedError(errno.ECONNREFUSED, "down")]
+    inner = retry(2, idempotent=True)(Callee(*failures, *(ConnectionRefusedError(errno.ECONNREFUSED, "down") for _ in range(9))))
+    with runtime.use(Clock()), pytest.raises(ConnectionRefusedError) as failure:
+        retry(2, idempotent=True, nested=True).call(inner)
+    assert not nothing_happened(failure.value)
