@@ -25,8 +25,8 @@ from yaoki.messages import Message, Messages, Outbox, Pace
 from yaoki.messages.binary import from_binary, to_binary
 from yaoki.messages.compose import compose
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
-PACE = Pace(lease_s=5.0, drain_s=2.0)
+pytestmark = pytest.mark.live
+PACE = Pace(lease_s=15.0, drain_s=2.0)
 SHOP = JStream("shop", subjects=["shop.>"])
 PULL = PullSub(timeout=0.2)
 
@@ -58,7 +58,7 @@ def where(message: Message) -> dict[str, str]:
 def transactions(path):
     @contextlib.asynccontextmanager
     async def transaction():
-        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        with contextlib.closing(sqlite3.connect(path, timeout=60)) as connection, connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
 
@@ -183,7 +183,7 @@ def test_the_example_of_the_page_runs(nats_url, tmp_path):
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "use-faststream.md").read_text("utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     done = subprocess.run([sys.executable, "-c", block.replace("nats://127.0.0.1:4222", nats_url)], cwd=tmp_path, capture_output=True,
-                          text=True, timeout=50, check=False)
+                          text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path / "hotel.db") == ["42"]
 

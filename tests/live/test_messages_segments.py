@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import asyncpg
 import pytest
@@ -31,10 +32,13 @@ def made(n: int, key: str = "", type_: str = "Placed") -> Message:
 
 
 async def cut(store, *, times: int = 1) -> None:
-    """Close the current segment, however young it is."""
+    """Close the current segment, however young it is, and however long somebody is in it."""
     for _ in range(times):
         async with store.pool.acquire() as connection:
-            assert await segments.roll(connection, await connection.fetchval("SELECT last_value FROM yaoki_messages_segment"))
+            segment = await connection.fetchval("SELECT last_value FROM yaoki_messages_segment")
+            async with asyncio.timeout(100):
+                while not await segments.roll(connection, segment):
+                    assert await connection.fetchval("SELECT last_value FROM yaoki_messages_segment") == segment
 
 
 async def tables(store) -> list[str]:
@@ -49,7 +53,7 @@ async def names(store) -> list[str]:
 
 @pytest.mark.parametrize("seconds", [2.0, pytest.param(60.0, marks=pytest.mark.long)])
 async def test_nothing_is_skipped_or_turned_around_while_segments_are_closed_and_locks_swept(url, monkeypatch, seconds):
-    monkeypatch.setattr(segments, "LOCK_TIMEOUT", "10ms")
+    patience_ms = 10
     monkeypatch.setattr(segments, "FREE_KEY_LOCKS", "DELETE FROM yaoki_key_locks WHERE ctid = ANY (ARRAY("
                         "SELECT l.ctid FROM yaoki_key_locks l LIMIT $1 FOR UPDATE OF l SKIP LOCKED))")
     async with stored(url) as store:
@@ -59,15 +63,21 @@ async def test_nothing_is_skipped_or_turned_around_while_segments_are_closed_and
         rolled = swept = 0
 
         async def keep_house() -> None:
-            nonlocal rolled, swept
+            nonlocal rolled, swept, patience_ms
             while not done.is_set():
+                monkeypatch.setattr(segments, "LOCK_TIMEOUT", f"{patience_ms}ms")
                 current = await connection.fetchval("SELECT last_value FROM yaoki_messages_segment")
-                rolled += await segments.roll(connection, current)
+                did = await segments.roll(connection, current)
+                rolled, patience_ms = rolled + did, 10 if did else min(2 * patience_ms, 2000)  # where a machine is slow, writers are too
                 swept += int((await connection.execute(segments.FREE_KEY_LOCKS, 100)).split()[-1])
 
         reader = asyncio.create_task(follow(url, store, seen, Naive(), done))
         keeper = asyncio.create_task(keep_house())
-        await asyncio.gather(*(torture.write(number) for number in range(6)))
+        for _ in range(20):
+            await asyncio.gather(*(torture.write(number) for number in range(6)))
+            if rolled and swept:
+                break
+            torture.until = time.monotonic() + seconds
         done.set()
         await asyncio.gather(reader, keeper)
         await connection.close()
@@ -119,11 +129,9 @@ async def test_an_old_segment_goes_whole_and_what_is_held_stays_in_its_place(url
 
 async def until_settled(store) -> None:
     """Until nobody has anything left to read."""
-    for _ in range(2000):
-        if not any(lag.waiting for lag in await store.lag()):
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("readers do not come to the end")
+    async with asyncio.timeout(100):
+        while any(lag.waiting for lag in await store.lag()):  # noqa: ASYNC110  it is a server that is asked
+            await asyncio.sleep(0.01)
 
 
 async def test_a_segment_stays_that_somebody_has_yet_to_read(url):

@@ -38,25 +38,32 @@ async def test_whoever_waits_is_woken_however_the_end_and_the_claim_meet(postgre
     await one.open()
     await two.open()
     met = set()
-    for n in range(40):
+    for n in range(40):  # in the first four the claim comes first, and in the last four the end; in the others it is as it happens
         first = (await one.create(NewRun(f"first-{n}", "trip", "hash", b"{}", at=1.0))).header.no
         second = (await two.create(NewRun(f"second-{n}", "trip", "hash", b"{}", at=1.0))).header.no
         assert await one.claim_lock(f"first-{n}", f"key-{n}") == f"first-{n}"
 
-        async def ends(n: int, no: int) -> None:
-            if n < 4:  # these certainly come second, and the last four certainly first; the others as it happens
-                await asyncio.sleep(0.1)
+        ended, claimed = asyncio.Event(), asyncio.Event()
+
+        async def ends(n: int, no: int, ended: asyncio.Event, claimed: asyncio.Event) -> None:
+            if n < 4:
+                await claimed.wait()
             await one.append(Append(no, 0, (), RunState.COMPLETED, b"null", at=2.0))
+            ended.set()
             await one.settle_locks(f"first-{n}")
 
-        async def waits(n: int, no: int, delay_s: float) -> str:
-            await asyncio.sleep(delay_s)
+        async def waits(n: int, no: int, ended: asyncio.Event, claimed: asyncio.Event) -> str:
+            if n >= 36:
+                await ended.wait()
+            else:
+                await asyncio.sleep((n % 8) / 2000)
             holder = await two.claim_lock(f"second-{n}", f"key-{n}")
+            claimed.set()
             if holder != f"second-{n}":
                 await two.append(Append(no, 0, (), at=2.0, due_at=inf))
             return holder
 
-        _, holder = await asyncio.gather(ends(n, first), waits(n, second, 0.1 if n >= 36 else (n % 8) / 2000))
+        _, holder = await asyncio.gather(ends(n, first, ended, claimed), waits(n, second, ended, claimed))
         met.add(holder.partition("-")[0])
         if holder == f"first-{n}":
             assert (await two.take_one(f"second-{n}")) is not None

@@ -11,7 +11,7 @@ from yaoki.saga.journal.port import Append, NewRun, Query
 from yaoki.saga.journal.postgres import PostgresJournal
 from yaoki.saga.records import Kind, Record, RunState
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.live
 
 DAY = 86_400.0
 BEGAN = 20_000 * DAY

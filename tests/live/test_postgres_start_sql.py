@@ -22,7 +22,7 @@ from yaoki.saga.journal.postgres.past import make_partition
 from yaoki.saga.queue import Queue
 from yaoki.saga.records import Kind, Record, RunState
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
+pytestmark = pytest.mark.live
 
 ENDED_AT = 20_000 * 86_400.0
 OLD = NewRun("old", "echo", "h", b"1", keep=False)
@@ -65,8 +65,10 @@ async def moving(url: str, journal: PostgresJournal) -> AsyncIterator[Any]:
 async def somebody_waits(url: str) -> None:
     """Until a statement waits for the move's transaction."""
     connection = await asyncpg.connect(url)
-    while not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):  # noqa: ASYNC110  it is the server that waits
-        await asyncio.sleep(0.01)
+    asked = "SELECT EXISTS (SELECT FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database())"
+    async with asyncio.timeout(100):
+        while not await connection.fetchval(asked):  # noqa: ASYNC110  it is the server that waits
+            await asyncio.sleep(0.01)
     await connection.close()
 
 
@@ -152,7 +154,7 @@ def test_plain_psycopg_starts_a_run_with_its_own_data_or_not_at_all(url: str):
         connection.execute("SELECT yaoki.start('echo', '2', id => 'b')")
         connection.execute("SELECT yaoki.start('echo', '2', id => 'b')")
         connection.commit()
-        assert app.run(saga, "b").result(10) == 2
+        assert app.run(saga, "b").result(100) == 2
         with pytest.raises(psycopg.DatabaseError, match="another input") as refused:
             connection.execute("SELECT yaoki.start('echo', '3', id => 'b')")
         assert refused.value.sqlstate == "YK403"
@@ -168,7 +170,7 @@ def test_a_bulk_of_runs_is_one_select(postgres: PostgresServer, url: str):
     saga = echo_saga(log)
     with yaoki.open(url, sagas=[saga]) as app:
         assert postgres.run_sql("SELECT count(yaoki.start('echo', to_jsonb(n), id => 'r' || n)) FROM generate_series(1, 500) AS n", url) == "500"
-        assert [app.run(saga, f"r{n}").result(20) for n in (1, 250, 500)] == [1, 250, 500]
+        assert [app.run(saga, f"r{n}").result(100) for n in (1, 250, 500)] == [1, 250, 500]
 
 
 async def test_sql_places_a_run_and_makes_it_found_as_its_saga_says(postgres: PostgresServer, url: str):

@@ -193,14 +193,17 @@ def total(url: str) -> int:
 
 def test_serialization_failures_are_repeated_as_whole_transactions(url: str):
     async def main() -> int:
-        runs = 0
+        runs, two_at_once = 0, asyncio.Barrier(2)
         async with asyncpg.create_pool(url, min_size=8, max_size=8) as pool:
-            db = Service("accounts", policy=pipeline(retry(50, backoff.exponential(0.001, cap=0.05), budget=False)))
+            db = Service("accounts", policy=pipeline(retry(200, backoff.exponential(0.001, cap=0.05), budget=False)))
 
             async def move(connection: Any) -> None:
                 nonlocal runs
                 runs += 1
+                number = runs
                 (balance,) = await connection.fetchrow("SELECT balance FROM account WHERE name = 'a'")
+                if number <= 2:  # of the first two, both have read before either writes
+                    await two_at_once.wait()
                 await connection.execute("UPDATE account SET balance = $1 WHERE name = 'a'", balance - 1)
                 await connection.execute("UPDATE account SET balance = balance + 1 WHERE name = 'b'")
 

@@ -17,7 +17,7 @@ from yaoki.ledger import Keeper, Ledger, Rules
 from yaoki.ledger.notes import load_findings
 from yaoki.ledger.sinks.folder import FolderSink
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
 PROGRAM = """
 import asyncio, sys
@@ -45,8 +45,9 @@ def run_and_kill(folder: Path, url: str, seconds: float) -> set[tuple[str, int]]
     """What it acknowledged before it died."""
     with (folder / "said").open("wb") as said, (folder / "errors").open("ab") as errors:
         process = subprocess.Popen([sys.executable, "-c", PROGRAM, url], cwd=folder, stdout=said, stderr=errors)
-        deadline = time.monotonic() + 20
-        while not (folder / "said").stat().st_size and time.monotonic() < deadline:
+        until = time.monotonic() + 120
+        while (folder / "said").read_bytes().count(b"\n") < 4:  # what it has committed first
+            assert time.monotonic() < until, (folder / "errors").read_text()
             time.sleep(0.02)
         time.sleep(seconds)
         os.kill(process.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import pytest
 from yaoki.examples.history.picture import draw
 from yaoki.examples.history.story import KEY, play
 
-pytestmark = [pytest.mark.live, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.live, pytest.mark.timeout(600)]
 
 
 async def test_the_known_loss_is_named_within_its_bound_and_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,9 +32,9 @@ async def test_the_known_loss_is_named_within_its_bound_and_repaired(tmp_path: P
     assert "TRIGGER_STUCK" in verdicts
     assert verdicts[-1] in {"QUIET", "FLOWING"}
 
-    # The bounds hold for an auditor that runs; two seconds for a machine that others use at the same time.
-    assert told.named_after_s <= told.loss_bound_s + 2
-    assert told.stuck_after_s <= told.stuck_bound_s + 2
+    # The bounds hold for an auditor that runs: what it stood still is the machine's; and two seconds for the others who use that.
+    assert told.named_after_s <= told.loss_bound_s + told.stood_still_s + 2
+    assert told.stuck_after_s <= told.stuck_bound_s + told.stood_still_s + 2
     assert any("LATEST" in line for line in told.lint)
 
     picture = ET.fromstring(draw(told))

@@ -139,8 +139,15 @@ class Cloud:
 
     async def archive(self) -> list[str]:
         """The names in the bucket, canaries left out."""
+        return sorted(name for name in await self._names() if "__beat" not in name)
+
+    async def beats(self) -> set[str]:
+        """The names of the canaries in the bucket."""
+        return {name for name in await self._names() if "__beat" in name}
+
+    async def _names(self) -> list[str]:
         page = await self.call("s3", "list_objects_v2", Bucket=BUCKET)
-        return sorted(each["Key"] for each in page.get("Contents", []) if "__beat" not in each["Key"])
+        return [each["Key"] for each in page.get("Contents", [])]
 
 
 def environment(cloud: Cloud) -> Mapping[str, str]:
