@@ -8,7 +8,7 @@ import pytest
 
 from servers import PostgresServer, running_postgres
 
-pytest_plugins = ["drawing"]
+pytest_plugins = ["drawing", "second_look"]
 
 
 @pytest.fixture(scope="session")
