@@ -187,7 +187,7 @@ class Retry(Policy):
             return "CALL"
         enough = ""
         if self.on_result is not None:
-            enough = "if not $guard.bad(result) or ($past := $guard.unwanted(result, $past or $since, $outer, rt)) is None: "
+            enough = "if not $guard.bad(result) or ($past := $guard.unwanted(result, $past, $since, $outer, rt)) is None: "
         shell = f"""
             $outer = scope
             $since = $marks.made
@@ -196,7 +196,7 @@ class Retry(Policy):
                 try:
                     CALL
                 except Exception as $error:
-                    if ($past := $guard.failed($error, $past or $since, $outer, rt)) is None:
+                    if ($past := $guard.failed($error, $past, $since, $outer, rt)) is None:
                         raise
                 else:
                     {enough}break
@@ -282,14 +282,11 @@ class _Guard:
         self.bad = policy.on_result
         self.sleep = runtime.sleep if site.is_async else runtime.sleep_blocking
 
-    def failed(self, error: Exception, past: Attempts | int, scope: Scope, rt: Runtime) -> Attempts | None:
-        """Another attempt (after `delay_s`), or None: raise the error, which then carries its history.
-
-        past: of the first attempt that fails, `Attempts.since` of the call.
-        """
+    def failed(self, error: Exception, past: Attempts | None, since: int, scope: Scope, rt: Runtime) -> Attempts | None:
+        """Another attempt (after `delay_s`), or None: raise the error, which then carries its history."""
         now = rt.monotonic()
-        if isinstance(past, int):
-            past = Attempts(now, past)
+        if past is None:
+            past = Attempts(now, since)
         failure = read(error)
         past.made += 1
         verdict = self._decider.after(past, error, failure, now, scope, self._budget, rt.rng)
@@ -305,11 +302,11 @@ class _Guard:
         self._sign(error, past, verdict, now)
         return None
 
-    def unwanted(self, result: Any, past: Attempts | int, scope: Scope, rt: Runtime) -> Attempts | None:
+    def unwanted(self, result: Any, past: Attempts | None, since: int, scope: Scope, rt: Runtime) -> Attempts | None:
         """The same for a result that `on_result` does not want. The last one is returned as it is."""
         now = rt.monotonic()
-        if isinstance(past, int):
-            past = Attempts(now, past)
+        if past is None:
+            past = Attempts(now, since)
         past.made += 1
         if past.made >= self._decider.attempts or (scope[1] and not self._decider.nested):
             return None
