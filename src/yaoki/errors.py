@@ -261,6 +261,13 @@ class RetryFromError(UsageError):
     why = "What is made anew is a new effect, so nothing of the old one may be left; after the point of no return that is not always so."
 
 
+class UndoRunError(UsageError):
+    """A run cannot be undone: it is undone already, it is a part of another run, or something of it would stay."""
+
+    code = "YK-2015"
+    why = "A run that is undone leaves nothing behind, and what was made past the point of no return can often not be taken back."
+
+
 class TokenError(UsageError, ValueError):
     """A token is not one that this journal's sagas have handed out, or was changed on its way."""
 

@@ -11,6 +11,7 @@ from yaoki.app.run import Run
 from yaoki.saga.define import Saga
 from yaoki.saga.engine import Engine
 from yaoki.saga.engine.retries import retry_blocked, retry_from
+from yaoki.saga.engine.undos import undo_run
 from yaoki.saga.journal.port import NORMAL, Journal, NewRun
 from yaoki.saga.outside.doors import Doors
 from yaoki.saga.placing import Placing
@@ -127,6 +128,10 @@ class App(Doors, Schedules):
             await retry_from(self.engine, run, from_, who=who, why=why)
         else:
             await retry_blocked(self.engine, run, step, who=who, why=why)
+
+    async def undo(self, run: str, reason: str = "undone", *, past_pivot: bool = False, who: str = "") -> None:
+        """As `Run.undo`, by the run's id. Raises RunNotFoundError, UndoRunError."""
+        await undo_run(self.engine, run, reason, past_pivot=past_pivot, who=who)
 
     def _named(self, what: Saga[Any] | Queue | str) -> tuple[str, str]:
         if isinstance(what, str):

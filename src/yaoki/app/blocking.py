@@ -145,6 +145,10 @@ class SyncApp(SyncDoors, SyncSchedules):
         """As `App.retry`."""
         self.call(lambda: self._app.retry(run, step, from_=from_, who=who, why=why))
 
+    def undo(self, run: str, reason: str = "undone", *, past_pivot: bool = False, who: str = "") -> None:
+        """As `App.undo`."""
+        self.call(lambda: self._app.undo(run, reason, past_pivot=past_pivot, who=who))
+
     # ── closing ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def close(self) -> None:
@@ -193,6 +197,9 @@ class SyncRun(Generic[T]):
 
     def cancel(self, reason: str = "cancelled", *, who: str = "") -> None:
         self._call("cancel", reason, who=who)
+
+    def undo(self, reason: str = "undone", *, past_pivot: bool = False, who: str = "") -> None:
+        self._call("undo", reason, past_pivot=past_pivot, who=who)
 
     def signal(self, name: str, answer: Any = None, *, who: str = "") -> None:
         self._call("signal", name, answer, who=who)

@@ -8,6 +8,7 @@ from yaoki.errors import RunBlockedError, RunError, RunUndoneError
 from yaoki.saga.define import Saga
 from yaoki.saga.engine import Engine
 from yaoki.saga.engine.retries import retry_blocked, retry_from
+from yaoki.saga.engine.undos import undo_run
 from yaoki.saga.records import Header, RunState, Stored
 
 
@@ -47,6 +48,19 @@ class Run:
     async def cancel(self, reason: str = "cancelled", *, who: str = "") -> None:
         """Ask it to undo itself. After its pivot this changes nothing."""
         await self._engine.cancel(self.id, reason=reason, who=who)
+
+    async def undo(self, reason: str = "undone", *, past_pivot: bool = False, who: str = "") -> None:
+        """Have it undone as a whole, also once it is completed; past its pivot as soon as it is completed. Durable when this returns.
+
+        `await run.wait()` says how it ended.
+
+        Args:
+            past_pivot: leave what has no undo, from the pivot on; the history names it.
+
+        Raises:
+            UndoRunError: something would stay, or it is undone already, or is a part of another run; nothing was asked.
+        """
+        await undo_run(self._engine, self.id, reason, past_pivot=past_pivot, who=who)
 
     async def pause(self, *, who: str = "", why: str = "") -> bool:
         """Let it begin nothing more until it is resumed. False: it is paused already."""

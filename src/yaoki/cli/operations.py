@@ -68,9 +68,11 @@ def in_words(line: Operation) -> str:
     data = msgspec.json.decode(line.data)
     if line.action == "resolve":
         return f"resolve {data.get('step')}: {data.get('decision')}"
+    refused = f": {data['refused']}" if data.get("refused") else ""
     if line.action in {"retry", "refuse retry"}:
-        refused = f": {data['refused']}" if data.get("refused") else ""
         return f"{line.action} from {data.get('step')}{refused}"
+    if line.action in {"undo", "refuse undo"}:
+        return f"{line.action}{', but what has no undo' if data.get('past_pivot') else ''}{refused}"
     if line.action == "signal":
         return f"signal {data.get('name')}"
     if line.action == "fork":

@@ -56,6 +56,20 @@ class RunAborting(RunEvent, frozen=True, kw_only=True):
     reason: str
 
 
+class RunRetried(RunEvent, frozen=True, kw_only=True):
+    """A person had the run retried from `step`: `steps`, it and all that follow from it, are taken back, then made anew."""
+
+    step: str
+    steps: tuple[str, ...]
+    who: str = ""
+
+
+class RunUndoAsked(RunEvent, frozen=True, kw_only=True):
+    """The run is to be undone, and is past its point of no return: it undoes itself once it is completed."""
+
+    reason: str
+
+
 class RunBlocked(RunEvent, frozen=True, kw_only=True):
     """The run waits for a person."""
 

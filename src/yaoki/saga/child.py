@@ -190,6 +190,15 @@ def children_of(sagas: Iterable[Saga[Any]]) -> list[Saga[Any]]:
     return found
 
 
+def has_unsaid_undo(step: Step[..., Any]) -> bool:
+    """Has nobody said how it is undone, nor that it needs no undo? Then, undone as a whole, its run would leave something behind."""
+    if step.parts == "first_of":
+        return step.undo_fn is None and not all(option.undo_decided for option in step.way.options.values())
+    if isinstance(step.way, Child) and step.undo_fn is not None:
+        return bool(why_not_undoable(step.way.saga))
+    return not step.undo_decided
+
+
 def why_not_undoable(saga: Saga[Any], seen: tuple[Saga[Any], ...] = ()) -> str:
     """The step for which a completed run of this saga could not be undone as a whole, or ""."""
     for step in saga.steps.values():

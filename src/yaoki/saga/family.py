@@ -30,10 +30,17 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True):
         return self.state is not RunState.COMPLETED
 
 
-class Undo(msgspec.Struct, frozen=True):
-    """A parent's request: leave nothing of this run."""
+class Undo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A parent's request, or a person's: leave nothing of this run. past_pivot: but what has no undo, which is said of each parent's."""
 
     reason: str
+    who: str = ""
+    past_pivot: bool = False
+    person: bool = False
+
+    @property
+    def said(self) -> str:
+        return f"{self.reason} by {self.who}" if self.who else self.reason
 
 
 OUTCOME = msgspec.json.Decoder(Outcome)
@@ -61,4 +68,4 @@ def tell_parent(child: Header, state: RunState, result: bytes, reason: str) -> t
 
 
 def ask_undo(child: str, parent: str, reason: str) -> Ask:
-    return Ask(child, "undo", msgspec.json.encode(Undo(f"{parent} is being undone: {reason}")))
+    return Ask(child, "undo", msgspec.json.encode(Undo(f"{parent} is being undone: {reason}", past_pivot=True)))

@@ -144,7 +144,8 @@ class Abort(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Only those can have left an effect. The ones that were never started are never undone.
 
-    whole: the run was completed, and is undone with the run that it is a part of.
+    whole: the run was completed, and is undone with the run that it is a part of, or because a person wants it.
+    past_pivot: what has no undo may stay. kept: then these do.
     """
 
     reason: str
@@ -152,6 +153,8 @@ class Abort(msgspec.Struct, frozen=True, omit_defaults=True):
     started: tuple[str, ...] = ()
     cancelled: bool = False
     whole: bool = False
+    past_pivot: bool = False
+    kept: tuple[str, ...] = ()
 
 
 class Retried(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -115,7 +115,8 @@ def _again(record: Record, said: Mapped) -> Record | None:
     name = f"{said.renamed.get(step, step)}{slash}{part}"
     if record.kind in {Kind.ABORT, Kind.UNDO_ASKED}:
         abort = msgspec.json.decode(record.data, type=Abort)
-        abort = msgspec.structs.replace(abort, started=_names(abort.started, said), step=said.renamed.get(abort.step, abort.step))
+        abort = msgspec.structs.replace(abort, started=_names(abort.started, said), step=said.renamed.get(abort.step, abort.step),
+                                        kept=_names(abort.kept, said))
         return Record(record.kind, name, _encode(abort), record.at)
     if record.kind is Kind.RETRIED:
         retried = msgspec.json.decode(record.data, type=Retried)

@@ -14,6 +14,7 @@ from yaoki.cli.runs.pausing import pause, resume
 from yaoki.cli.runs.resolving import resolve
 from yaoki.cli.runs.retrying import retry
 from yaoki.cli.runs.showing import show
+from yaoki.cli.runs.undoing import undo
 
 
 @click.group()
@@ -25,5 +26,5 @@ def command() -> None:
     """
 
 
-for verb in (list_, show, signal, complete, fail, beat, retry, resolve, cancel, fork, pause, resume, export, purge):
+for verb in (list_, show, signal, complete, fail, beat, retry, resolve, cancel, undo, fork, pause, resume, export, purge):
     command.add_command(verb)

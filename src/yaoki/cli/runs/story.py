@@ -189,7 +189,7 @@ def _told(record: Record) -> tuple[str, str, str, str]:
         return "undone", "", "gone", "↶"
     if record.kind is Kind.ABORT:
         abort = msgspec.json.decode(record.data, type=Abort)
-        return ("cancelled" if abort.cancelled else "undoing itself"), abort.reason, "busy", "↶"
+        return ("cancelled" if abort.cancelled and not abort.whole else "undoing itself"), abort.reason, "busy", "↶"
     if record.kind is Kind.RESOLVED:
         decided = msgspec.json.decode(record.data, type=Resolution)
         by = f"by {decided.who}" if decided.who else ""

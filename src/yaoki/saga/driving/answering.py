@@ -18,6 +18,7 @@ from yaoki.saga.naming import now_called
 from yaoki.saga.outside.external import take_in
 from yaoki.saga.records import Abort, Kind, Record, Resolution, Retried, RunState
 from yaoki.saga.rewinding import Retry, retried
+from yaoki.saga.undoing import as_a_whole
 
 _encode = msgspec.json.encode
 
@@ -70,12 +71,14 @@ class Answering(Resting):
         await self.write(self._abort(msgspec.structs.replace(abort, started=started)))
 
     async def _undo_as_a_whole(self, abort: Abort) -> None:
-        """The run that started this one undoes itself: now, or, past the pivot, as soon as this one is completed."""
+        """The run that started this one undoes itself, or a person wants it: now, or, past the pivot, as soon as this one is completed."""
         machine, started = self.machine, self._started()
         if machine.abort or machine.undo_asked:
             return
-        if machine.state is RunState.COMPLETED:
-            await self.write(self._abort(msgspec.structs.replace(abort, whole=True)))
+        if (stay := self._would_stay(started)) and not abort.past_pivot:  # looked at when it was asked for; it has gone on since
+            await self._refuse("undo", {"refused": f"something would stay of {', '.join(stay)}"}, why=abort.reason)
+        elif machine.state is RunState.COMPLETED:
+            await self.write(self._abort(as_a_whole(abort, stay)))
         elif machine.too_late(started):
             await self.write(Record(Kind.UNDO_ASKED, "", _encode(abort), runtime.unix_time()))
         else:
@@ -97,11 +100,13 @@ class Answering(Resting):
         try:
             record = retried(self.machine, asked, self._started(), self.now())
         except RetryFromError as error:
-            data = msgspec.Raw(_encode({"step": asked.step, "refused": str(error)}))
-            await self.journal.log_operation(Operation("refuse retry", "run", self.header.id, asked.who, asked.why, data))
+            await self._refuse("retry", {"step": asked.step, "refused": str(error)}, who=asked.who, why=asked.why)
         else:
             if record is not None:
                 await self.write(record)
+
+    async def _refuse(self, what: str, data: dict[str, str], *, who: str = "", why: str = "") -> None:
+        await self.journal.log_operation(Operation(f"refuse {what}", "run", self.header.id, who, why, msgspec.Raw(_encode(data))))
 
     def _retry_of(self, name: str) -> tuple[Record, int] | None:
         """The record by which a request that is still to be answered takes this step back, and the request's number."""

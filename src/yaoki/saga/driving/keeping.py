@@ -9,13 +9,27 @@ import msgspec
 from msgspec import UNSET
 
 from yaoki import events, runtime
+from yaoki.saga.child import has_unsaid_undo
 from yaoki.saga.define import Saga
 from yaoki.saga.family import tell_parent
 from yaoki.saga.journal.port import Append, Ask, Journal
 from yaoki.saga.locking import Holding
 from yaoki.saga.machine import Machine
 from yaoki.saga.mapping import brought_over
-from yaoki.saga.records import Abort, Adopted, Failure, Header, Kind, Late, Record, Resolution, RunState, Stored
+from yaoki.saga.records import (
+    Abort,
+    Adopted,
+    Failure,
+    Header,
+    Kind,
+    Late,
+    Record,
+    Resolution,
+    Retried,
+    RunState,
+    Stored,
+)
+from yaoki.saga.undoing import as_a_whole, would_stay
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,7 +183,7 @@ class Keeping:
             more.append(self._abort_after(failed, records))
             self._take_in(more[-1])
         elif (asked := self.machine.undo_asked) and self.machine.state is RunState.COMPLETED:  # and not before, for it was past its pivot
-            more.append(self._abort(msgspec.structs.replace(asked, whole=True)))
+            more.append(self._abort(as_a_whole(asked, self._would_stay())))
             self._take_in(more[-1])
         for lost in self._lost():
             more.append(lost)
@@ -223,6 +237,9 @@ class Keeping:
         why = f"{failed}: {_FAILURE.decode(cause.data)}" if cause else f"{failed}: resolved as not done"
         return self._abort(Abort(why, failed, self._started()))
 
+    def _would_stay(self, started: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return would_stay(self.machine, lambda name: has_unsaid_undo(self.saga.steps[name]), started)
+
     def _started(self) -> tuple[str, ...]:
         return tuple(name for name in self.machine.start if name in self._running or name in self.perhaps_started)
 
@@ -259,6 +276,11 @@ class Keeping:
             elif record.kind is Kind.BLOCKED:
                 reason = str(_FAILURE.decode(record.data))
                 events.emit(events.RunBlocked(run=run, saga=saga, step=record.step, reason=reason))
+            elif record.kind is Kind.RETRIED:
+                retried = msgspec.json.decode(record.data, type=Retried)
+                events.emit(events.RunRetried(run=run, saga=saga, step=retried.step, steps=retried.steps, who=retried.who))
+            elif record.kind is Kind.UNDO_ASKED and self.machine.undo_asked:
+                events.emit(events.RunUndoAsked(run=run, saga=saga, reason=self.machine.undo_asked.reason))
         if self.header.state.is_end:
             took = self.header.finished_at - self.header.created_at
             events.emit(events.RunFinished(run=run, saga=saga, outcome=self.header.state.value, duration_s=took))

@@ -216,7 +216,8 @@ def _hand(driver: Driver, request: Request) -> None:
     elif request.kind == "child":
         driver.ask("child", request.data, request.no)
     elif request.kind == "undo":
-        driver.ask("undo", Abort(UNDO.decode(request.data).reason), request.no)
+        undo = UNDO.decode(request.data)
+        driver.ask("undo", Abort(undo.said, cancelled=undo.person, past_pivot=undo.past_pivot), request.no)
     elif request.kind == "cancel":
         cancel = msgspec.json.decode(request.data, type=_Cancel)
         by = f" by {cancel.who}" if cancel.who else ""

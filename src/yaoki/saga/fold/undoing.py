@@ -34,6 +34,7 @@ class Undoing(State):
             if step in UNDOING:  # it was to be made anew; now it is undone with the others
                 self.steps[number] = _DONE
         self._undoable = []
+        kept = {self.graph.index[name] for name in abort.kept if name in self.graph.index}
         blocked, self.blocked = [number for number in self.blocked if self.steps[number] != _DONE], []
         self.waits.clear()
         self.signals.clear()
@@ -41,8 +42,8 @@ class Undoing(State):
             step = self.steps[number]
             if number in self._ready:
                 continue  # it is awaited
-            if number in self.skipped:
-                self._clear(number)
+            if number in self.skipped or number in kept:
+                self._clear(number, Step.KEPT if number in kept else Step.CLEAR)
                 continue
             if step in {Step.DONE, Step.DOUBTFUL, Step.PARKED} or number in blocked or (
                     step == Step.READY and (number in self.again or self._leaves(number))):

@@ -63,12 +63,13 @@ class _Words(msgspec.Struct):
     why: str = ""
     reason: str = ""
     run: str = ""
+    person: bool = False  # of an undo, which a run asks of another as well
 
 
 def told(asked: Ask, at: float) -> Operation | None:
     """What the log says of a request; None for one that a program makes in nobody's name, as answers are."""
     words = msgspec.json.decode(asked.data, type=_Words)
-    if asked.kind not in {"cancel", "resolve", "retry", "resume", "fork"} and not words.who:
+    if asked.kind not in {"cancel", "resolve", "retry", "resume", "fork"} and not (words.who or words.person):
         return None
     if asked.kind == "resume" and not asked.run:
         return Operation("release", "saga", str(msgspec.json.decode(asked.data).get("saga", "")), words.who, words.why, at=at)
