@@ -198,12 +198,10 @@ def check_calls(calls: list[tuple[str, str]], *, may_refuse: bool) -> None:
 # ── the tests ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.timeout(180)
 async def test_workers_on_sqlite_killed_while_they_retry_runs_lose_and_double_nothing(tmp_path: Path):
     await torture(tmp_path, f"sqlite:///{tmp_path}/journal.db", kills=6, runs=4, seed=1)
 
 
-@pytest.mark.timeout(180)
 async def test_workers_on_postgresql_killed_while_they_retry_runs_lose_and_double_nothing(postgres: PostgresServer, tmp_path: Path):
     url = postgres.new_database()
     await torture(tmp_path, url, kills=3, runs=4, seed=2, buried=lease_ends(postgres, url))
