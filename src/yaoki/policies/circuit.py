@@ -188,6 +188,16 @@ class Circuit:
         self.window.clear(now)
         return self._become("closed", "the probes succeeded")
 
+    def is_against(self, now: float) -> bool:
+        """Does it know anything against the service at `now`? Open, until its open time is over; half-open, while a probe is under way.
+
+        It goes half-open when it is asked for a call. One that nobody asks stays open for ever, and has long known nothing.
+        """
+        with self._lock:
+            if self.state == "open":
+                return now < self.open_until
+            return self.state == "half_open" and any(probe.expires > now for probe in self._leases)
+
     # ── changing state ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _open(self, reason: str, now: float, rng: Random) -> Change:

@@ -16,6 +16,7 @@ from yaoki.policies.shared.health import Health
 from yaoki.policies.shared.keeper import give_order, views, withdraw_order
 from yaoki.policies.shared.stores import Entry
 from yaoki.policies.shared.stores.memory import MemoryStore
+from yaoki.runtime import Random
 
 
 def made() -> Breaker:
@@ -129,6 +130,45 @@ def test_a_node_without_traffic_does_not_keep_the_probe_from_others():
             except BreakerOpenError:
                 pass
         assert busy.state == "closed"
+
+
+def test_nodes_that_nobody_asks_any_more_do_not_keep_the_others_shut():
+    """Bad nodes lose their traffic, and a breaker that is not asked never probes: its vote must end all the same."""
+    world = World(4)
+    with runtime.use(world.clock):
+        world.rounds()
+        for node in world.nodes[:2]:
+            fail(node.breaker)
+        served = []
+        for _ in range(60):
+            world.rounds(1)
+            for node in world.nodes[2:]:
+                try:
+                    served.append(node.breaker.call(lambda: True))
+                except BreakerOpenError:
+                    served.append(False)
+        assert served[0] is False, "two of four had it open"
+        assert all(served[-80:]), "after ten seconds of open time, and some rounds, nothing speaks against it any more"
+
+
+def test_who_probes_because_others_have_it_open_does_not_vote_for_that():
+    circuit, fleet = made().circuit, Fleet("me", 1)
+    fleet.apply(View("flights", (Vote("other", True, "why", 3.0),)), circuit, 100.0)
+    probe = circuit.admit(circuit.open_until)
+    assert circuit.state == "half_open"
+    assert fleet.own_vote(circuit, circuit.open_until) == (False, "")
+    circuit.failed(probe, circuit.open_until, Random(1))
+    assert fleet.own_vote(circuit, circuit.open_until - 1.0) == (True, "a probe failed"), "now it knows by itself"
+
+
+def test_a_vote_stands_while_a_probe_is_under_way():
+    circuit, fleet = made().circuit, Fleet("me", 2)
+    for now in (1.0, 2.0):
+        circuit.failed(circuit.admit(now), now, Random(1))
+    assert fleet.own_vote(circuit, 3.0)[0]
+    circuit.admit(late := circuit.open_until + 100.0)
+    assert fleet.own_vote(circuit, late + 1.0)[0]
+    assert not fleet.own_vote(circuit, late + circuit.probe_lease_s)[0]
 
 
 def test_an_order_holds_for_all_until_it_is_withdrawn_or_runs_out():

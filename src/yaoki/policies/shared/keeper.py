@@ -107,7 +107,8 @@ class Keeper:
 
     def _refresh(self, member: _Member) -> None:
         circuit = member.breaker.circuit
-        is_open, reason = member.fleet.own_vote(circuit)
+        # A refresh longer than its open time, so that the call which probes has the time to come.
+        is_open, reason = member.fleet.own_vote(circuit, runtime.monotonic() - self.every_s)
         vote = msgspec.json.encode(_VoteRow(is_open, reason))
         self.store.put(member.service, "vote", self.node, vote, self.every_s * LIVES)
         view = view_of(member.service, self.store.rows(member.service))

@@ -1,6 +1,6 @@
 """What a fleet knows of one service, and what one node makes of it. A decider.
 
-    own breaker open on its own evidence     ─▶ vote open
+    own breaker open on its own evidence     ─▶ vote open, until its open time is over and no probe is under way
     enough other nodes vote open             ─▶ open here too, as long as they do
     an order (by hand, by a health check)    ─▶ do as it says; when it is withdrawn or runs out, decide for oneself again
     open time over                           ─▶ one node of the fleet probes; the others wait for what it finds
@@ -64,10 +64,14 @@ class Fleet:
             return int(self.quorum)
         return max(2, -int(-self.quorum * voters // 1))
 
-    def own_vote(self, circuit: Circuit) -> tuple[bool, str]:
-        """Is it open on its own evidence, and why? Following others is no evidence, or votes would keep each other alive."""
-        follows = circuit.epoch == self._followed_epoch
-        is_open = circuit.state in ("open", "half_open") and not follows
+    def own_vote(self, circuit: Circuit, now: float) -> tuple[bool, str]:
+        """Is it open on its own evidence, and why?
+
+        Following others is no evidence, or votes would keep each other alive; nor is it to probe for them. Evidence ends with the
+        open time: or nodes without traffic, whose breakers nobody asks any more, would keep all others shut for ever.
+        """
+        follows = circuit.epoch == self._followed_epoch + (circuit.state == "half_open")
+        is_open = not follows and circuit.is_against(now)
         return is_open, circuit.reason if is_open else ""
 
     def apply(self, view: View, circuit: Circuit, now: float) -> Change | None:
