@@ -42,7 +42,7 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
         orders: seeded orders of what is due together, in each of which every single fault is tried again.
         swarm: executions to draw at random beyond `faults`, with random orders.
         corpus: a file of counterexamples: they are run first, and what is found is added.
-        resume: a file that keeps how far an exploration came that was stopped; it goes on from there. For one job.
+        resume: a file that keeps, every minute, how far an exploration came; it goes on from there if it was stopped, or killed. For one job.
         progress: called now and then with the report so far (of the first job).
         settings: of the scenario, when `target` is not one yet.
 
@@ -68,9 +68,16 @@ def explore(target: Any, *, faults: int = 1, budget: float | None = None, seed: 
     if max(jobs, part[1]) > 1 and reduce and scenario.timed is None:  # all jobs must agree what a state is, so it is found out before
         clock = Explorer(scenario, depth=min(faults, 1), kinds=kinds, settings=Settings(seed, order)).run().clock
 
+    def keep_so_far(report: Report) -> None:
+        assert resume is not None
+        together = Report.from_dict(report.to_dict())
+        if earlier is not None:
+            together.merge(earlier)
+        save_progress(Path(resume), told, together)
+
     def share(job: tuple[int, int]) -> Report:
         return Explorer(scenario, depth=faults, clock=clock, budget_s=budget, most=most, most_broken=most_broken, kinds=kinds, settings=Settings(seed, order),
-                        progress=progress if job[0] == 0 else None,
+                        progress=progress if job[0] == 0 else None, keep=keep_so_far if resume is not None else None,
                         share=((part[0] - 1) * jobs + job[0], part[1] * jobs), first=first, swarm=swarm, schedules=schedules, orders=orders, skip=earlier.resume_at if earlier else 0,
                         reduce=frozenset({"crash", "history"}) if reduce else frozenset()).run()
 

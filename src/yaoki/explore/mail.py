@@ -31,7 +31,7 @@ from yaoki.messages.brokers.port import Delivery
 from yaoki.messages.brokers.stored import StoredBroker, StoredSubscription
 from yaoki.messages.envelope import Message
 from yaoki.messages.store import sqlite_sql as sql
-from yaoki.messages.store.port import Entry, Settlement
+from yaoki.messages.store.port import Entry, Held, Position, Settlement
 from yaoki.messages.store.sqlite import SqliteStore, SqliteTx
 
 T = TypeVar("T")
@@ -98,27 +98,42 @@ class SimMailStore(SqliteStore):
         self._box = box
         self._points = points
         self._labels: list[str] = []
+        self._is_news = False
 
     async def append(self, messages: Sequence[Message]) -> None:
         if messages:
             self._labels.append(f"append:{messages[0].type}")
+            self._is_news = True
         await super().append(messages)
 
     async def settle(self, group: str, settlement: Settlement) -> None:
         if settlement.cursors or settlement.hold or settlement.drop or settlement.publish:
             self._labels.append(f"settle:{group}")
+            self._is_news = self._is_news or bool(settlement.publish or settlement.hold or settlement.drop)
         await super().settle(group, settlement)
 
+    async def rewrite(self, group: str, rows: Sequence[Held]) -> None:
+        self._is_news = True
+        await super().rewrite(group, rows)
+
+    async def discard(self, group: str, rows: Sequence[tuple[int, Position]]) -> None:
+        self._is_news = True
+        await super().discard(group, rows)
+
     async def _flush(self) -> None:
-        """As the real one, with the lock that a power cut frees."""
+        """As the real one, with the lock that a power cut frees. It wakes nobody for a lease or a cursor: whoever is woken for
+        those looks, finds nothing and sleeps again, which was half of all that a universe did.
+        """
         effects.current.set(None)  # what is written together belongs to several effects, and to none of them alone
         try:
             while self._writes or self._appends:
                 async with self._box.locked(self):
                     appends, self._appends = self._appends, []
                     writes, self._writes = self._writes, []
+                    is_news, self._is_news = self._is_news, False
                     await self._commit(appends, writes)
-                self.bell.ring()
+                if is_news:
+                    self.bell.ring()
         finally:
             self._flusher = None
 
@@ -194,15 +209,17 @@ class SimBroker:
 
     Args:
         timeout: seconds after which its clients give up on an answer.
+        delay: seconds by which a delayed message is late.
     """
 
-    def __init__(self, world: World, name: str, *, timeout: float = 5.0) -> None:
+    def __init__(self, world: World, name: str, *, timeout: float = 5.0, delay: float = DELAY_S) -> None:
         box = world.services.get(name)
         if box is None:
             box = world.services[name] = BrokerBox(world, name, prepare=sql.migrate, digest=_WHAT_IS_DURABLE)
         self.box: Database = box
         self.name = name
         self.timeout = timeout
+        self.delay = delay
         self._world = world
         self._inner = StoredBroker(SimMailStore(world, box, points=False), lease_s=BROKER_LEASE_S)
         self.durability = self._inner.durability
@@ -251,7 +268,7 @@ class SimSubscription:
 
     def _variants(self, found: list[Delivery], hand_over: Callable[[list[Delivery]], list[str]]) -> dict[str, Callable[[], Any]]:
         async def late() -> list[str]:
-            await asyncio.sleep(DELAY_S)
+            await asyncio.sleep(self._broker.delay)
             return hand_over(found)
 
         variants: dict[str, Callable[[], Any]] = {
@@ -283,6 +300,6 @@ class SimSubscription:
         await self._inner.close()
 
 
-def mail_broker(world: World, name: str = "broker", *, timeout: float = 5.0) -> SimBroker:
-    """The broker of that name, as one process sees it."""
-    return SimBroker(world, name, timeout=timeout)
+def mail_broker(world: World, name: str = "broker", *, timeout: float = 5.0, delay: float = DELAY_S) -> SimBroker:
+    """The broker of that name, as one process sees it. delay: by how many seconds a delayed message is late."""
+    return SimBroker(world, name, timeout=timeout, delay=delay)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from yaoki.explore.plan import Plan, Settings, token
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
     from yaoki.explore.states import Key
     from yaoki.explore.world import Point, World
 
@@ -32,11 +34,12 @@ class Execution:
         clock: who decided by time, where that was watched; "" nobody.
         fired: index into `points` of the last planned fault; -1 without one.
         on_files: does a journal of it lie in files, which a copy of the process would share?
+        offers: what points can do of their own (a message twice), by their index; kept with the digests.
         stuck: why it did not end, or "".
         unfired: planned faults that were never reached; void: one that was, and can do nothing there, or "".
     """
 
-    __slots__ = ("answer", "calls", "clock", "covered", "crashes", "digests", "effects", "error", "fired", "logs", "on_files", "outcome", "plan", "points", "reached", "runs", "settings",
+    __slots__ = ("answer", "calls", "clock", "covered", "crashes", "digests", "effects", "error", "fired", "logs", "offers", "on_files", "outcome", "plan", "points", "reached", "runs", "settings",
                  "stuck", "time_s", "timeline", "unfired", "value", "violations", "void")
 
     def __init__(self, plan: Plan, settings: Settings) -> None:
@@ -59,6 +62,7 @@ class Execution:
         self.reached: frozenset[str] = frozenset()
         self.timeline: list[tuple[float, str, str]] = []
         self.digests: list[Key] = []
+        self.offers: Mapping[int, Collection[str]] = {}
         self.time_s = 0.0
         self.clock = ""
         self.covered = False
@@ -99,7 +103,8 @@ class Execution:
         self.reached = frozenset(world.reached)
         self.logs = {name: state.log for name, state in world.services.items() if hasattr(state, "log")} if world.notes is not None else {}
         self.timeline = world.notes or []
-        self.digests = world.states.keys if world.states is not None else []
+        if world.states is not None:
+            self.digests, self.offers = world.states.keys, world.states.offers
         self.time_s = world.loop._now
         self.clock = world.clock_reads.where if world.clock_reads is not None else ""
         if self.plan:

@@ -103,6 +103,7 @@ class Points:
         fault, site = self.visit(service, op, kind, life)
         if self.states is not None:
             self.states.listen(future, life, site, fault)
+            self.states.offers[len(self.points) - 1] = tuple(variants or ())
         if fault:
             strike(self, fault, future, effect, life, service, site, dialect, timeout_s, variants)  # type: ignore[arg-type]
             return future

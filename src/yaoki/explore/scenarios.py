@@ -132,9 +132,11 @@ class Scenario:
             if branches is None or branches.is_child:
                 self._judge(world, run)
         finally:
-            world.end()
+            if branches is None or not branches.is_child:  # a copy of the process ends as a whole
+                world.end()
         run.take(world)
-        take_apart(world)
+        if branches is None or not branches.is_child:
+            take_apart(world)
         return run
 
     def _run(self, world: World, run: Execution) -> None:

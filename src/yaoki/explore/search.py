@@ -43,7 +43,7 @@ from yaoki.explore.schedules import Search
 from yaoki.explore.seal import sealed
 from yaoki.explore.service_points import listening
 from yaoki.explore.shrink import shrink
-from yaoki.explore.strike import simulated
+from yaoki.explore.strike import is_own, simulated
 from yaoki.explore.tidy import tidy
 from yaoki.explore.topology import LATENCY_S
 from yaoki.explore.world import Point
@@ -51,6 +51,8 @@ from yaoki.explore.world import Point
 _CRASH_BEFORE = "crash.before_effect"
 # Distinct ways to break that are told in full; the others are counted.
 MOST_STORIES = 8
+# What a kill can cost an exploration that keeps how far it came.
+KEEP_EVERY_S = 60.0
 
 
 def _contended(points: Sequence[Point]) -> set[int]:
@@ -89,6 +91,7 @@ class Explorer:
         reduce: names of the reductions to use.
         share: `(i, n)`: execute only the i-th of n parts (for parallel jobs).
         progress: called now and then with the report so far.
+        keep: the same, at most once a minute and only where another exploration could go on from what is in it.
         first: what to run before all else (a corpus); a plan that does not apply any more is left out.
         swarm: executions to draw at random, seeded, beyond `depth`.
         most_broken: executions that break an invariant after which it stops; None: none.
@@ -102,7 +105,7 @@ class Explorer:
     def __init__(self, scenario: Scenario, *, depth: int = 1, kinds: Sequence[str] | None = None, budget_s: float | None = None,
                  most: int | None = None, settings: Settings = PLAIN, reduce: frozenset[str] = frozenset({"crash", "history"}),
                  share: tuple[int, int] = (0, 1), progress: Callable[[Report], object] | None = None,
-                 first: Sequence[tuple[Plan, Settings]] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "", schedules: int = 0,
+                 keep: Callable[[Report], object] | None = None, first: Sequence[tuple[Plan, Settings]] = (), swarm: int = 0, skip: int = 0, most_broken: int | None = None, clock: str = "", schedules: int = 0,
                  orders: int = 0, fork: bool | None = None) -> None:
         self.scenario = scenario
         self.depth = depth
@@ -121,6 +124,8 @@ class Explorer:
         self._kinds = kinds if kinds is not None else scenario.faults
         self._by_kind = {tier: self._faults(tier) for tier in (Tier.CORE, Tier.WIDE)}
         self._progress = progress
+        self._keep = keep
+        self._kept_at = 0.0
         self._budget_s = budget_s
         self._began = 0.0
         self._asked = 0  # how often it was asked whether to go on: a part of the work counts what it does not report, too
@@ -234,8 +239,16 @@ class Explorer:
                 kept += self._begin_each(parent, children, depth)
             if self.report.stopped:
                 return kept
+            self._keep_so_far()
         self.report.depths_done = depth
         return kept
+
+    def _keep_so_far(self) -> None:
+        """Between two parents everything that was dealt with is in the report."""
+        now = runtime.REAL.monotonic()
+        if self._keep is not None and self.report.resume_at > self.skip and now - max(self._began, self._kept_at) >= KEEP_EVERY_S:
+            self._kept_at, self.report.seconds = now, now - self._began
+            self._keep(self.report)
 
     def _mine(self, parent: Execution, depth: int) -> Iterator[Planned]:
         """The children that this job executes: of the second depth its share, of the first one all, to know what comes after them."""
@@ -313,6 +326,9 @@ class Explorer:
                 if fault.startswith("crash.") and (not point.process or self._same_cut(parent, index, fault)):
                     continue
                 if fault == "call.delay" and index not in contended:
+                    continue
+                if is_own(fault) and fault not in parent.offers.get(index, (fault,)):
+                    self._leave_out(NOTHING_THERE, 1)
                     continue
                 yield Planned(point.site, point.nth, fault)
 

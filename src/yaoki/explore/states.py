@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from yaoki.explore.clock_reads import limits
@@ -47,6 +48,7 @@ class States:
         self._world = world
         self._timed = timed
         self._under_way: list[tuple[str, str, str]] = []  # (process, site, fault that struck there)
+        self.offers: dict[int, Collection[str]] = {}  # what a point can do of its own, by its index; others did not say
 
     # ── what processes are told ──
 

@@ -230,6 +230,11 @@ def simulated(fault: faults.Fault) -> bool:
     return fault.id in SHAPES or fault.lasts
 
 
+def is_own(fault: str) -> bool:
+    """Can only a point make it happen that has a way of its own to do so? At others it can do nothing."""
+    return SHAPES.get(fault) is _OWN
+
+
 # ── to a caller that awaits ──
 
 

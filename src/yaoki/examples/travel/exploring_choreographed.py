@@ -21,8 +21,12 @@ from yaoki.explore.mail import mail_broker, mail_store
 from yaoki.messages import Messages, Pace
 from yaoki.messages.choreography import Monitor, participate, start
 
-# Short, so that the work of a desk that lost power goes on soon; every wait is virtual, and every look costs.
-PACE = Pace(lease_s=5.0, drain_s=1.0)
+# Short, so that the work of a desk that lost power goes on soon; every wait is virtual, and every look costs. A lease is longer than
+# the broker's (2 s), which is longer than it takes a desk to start again (1 s).
+PACE = Pace(lease_s=3.0, drain_s=1.0)
+# When the monitor nudges what is not begun; and how late a delayed message is: later than all leases, and than that nudge.
+OVERDUE_S = 5.0
+DELAY_S = 8.0
 PATIENCE_S = 900.0
 FAULTS = ("msg", "crash", "call.lost_ack", "call.timeout:none", "disk")
 
@@ -35,7 +39,7 @@ class Trail:
 
 
 def _messages(world: World, role: str) -> Messages:
-    return Messages(f"desk-{role}", mail_store(world, f"{role}.db"), broker=mail_broker(world), pace=PACE)
+    return Messages(f"desk-{role}", mail_store(world, f"{role}.db"), broker=mail_broker(world, delay=DELAY_S), pace=PACE)
 
 
 async def _desk(world: World, role: str, agency: Agency) -> None:
@@ -56,7 +60,7 @@ async def _front(world: World, trip: Trip) -> str:
     """Start the trip, once, and wait for its end."""
     while True:
         app = _messages(world, FRONT)
-        monitor = Monitor(book_trip, app, overdue=10.0)
+        monitor = Monitor(book_trip, app, overdue=OVERDUE_S)
         try:
             async with app:
                 watching = asyncio.create_task(monitor.watch())
