@@ -10,8 +10,10 @@ On an event loop an early refresh runs beside the caller, who is served at once;
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from yaoki import events, runtime
@@ -52,12 +54,16 @@ class Cache(Policy):
         return _sync_shell(kept, inner)
 
     def forget(self, *args: Any, **kwargs: Any) -> None:
-        """Drop the answer to the call with these arguments, after a write that made it wrong."""
+        """Drop the answer to the call with these arguments, after a write that made it wrong.
+
+        A fetch under way may have read before that write: who waits for it gets its answer, but it is not kept, and who asks
+        from now on does not wait for it.
+        """
         for kept in self._kept:
             kept.forget(args, kwargs)
 
     def clear(self) -> None:
-        """Drop every answer."""
+        """Drop every answer, those under way included."""
         for kept in self._kept:
             kept.clear()
 
@@ -82,6 +88,15 @@ class Cache(Policy):
                 return
 
 
+class Fetch:
+    """One answer under way: what calls that miss at the same time have in common."""
+
+    __slots__ = ("__weakref__", "forgotten")
+
+    def __init__(self) -> None:
+        self.forgotten = False
+
+
 class Kept:
     """The answers of one decorated function."""
 
@@ -91,26 +106,43 @@ class Kept:
         self.entries: Entries[Hashable, Any] = Entries(cache.max_keys)
         self.name = key_maker(cache.key, site)
         self.lock = threading.Lock()
+        self._fetches: weakref.WeakValueDictionary[Hashable, Fetch] = weakref.WeakValueDictionary()
 
-    def put(self, key: Hashable, entry: Entry[Any]) -> None:
+    def fetch_of(self, key: Hashable) -> Fetch:
+        """The fetch of `key` that is under way, or a new one; it lasts while somebody holds it."""
         with self.lock:
-            self.entries.put(key, entry)
+            found = self._fetches.get(key)
+            if found is None:
+                found = self._fetches[key] = Fetch()
+            return found
+
+    def put(self, key: Hashable, entry: Entry[Any], fetch: Fetch) -> None:
+        with self.lock:
+            if not fetch.forgotten:
+                self.entries.put(key, entry)
 
     def forget(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        key = self.name(args, kwargs)
         with self.lock:
-            self.entries.forget(self.name(args, kwargs))
+            self.entries.forget(key)
+            fetch = self._fetches.pop(key, None)
+            if fetch is not None:
+                fetch.forgotten = True
 
     def clear(self) -> None:
         with self.lock:
             self.entries.clear()
+            for fetch in list(self._fetches.values()):
+                fetch.forgotten = True
+            self._fetches.clear()
 
-    def fetched(self, key: Hashable, value: Any, began_at: float) -> None:
+    def fetched(self, key: Hashable, value: Any, began_at: float, fetch: Fetch) -> None:
         now = runtime.monotonic()
-        self.put(key, self.cache.rules.value(value, now, now - began_at))
+        self.put(key, self.cache.rules.value(value, now, now - began_at), fetch)
 
-    def failed(self, key: Hashable, error: Exception) -> None:
+    def failed(self, key: Hashable, error: Exception, fetch: Fetch) -> None:
         if self.cache.rules.negative_ttl_s and self.cache.is_negative(error):
-            self.put(key, self.cache.rules.failure(error, runtime.monotonic()))
+            self.put(key, self.cache.rules.failure(error, runtime.monotonic()), fetch)
 
     def stand_in(self, entry: Entry[Any] | None, error: Exception) -> bool:
         """May the old answer be served in place of this failure? Says so if it is."""
@@ -137,14 +169,14 @@ def _async_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
     rules, name, lock, get, current = kept.cache.rules, kept.name, kept.lock, kept.entries.get, runtime.current
     plain = kept.cache.key is None  # then the arguments are the name, and mostly there are no keywords
 
-    async def fetch(key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    async def fetch(this: Fetch, key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         began_at = runtime.monotonic()
         try:
             value = await inner(*args, **kwargs)
         except Exception as error:
-            kept.failed(key, error)
+            kept.failed(key, error, this)
             raise
-        kept.fetched(key, value, began_at)
+        kept.fetched(key, value, began_at, this)
         return value
 
     async def cached(*args: Any, **kwargs: Any) -> Any:
@@ -158,13 +190,15 @@ def _async_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
                 return entry.value
             state = rules.state(entry, now, rt.rng)
             if state == "early":
-                flights.start(key, lambda: fetch(key, args, kwargs), kept=True)
+                this = kept.fetch_of(key)
+                flights.start(this, partial(fetch, this, key, args, kwargs), kept=True)
             if state in ("fresh", "early"):
                 return served(entry)
+        this = kept.fetch_of(key)
         try:
-            return await flights.join(key, lambda: fetch(key, args, kwargs))
+            return await flights.join(this, partial(fetch, this, key, args, kwargs))
         except Exception as error:
-            if not kept.stand_in(entry, error):
+            if this.forgotten or not kept.stand_in(entry, error):
                 raise
         assert entry is not None
         return entry.value
@@ -177,14 +211,14 @@ def _sync_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
     rules, name, lock, get, current = kept.cache.rules, kept.name, kept.lock, kept.entries.get, runtime.current
     plain = kept.cache.key is None  # then the arguments are the name, and mostly there are no keywords
 
-    def fetch(key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def fetch(this: Fetch, key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         began_at = runtime.monotonic()
         try:
             value = inner(*args, **kwargs)
         except Exception as error:
-            kept.failed(key, error)
+            kept.failed(key, error, this)
             raise
-        kept.fetched(key, value, began_at)
+        kept.fetched(key, value, began_at, this)
         return value
 
     def cached(*args: Any, **kwargs: Any) -> Any:
@@ -198,10 +232,11 @@ def _sync_shell(kept: Kept, inner: Callable[..., Any]) -> Callable[..., Any]:
                 return entry.value
             if rules.state(entry, now, rt.rng) == "fresh":
                 return served(entry)
+        this = kept.fetch_of(key)
         try:
-            return flights.join(key, lambda: fetch(key, args, kwargs))
+            return flights.join(this, partial(fetch, this, key, args, kwargs))
         except Exception as error:
-            if not kept.stand_in(entry, error):
+            if this.forgotten or not kept.stand_in(entry, error):
                 raise
         assert entry is not None
         return entry.value

@@ -353,6 +353,65 @@ def test_the_number_of_answers_is_bounded_and_one_can_be_forgotten():
     run(main())
 
 
+@pytest.mark.parametrize("forget", [lambda policy: policy.forget("x"), lambda policy: policy.clear()])
+def test_an_answer_under_way_when_it_is_forgotten_is_not_kept_nor_given_to_who_asks_later(forget):
+    """A write made it wrong while it was read: reading, writing, forgetting, answered is an order of events as good as any."""
+    policy = cache(ttl=60)
+    source = Source("old", "new")
+    ask = policy(source)
+
+    async def main():
+        before = asyncio.ensure_future(ask("x"))
+        await asyncio.sleep(0.05)
+        forget(policy)
+        after = asyncio.ensure_future(ask("x"))
+        return await before, await after, await ask("x")
+
+    assert run(main()) == ("old", "new", "new")
+    assert source.calls == 2
+
+
+def test_what_was_forgotten_does_not_stand_in_for_the_fetch_after_it():
+    policy = cache(ttl=1, stale_if_error=60)
+    source = Source("old", ConnectionResetError("down"))
+    ask = policy(source)
+
+    async def main():
+        await ask("x")
+        await asyncio.sleep(2)
+        again = asyncio.ensure_future(ask("x"))
+        await asyncio.sleep(0.05)
+        policy.forget("x")
+        with pytest.raises(ConnectionResetError):
+            await again
+
+    run(main())
+
+
+def test_in_threads_too_an_answer_under_way_is_not_kept_when_it_is_forgotten():
+    policy = cache(ttl=60)
+    asked, written = threading.Event(), threading.Event()
+
+    @policy
+    def ask(key):
+        if asked.is_set():
+            return "new"
+        asked.set()
+        written.wait(30)
+        return "old"
+
+    answers = []
+    reader = threading.Thread(target=lambda: answers.append(ask("x")))
+    reader.start()
+    assert asked.wait(30)
+    policy.forget("x")
+    assert ask("x") == "new", "it does not wait for the old one"
+    written.set()
+    reader.join()
+    assert answers == ["old"]
+    assert ask("x") == "new"
+
+
 def test_the_least_recently_used_goes_first():
     entries: Entries[int, str] = Entries(2)
     rules = Freshness(1.0)
