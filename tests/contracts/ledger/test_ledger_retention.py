@@ -143,6 +143,7 @@ async def test_a_day_that_is_in_use_goes_next_time_and_two_may_prune_at_once(pos
         await reader.close()
         before = await ledger.store.now() + 1
         both = await asyncio.gather(prune(ledger, before), prune(ledger, before))
-        assert [each.waiting for each in both] == [[], []]
+        assert {each for one in both for each in one.waiting} <= {sentence}, "at most, on a slow machine, one of the two leaves it to the other"
+        assert [] in [each.waiting for each in both]
         assert await rows(ledger) == 0
         assert await ledger.verify() == []

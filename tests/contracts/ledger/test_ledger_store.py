@@ -40,6 +40,14 @@ async def write(ledger: Ledger, *names: str) -> list[int]:
         return await tx.append_many([(name, {"n": n}) for n, name in enumerate(names)])
 
 
+async def seal_at_last(ledger: Ledger) -> list[Epoch]:
+    """The server itself may be under way, tidying up some other database: what came after it began is sealed later."""
+    async with asyncio.timeout(100):
+        while (await ledger.store.held())[0]:  # noqa: ASYNC110  it is a server that is asked
+            await asyncio.sleep(0.02)
+    return await ledger.seal()
+
+
 async def sealed(ledger: Ledger) -> list[tuple[str, int]]:
     return [(each.key, each.version) async for batch in ledger.sealed() for each in batch]
 
@@ -303,7 +311,7 @@ async def test_postgres_loses_nothing_and_keeps_the_order_of_keys_whatever_write
         await asyncio.gather(*(writer(ledger) for _ in range(6)))
         done = True
         await beside
-        await ledger.seal()
+        await seal_at_last(ledger)
         found = await sealed(ledger)
         assert len(found) == len(set(found)) == committed
         newest: dict[str, int] = {}
@@ -328,7 +336,7 @@ async def test_a_transaction_that_holds_sealing_back_is_named(postgres: str) -> 
         assert seconds > 0
         assert "CREATE TABLE unrelated" in holder
         await transaction.rollback()
-        assert [epoch.rows for epoch in await ledger.seal()] == [1]
+        assert [epoch.rows for epoch in await seal_at_last(ledger)] == [1]
         assert await ledger.store.held() == (0.0, "")
         await other.close()
 
