@@ -79,6 +79,15 @@ class Places:
 
     def hand_over(self) -> None:
         """Give free places to those who wait for them."""
+        while granted := self._grant():
+            for ticket in granted:  # outside the lock: it may be anybody's code
+                try:
+                    ticket.wake()
+                except RuntimeError:  # its event loop was closed while it waited: the place is the next one's
+                    ticket.granted = False
+                    self.free.append(None)
+
+    def _grant(self) -> list[Ticket]:
         granted: list[Ticket] = []
         with self._lock:
             while self.waiting:
@@ -89,13 +98,13 @@ class Places:
                 ticket = self.waiting.pop()
                 ticket.granted = True
                 granted.append(ticket)
-        for ticket in granted:  # outside the lock: it may be anybody's code
-            ticket.wake()
+        return granted
 
     def give_up(self, ticket: Ticket) -> bool:
         """Stop waiting. False: too late, the place has been granted, and is the caller's to use or leave."""
         with self._lock:
             if ticket.granted:
                 return False
-            self.waiting.remove(ticket)
+            if ticket in self.waiting:
+                self.waiting.remove(ticket)
             return True

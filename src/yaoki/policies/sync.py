@@ -17,15 +17,23 @@ from yaoki.policies import scope
 THREADS = 64  # each call that outlives its timeout keeps one until it returns; when all are kept, calls wait for one
 
 _lock = threading.Lock()
-_pool: ThreadPoolExecutor | None = None
+# A pooled thread may wait for another one (a hedge around a timeout in a thread). If they were of one pool, as many hedged calls
+# as it has threads would take them all, and wait for each other. So what is begun in a thread of one pool runs in the next.
+_pools: list[ThreadPoolExecutor] = []
+_here = threading.local()
 
 
 def _threads() -> ThreadPoolExecutor:
-    global _pool
+    depth: int = getattr(_here, "depth", 0)
     with _lock:
-        if _pool is None:
-            _pool = ThreadPoolExecutor(THREADS, thread_name_prefix="yaoki-timeout")
-        return _pool
+        while len(_pools) <= depth:
+            _pools.append(ThreadPoolExecutor(THREADS, thread_name_prefix=f"yaoki-timeout-{len(_pools)}",
+                                             initializer=_arrive, initargs=(len(_pools) + 1,)))
+        return _pools[depth]
+
+
+def _arrive(depth: int) -> None:
+    _here.depth = depth
 
 
 def submit(fn: Callable[..., Any], /, *args: Any) -> Future[Any]:
@@ -35,8 +43,8 @@ def submit(fn: Callable[..., Any], /, *args: Any) -> Future[Any]:
 
 def _forget_threads() -> None:
     """A forked child has none of its parent's threads, and may have been forked while the lock was held."""
-    global _pool, _lock
-    _pool, _lock = None, threading.Lock()
+    global _pools, _lock, _here
+    _pools, _lock, _here = [], threading.Lock(), threading.local()
 
 
 os.register_at_fork(after_in_child=_forget_threads)

@@ -115,6 +115,32 @@ def test_threads_queue_too_and_a_thread_that_waits_too_long_is_refused() -> None
     assert (impatient.in_use, impatient.queued) == (0, 0)
 
 
+def test_a_loop_that_was_closed_with_a_call_waiting_costs_no_place_and_nobody_elses_call() -> None:
+    policy = bulkhead(1, queue=3, max_wait=600)
+    ran: list[int] = []
+
+    async def wait(number: int) -> None:
+        ran.append(number)
+
+    async def begin() -> list[Any]:
+        calls = [policy.acall(wait, number) for number in range(2)]
+        for each in calls:
+            each.send(None)  # as far as the queue, and no further
+        return calls
+
+    with policy:
+        loop = asyncio.new_event_loop()
+        waiting = loop.run_until_complete(begin())
+        assert policy.queued == 2
+        loop.close()
+    assert (policy.in_use, policy.queued) == (0, 0)
+    for each in waiting:
+        each.close()  # as the garbage collector does: nothing is given back twice
+    assert policy.in_use == 0
+    assert policy.call(lambda: "served") == "served"
+    assert ran == []
+
+
 def test_a_place_that_becomes_free_before_one_has_joined_the_queue_is_not_missed() -> None:
     places = Places(1, 1)
     assert places.enter()

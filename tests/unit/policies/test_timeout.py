@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from virtual_time import Clock, run
 from yaoki import runtime
 from yaoki.errors import AttemptTimeoutError, ConfigError, DeadlineError, InDoubtError
-from yaoki.policies import deadline, detached, pipeline, remaining, timeout
+from yaoki.policies import deadline, detached, hedge, pipeline, remaining, sync, timeout
 from yaoki.policies.deadline import decode_grpc, decode_ms, encode_grpc, encode_ms
 
 
@@ -235,6 +235,28 @@ def test_a_thread_is_given_up_when_the_time_is_over() -> None:
     assert 0 < policy.call(remaining) <= 100
     with pytest.raises(TimeoutError, match="mine"):
         policy.call(lambda: (_ for _ in ()).throw(TimeoutError("mine")))
+
+
+def test_threads_that_wait_for_threads_do_not_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hedge begins each attempt in a thread, and a timeout inside it another. Two threads, two calls: none left for the timeouts?"""
+    monkeypatch.setattr(sync, "THREADS", 2)
+    monkeypatch.setattr(sync, "_pools", [])
+    both = threading.Barrier(2, timeout=60)
+
+    @hedge(600.0, idempotent=True)
+    def ask() -> str:
+        both.wait()  # now both threads of the pool are taken
+        return timeout(60.0, thread=True).call(lambda: "answered")
+
+    answers: list[str] = []
+    threads = [threading.Thread(target=lambda: answers.append(ask())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for pool in sync._pools:
+        pool.shutdown()
+    assert answers == ["answered"] * 2
 
 
 def test_a_child_task_inherits_the_deadline_and_detached_work_does_not() -> None:
