@@ -69,9 +69,12 @@ def transaction(service: Service, begin: Callable[[], AbstractContextManager[Any
         return _async(service, begin, work, idempotent)  # type: ignore[return-value]
 
     def attempt() -> T:
-        manager = begin()
-        assert isinstance(manager, AbstractContextManager)
-        connection = manager.__enter__()
+        try:
+            manager = begin()
+            assert isinstance(manager, AbstractContextManager)
+            connection = manager.__enter__()
+        except Exception as error:
+            raise _RolledBackError(error) from error  # not even begun
         try:
             result = work(connection)
         except BaseException as error:
@@ -105,8 +108,11 @@ def _undone(manager: AbstractContextManager[Any], error: BaseException) -> None:
 
 async def _async(service: Service, begin: Callable[[], Any], work: Callable[[Any], Awaitable[T]], idempotent: bool | None) -> T:  # noqa: FBT001  private
     async def attempt() -> T:
-        manager = begin()
-        connection = await manager.__aenter__()
+        try:
+            manager = begin()
+            connection = await manager.__aenter__()
+        except Exception as error:
+            raise _RolledBackError(error) from error
         try:
             result = await work(connection)
         except BaseException as error:
