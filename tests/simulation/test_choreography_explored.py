@@ -5,10 +5,12 @@ from __future__ import annotations
 import httpx  # noqa: F401  the client must be imported before the universe is closed
 import pytest
 
+from yaoki.examples.travel import exploring_choreographed
 from yaoki.examples.travel.catalogue import Trip, trips
 from yaoki.examples.travel.exploring_choreographed import scenario_of
-from yaoki.explore import Explorer, explore
+from yaoki.explore import Explorer, explore, replay
 from yaoki.explore.report import Report
+from yaoki.messages.relay import Relay
 
 PARTS = 12
 MESSAGES = ["msg", "crash.after_effect", "call.lost_ack"]
@@ -27,6 +29,15 @@ def test_some_message_faults_leave_the_trip_booked_or_undone_and_the_front_desk_
     assert report.ok, report.text(matrix=False)
     assert report.baseline == f"returns {end!r}"
     assert report.executions > 2
+
+
+def test_a_desk_that_takes_a_refused_publish_for_sent_is_found(monkeypatch):
+    """One line of the relay broken: the trip waits for a word that was never sent, and only the monitor's nudges could help it."""
+    monkeypatch.setattr(Relay, "_begin_again", lambda relay: [relay.lanes._parts[part].__setattr__("read_to", held.read_to)
+                                                              for part, held in relay.lanes._parts.items()])
+    monkeypatch.setattr(exploring_choreographed, "PATIENCE_S", 30.0)
+    execution, _ = replay(scenario_of(BOOKED), "yk1:broker.publish:saga.book-trip@0=msg.restart")
+    assert execution.violations
 
 
 @pytest.mark.long

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from simulation.mail_world import shop_and_depot
-from yaoki.explore import explore
+from simulation.mail_world import OrderChanged, shop_and_depot
+from yaoki.explore import Scenario, explore
+from yaoki.explore.mail import mail_store
+from yaoki.messages.compose import compose
 from yaoki.messages.intake import Intake
 from yaoki.messages.relay import Relay
+from yaoki.messages.store.port import Held, Settlement
 
 # One of each way in which a hop between two services can go wrong; `--long` runs all of them.
 SHARP = ["msg", "crash.after_effect", "call.lost_ack", "disk.full"]
@@ -27,6 +30,29 @@ def test_every_single_fault_and_the_sharpest_pairs():
     assert report.ok, report.text(matrix=False)
     report = explore(shop_and_depot(broker=True), faults=2, kinds=["msg", "crash.after_effect"], budget=120.0)
     assert report.ok, report.text(matrix=False)
+
+
+def test_leases_and_cursors_wake_nobody_and_messages_and_decisions_do():
+    """Whoever is woken for nothing looks and finds nothing: that was half of all that a universe with five services did."""
+    woken = {}
+
+    async def write(world):
+        store = mail_store(world, "one.db")
+        message = compose(OrderChanged("o-1", "placed"), source="shop")
+        steps = {
+            "declare": lambda: store.declare("g", ["*"], since="beginning"), "lease": lambda: store.balance("g", "w", 5.0),
+            "message": lambda: store.append([message]),
+            "cursor": lambda: store.settle("g", Settlement(fences={message.part: 1}, cursors={message.part: (0, 1)})),
+            "held": lambda: store.settle("g", Settlement(hold=[Held(part=message.part, position=(0, 1), state="dead")])),
+            "decision": lambda: store.discard("g", [(message.part, (0, 1))]), "release": lambda: store.release("g", "w", [1], leaving=True)}
+        for what, step in steps.items():
+            before = store.bell.rings
+            await step()
+            await world.sleep(0.001)
+            woken[what] = store.bell.rings > before
+
+    assert explore(Scenario(write), faults=0).ok
+    assert [what for what, rung in woken.items() if rung] == ["message", "held", "decision"]
 
 
 @pytest.mark.parametrize("poison", ["quarantine", "skip"])

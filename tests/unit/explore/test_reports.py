@@ -12,9 +12,9 @@ import pytest
 
 from yaoki.cli.frame.root import run as yk
 from yaoki.errors import ConfigError
-from yaoki.explore import FakeService, Scenario, corpus, drawing, explore, page
+from yaoki.explore import FakeQueue, FakeService, Scenario, corpus, drawing, explore, page, search
 from yaoki.explore.plan import PLAIN
-from yaoki.explore.report import Report
+from yaoki.explore.report import NOTHING_THERE, Report
 from yaoki.explore.story import Line
 
 shop = FakeService("shop")
@@ -92,6 +92,48 @@ def test_a_stopped_exploration_goes_on_where_it_was(tmp_path):
     assert part.by_depth[2] == whole.by_depth[2]
     with pytest.raises(ConfigError, match="another exploration"):
         explore(Scenario(pay, name="pay"), faults=1, resume=path)
+
+
+def test_an_exploration_that_is_killed_goes_on_where_it_last_kept_how_far_it_was(tmp_path, monkeypatch):
+    whole = explore(Scenario(pay, name="pay"), faults=2)
+    path = tmp_path / "progress.json"
+    monkeypatch.setattr(search, "KEEP_EVERY_S", 0.0)
+
+    def die(report: Report) -> None:
+        if report.by_depth[2] > 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explore(Scenario(pay, name="pay"), faults=2, progress=die, resume=path)
+    kept = json.loads(path.read_bytes())["report"]
+    assert not kept["exhausted"]
+    assert 0 < kept["by_depth"]["2"] < whole.by_depth[2]
+    rest = explore(Scenario(pay, name="pay"), faults=2, resume=path)
+    assert rest.exhausted
+    assert rest.by_depth[2] == whole.by_depth[2]
+    assert rest.signatures[("no_double_effect",)] == whole.signatures[("no_double_effect",)]
+
+
+def test_what_can_do_nothing_at_a_point_is_counted_and_not_executed(monkeypatch):
+    queue = FakeQueue("mail")
+
+    async def one_message() -> str:
+        await queue.send("hello")
+        message = await queue.receive()
+        await queue.ack(message)
+        return message.body
+
+    executed = []
+    execute = Scenario.execute
+
+    def seen(scenario, plan, *args, **kwargs):
+        executed.append(plan)
+        return execute(scenario, plan, *args, **kwargs)
+
+    monkeypatch.setattr(Scenario, "execute", seen)
+    report = explore(Scenario(one_message, name="one"), faults=1, kinds=["msg.reorder", "msg.duplicate"])
+    assert report.pruned[NOTHING_THERE] == 1, "one message has nothing to be overtaken by"
+    assert {fault.fault for plan in executed for fault in plan} == {"msg.duplicate"}
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
