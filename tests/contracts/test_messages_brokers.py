@@ -10,11 +10,12 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from contracts.messages_world import Placed, Recorder, service, until
 from servers import free_port
-from yaoki.errors import BrokerError
+from yaoki.errors import BrokerError, InputError
 from yaoki.messages import Message, Messages, open_broker
 from yaoki.messages.brokers.waves import waves
 from yaoki.messages.envelope import UNREADABLE
@@ -280,6 +281,31 @@ async def test_a_standard_queue_gives_back_what_was_not_acknowledged(sqs_endpoin
     assert {each.id for each in await fetched(again, 3)} == {each.message.id for each in deliveries[1:]}
     await again.close()
     await broker.close()
+
+
+@pytest.mark.parametrize("kind", ["nats", "sqs"])
+async def test_what_a_broker_will_never_take_is_said_as_such(kind, request, tmp_path):
+    broker = await opening(kind, request, tmp_path)
+    if kind == "sqs":
+        await broker.subscribe("hotel", ["Placed"])  # else it goes nowhere
+    with pytest.raises(InputError, match=r"larger than the 1048576 bytes|bytes, and SQS takes"):
+        await broker.publish([made(1), msgspec.structs.replace(made(2), data=b'"%s"' % (b"x" * 2**20))])
+    await broker.close()
+
+
+async def test_looking_into_an_empty_queue_of_sqs_waits_there():
+    from yaoki.messages.brokers.sqs import SqsSubscription
+
+    class Client:
+        async def receive_message(self, **given):
+            asked.append(given["WaitTimeSeconds"])
+            return {}
+
+    asked: list[int] = []
+    reader = SqsSubscription(Client(), "queue", "sqs")
+    for wait_s in (0.3, 1.0, 60.0):
+        assert await reader.fetch(10, wait_s) == []
+    assert asked == [1, 1, 20]
 
 
 def test_a_call_of_sqs_holds_no_more_than_it_takes():

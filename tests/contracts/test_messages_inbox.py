@@ -108,6 +108,22 @@ async def test_two_processes_with_the_same_message_are_one_effect_on_postgres(po
             await connection.close()
 
 
+@pytest.mark.live
+async def test_two_transactions_that_forget_old_marks_do_not_wait_for_each_other(postgres):
+    url, inbox = postgres.new_database(), Inbox("billing", keep_s=-1.0)
+    async with stored(url):
+        first, second = await asyncpg.connect(url), await asyncpg.connect(url)
+        await second.execute("SET statement_timeout = '20s'")
+        await first.execute("INSERT INTO yaoki_inbox (reader, source, id) SELECT 'billing', 'stripe', 'old-' || n FROM generate_series(1, 30) n")
+        async with first.transaction():
+            assert await inbox.once_async("stripe", "evt-1", connection=first)
+            async with second.transaction():
+                assert await inbox.once_async("stripe", "evt-2", connection=second)
+        assert await first.fetchval("SELECT count(*) FROM yaoki_inbox WHERE id LIKE 'old-%'") == 10
+        await first.close()
+        await second.close()
+
+
 @pytest.mark.parametrize("kind", ["sqlite", pytest.param("postgres", marks=pytest.mark.live)])
 async def test_every_dead_letter_and_every_quarantined_key_can_be_redriven(kind, tmp_path, request):
     """Poison among good messages, for a handler that keeps order and one that skips; then the bug is fixed."""

@@ -21,11 +21,12 @@ from yaoki.messages.drivers import driver_of, is_async, kind_of, no_transaction,
 CREATE = """CREATE TABLE IF NOT EXISTS yaoki_inbox (
     reader TEXT NOT NULL, source TEXT NOT NULL, id TEXT NOT NULL, at REAL NOT NULL, UNIQUE (reader, source, id))"""
 MARK_SQLITE = "INSERT INTO yaoki_inbox (reader, source, id, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING"
-# Ten for each new one, so that a table that is in use gets no longer than it must.
+# Ten for each new one, so that a table that is in use gets no longer than it must; on PostgreSQL those that nobody else forgets
+# just now, or each transaction would wait for the one before it.
 FORGET_SQLITE = "DELETE FROM yaoki_inbox WHERE rowid IN (SELECT rowid FROM yaoki_inbox WHERE reader = ? AND at < ? LIMIT 10)"
 MARK = "INSERT INTO yaoki_inbox (reader, source, id) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING RETURNING true"
 FORGET = """DELETE FROM yaoki_inbox WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM yaoki_inbox WHERE reader = $1 AND at < now() - make_interval(secs => $2) LIMIT 10))"""
+    SELECT ctid FROM yaoki_inbox WHERE reader = $1 AND at < now() - make_interval(secs => $2) LIMIT 10 FOR UPDATE SKIP LOCKED))"""
 
 
 class Inbox:

@@ -3,22 +3,27 @@
 It is a reader of the store's log like any other: leased partitions, fenced cursors. A batch is what is there, up to
 `BATCH`: one message at once when all is quiet, hundreds together when it is not. A batch that is not confirmed is sent
 again whole, with the same ids; a cursor moves only after the confirmation. So nothing is skipped, keys stay in order,
-and a duplicate is recognized by whoever receives it.
+and a duplicate is recognized by whoever receives it. What a broker will never take, because it is too large, is a dead
+letter: its key goes on without it, until a person corrects it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from yaoki import events, runtime
-from yaoki.errors import FencedError, MessagesError
+from yaoki.errors import FencedError, InputError, MessagesError
 from yaoki.messages.brokers.port import Broker
 from yaoki.messages.carrier import Carrier
 from yaoki.messages.consumer import Pace
 from yaoki.messages.lanes import Lanes
-from yaoki.messages.store.port import Store
+from yaoki.messages.store.port import Entry, Held, Position, Store
+from yaoki.messages.verdict import Retries, after_failure
 
 BATCH = 500
 FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 10.0
+LONGEST_PAUSE_S = 1.0
+"""A broker that is back is found so soon."""
 LOOK_S = 1.0
 
 
@@ -42,6 +47,8 @@ class Relay(Carrier):
                 sent = await self._turn()
                 if stopping and (not sent or self.failures):
                     break
+                if self.failures and not self._stopping:
+                    heard = self._bell.rings  # what was published meanwhile is no reason to be back sooner
                 if not sent or self.failures:
                     await self._bell.wait(heard, self._pause_s())
         finally:
@@ -69,7 +76,8 @@ class Relay(Carrier):
     async def _ring(self) -> None:
         while True:
             await self.store.wait_changed(LOOK_S)
-            self._bell.ring()
+            if not self.failures:  # else the pause is there to be kept, however much is published meanwhile
+                self._bell.ring()
 
     def _pause_s(self) -> float:
         look = max(0.0, self._balance_at - runtime.monotonic())
@@ -86,20 +94,42 @@ class Relay(Carrier):
         if share.surplus:
             await self.store.release(self.group, self.worker, share.surplus, leaving=False)
         self.lanes.grant(lease for part, lease in share.leases.items() if part not in share.surplus)
+        redriven = await self.store.due(self.group, self.lanes.parts, now=runtime.unix_time(), limit=BATCH)
+        self.lanes.offer_held(entry for entry, _ in redriven)
 
     async def _send(self) -> bool:
         page = await self.store.read(None, self.lanes.after(), BATCH)
         self.lanes.offer(page, now=float("inf"))
         batch = self.lanes.take_batch(2 * BATCH)
-        own = [entry.message for entry in batch if entry.message.source == self.service]
-        if own:
-            await self.broker.publish(own)
+        own = [entry for entry in batch if entry.message.source == self.service]
+        refused = await self._publish(own) if own else {}
         for entry in batch:
-            self.lanes.finish(entry)
+            self.lanes.finish(entry, refused.get(entry.position))
         settlement = self.lanes.settlement()
         if settlement:
             await self.store.settle(self.group, settlement)
+        self.lanes.written()
         return bool(batch)
+
+    async def _publish(self, entries: Sequence[Entry]) -> dict[Position, Held]:
+        """Returns what the broker will never take; what else is in its batch goes message by message."""
+        try:
+            await self.broker.publish([entry.message for entry in entries])
+        except InputError as error:
+            if len(entries) == 1:
+                return {entries[0].position: self._refused(entries[0], error)}
+            found: dict[Position, Held] = {}
+            for entry in entries:
+                found |= await self._publish([entry])
+            return found
+        return {}
+
+    def _refused(self, entry: Entry, error: InputError) -> Held:
+        held = after_failure(entry, None, error, Retries(poison="skip"), now=runtime.unix_time(), rng=runtime.rng())
+        message = entry.message
+        events.emit(events.MessageFailed(group=self.group, message=message.id, type=message.type, link=message.traceparent,
+                                         error=held.error, attempt=held.attempts, state=held.state, retry_in_s=0.0))
+        return held
 
     def _begin_again(self) -> None:
         """Read again from what is confirmed."""

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import nats
 from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -28,7 +29,7 @@ from nats.js.api import (
 )
 from nats.js.errors import APIError, NotFoundError
 
-from yaoki.errors import BrokerError, ConfigError
+from yaoki.errors import BrokerError, ConfigError, InputError
 from yaoki.messages.brokers.port import Delivery
 from yaoki.messages.brokers.waves import waves
 from yaoki.messages.envelope import Message, received, to_cloudevent
@@ -98,6 +99,9 @@ class NatsBroker:
         for wave in waves(messages):
             ended = await asyncio.gather(*(self._publish(each) for each in wave), return_exceptions=True)
             failed = [each for each in ended if isinstance(each, BaseException)]
+            if any(isinstance(each, MaxPayloadError) for each in failed):
+                raise InputError(f"one of {len(wave)} messages is larger than the {self.client.max_payload} bytes that this NATS takes",
+                                 do="publish a reference to the data, kept elsewhere, or raise max_payload of the server")
             if failed:
                 raise BrokerError(f"NATS did not confirm {len(failed)} of {len(wave)} messages: {failed[0]!r}",
                                   do="nothing: they are sent again; if it stays, see that the stream has a leader "

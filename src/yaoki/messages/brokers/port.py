@@ -56,6 +56,7 @@ class Broker(Protocol):
 
         Raises:
             BrokerError: not all were confirmed.
+            InputError: one of them will never be taken, because of what it is.
         """
         ...
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -29,6 +30,8 @@ from yaoki.messages.store.port import Durability
 
 FAILURES = (BotoCoreError, ClientError, OSError, TimeoutError)
 AT_ONCE = 10
+LONGEST_WAIT_S = 20
+"""Whole seconds, rounded up: each look is paid for, and one that does not wait would follow upon the other."""
 MOST_BYTES = 262_144
 """Of a message, and of all messages of one call."""
 KNOW_S = 60.0
@@ -96,6 +99,9 @@ class SqsBroker:
         except FAILURES as error:
             raise BrokerError(f"SQS did not confirm: {type(error).__name__}: {error}",
                               do="nothing: they are sent again; see credentials and network if it stays") from error
+        if any(each.get("Code") == "InvalidMessageContents" for each in answer.get("Failed", ())):
+            raise InputError(f"SQS takes one of {len(entries)} messages never: {answer['Failed'][0]}",
+                             do="publish without characters that XML does not have, such as U+0000")
         if answer.get("Failed"):
             raise BrokerError(f"SQS refused {len(answer['Failed'])} of {len(entries)} messages: {answer['Failed'][0]}",
                               do="nothing: they are sent again")
@@ -159,7 +165,7 @@ class SqsSubscription:
     async def _receive(self, limit: int, wait_s: float) -> list[Delivery]:
         try:
             answer = await self._client.receive_message(
-                QueueUrl=self._queue, MaxNumberOfMessages=limit, WaitTimeSeconds=min(20, round(wait_s)))
+                QueueUrl=self._queue, MaxNumberOfMessages=limit, WaitTimeSeconds=min(LONGEST_WAIT_S, math.ceil(wait_s)))
         except FAILURES as error:
             raise BrokerError(f"SQS does not deliver: {type(error).__name__}: {error}",
                               do="nothing: reading begins again; see credentials and network if it stays") from error
