@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -9,6 +10,10 @@ import pytest
 from servers import PostgresServer, running_postgres
 
 pytest_plugins = ["drawing", "second_look"]
+
+# What whoever runs the tests has set for a terminal, or for Yaoki, is nothing to the programs that are tried here.
+for name in [name for name in os.environ if name.startswith("YAOKI_") or name in {"FORCE_COLOR", "NO_COLOR", "PY_COLORS", "COLUMNS", "LINES"}]:
+    del os.environ[name]
 
 
 @pytest.fixture(scope="session")
