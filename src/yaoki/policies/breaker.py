@@ -23,7 +23,7 @@ from yaoki.errors import AttemptTimeoutError, BreakerOpenError, ConfigError, Ref
 from yaoki.policies.circuit import Change, Circuit, Permit, Probe, Refusal, State
 from yaoki.policies.classify import UNKNOWN, classify
 from yaoki.policies.policy import Finding, Policy, Site, seconds
-from yaoki.policies.scope import Scope
+from yaoki.policies.scope import USEFUL_S, Scope, current
 from yaoki.policies.window import CountWindow, TimeWindow
 from yaoki.runtime import Random
 
@@ -157,10 +157,14 @@ class _Watch:
 
     def failed(self, permit: Permit, error: Exception, now: float, began: float, rng: Random) -> None:
         if isinstance(error, AttemptTimeoutError) and error.fields.get("by") == "deadline":
-            # An impatient caller must not open the circuit for the others, unless it was patient enough to judge.
-            verdict = True if now - began >= self._circuit.slow_s else None
+            verdict: bool | None = True
+            impatient = True
         else:
             verdict = self._breaker.counts(error)
+            # A plain function obeys the caller's deadline by its client's own timeout, which raises the client's own error.
+            impatient = now >= current.get()[0] - USEFUL_S
+        if verdict and impatient and now - began < self._circuit.slow_s:
+            verdict = None  # an impatient caller must not open the circuit for the others, unless it was patient enough to judge
         if verdict is None:
             self._circuit.dropped(permit)
         elif verdict:

@@ -322,6 +322,26 @@ def test_nor_does_a_deadline_in_the_same_pipeline_that_is_shorter_than_the_attem
     run(main())
 
 
+def test_nor_does_it_where_a_client_keeps_to_it_by_a_timeout_of_its_own() -> None:
+    """Plain functions: the client is told `remaining()`, and raises whatever it raises when that is over."""
+    def ask() -> None:
+        runtime.sleep_blocking(min(5.0, remaining()))
+        raise TimeoutError("read timed out")
+
+    guard = breaker(minimum=2, slow_after=3.0)
+    with runtime.use(Clock()):
+        for length, state in ((0.1, "closed"), (4.0, "open")):
+            for _ in range(2):
+                with deadline(length), pytest.raises(TimeoutError, match="read"):
+                    guard.call(ask)
+            assert guard.state == state
+        guard.reset()
+        for _ in range(2):
+            with deadline(60.0), pytest.raises(TimeoutError, match="read"):
+                guard.call(ask)
+        assert guard.state == "open", "the service itself did not answer"
+
+
 def test_a_services_own_timeouts_open_it() -> None:
     async def main() -> None:
         policy = pipeline(breaker(minimum=2), timeout(5.0))
