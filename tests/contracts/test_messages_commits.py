@@ -64,12 +64,11 @@ async def test_of_messages_whose_commit_is_refused_only_the_one_at_fault_gives_u
         assert data == b'{"n":2}'
         assert "effects_n_key" in error
         await app.publish(Placed(7))
-        await until_so(lambda: has(on_postgres, 7))
-        assert await effects(on_postgres) == [0, 1, 2, 3, 4, 7]
+        await until_so(lambda: are(on_postgres, [0, 1, 2, 3, 4, 7]))
 
 
-async def has(url: str, n: int) -> bool:
-    return n in await effects(url)
+async def are(url: str, expected: list[int]) -> bool:
+    return await effects(url) == expected
 
 
 @pytest.mark.live
@@ -90,8 +89,7 @@ async def test_a_handler_that_passes_over_a_failed_statement_stops_nobody_but_it
         ((data, error),) = await gave_up(app)
         assert data == b'{"n":2}'
         assert "InFailedSQLTransaction" in error
-        await until_so(lambda: has(on_postgres, 4))
-        assert await effects(on_postgres) == [0, 1, 2, 3, 4]
+        await until_so(lambda: are(on_postgres, [0, 1, 2, 3, 4]))
 
 
 @pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
