@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from yaoki.app.blocking import SyncApp
 from yaoki.app.run import Run
@@ -17,8 +17,7 @@ from yaoki.saga.outside.doors import Doors
 from yaoki.saga.placing import Placing
 from yaoki.saga.queue import Queue
 from yaoki.saga.schedule.doors import Schedules
-
-I = TypeVar("I")  # noqa: E741  a saga's input
+from yaoki.saga.typed import I, O
 
 
 class App(Doors, Schedules):
@@ -52,9 +51,9 @@ class App(Doors, Schedules):
         assert self._sync is not None
         self._sync.close()
 
-    async def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "", queue: str | Queue = "",  # noqa: A002
+    async def start(self, saga: Saga[I, O], input: I, *, id: str = "", traceparent: str = "", queue: str | Queue = "",  # noqa: A002
                     priority: int = NORMAL, tenant: str = "", delay: float = 0.0, attributes: Mapping[str, Any] | None = None,
-                    connection: Any = None) -> Run:
+                    connection: Any = None) -> Run[O]:
         """Start a run; the same id twice is one run. When this returns, the run is durable and will end, whatever fails.
 
         Args:
@@ -92,7 +91,7 @@ class App(Doors, Schedules):
         """
         return await self.engine.start_many(saga, inputs, placing=Placing(_queue(queue, saga), priority, tenant, delay))
 
-    def run(self, saga: Saga[Any], id: str) -> Run:  # noqa: A002
+    def run(self, saga: Saga[Any, O], id: str) -> Run[O]:  # noqa: A002
         """A handle on a run that was started earlier."""
         return Run(self.engine, saga, id)
 
@@ -138,7 +137,7 @@ class App(Doors, Schedules):
             return ("saga" if what in self.engine.sagas else "queue"), what
         return ("saga" if isinstance(what, Saga) else "queue"), what.name
 
-    async def fork(self, saga: Saga[Any], run: str, step: str, *, id: str = "", who: str = "", why: str = "") -> Run:  # noqa: A002
+    async def fork(self, saga: Saga[Any, O], run: str, step: str, *, id: str = "", who: str = "", why: str = "") -> Run[O]:  # noqa: A002
         """Start a run that begins where another one stood before `step`: see `saga/forking.py`. Raises ForkError, RunNotFoundError."""
         return Run(self.engine, saga, await self.engine.forks.start(run, step, id, who=who, why=why))
 

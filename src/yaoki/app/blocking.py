@@ -16,7 +16,7 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from yaoki.errors import ForkedError, JournalError, UsageError
 from yaoki.saga.define import Saga
@@ -25,13 +25,13 @@ from yaoki.saga.outside.doors import SyncDoors
 from yaoki.saga.queue import Queue
 from yaoki.saga.records import RunState, Stored
 from yaoki.saga.schedule.doors import SyncSchedules
+from yaoki.saga.typed import I, O
 
 if TYPE_CHECKING:
     from yaoki.app.app import App
     from yaoki.app.run import Run
 
 T = TypeVar("T")
-I = TypeVar("I")  # noqa: E741  a saga's input
 
 # What belongs to a parent is never touched by its child, not even to throw it away: closing the parent's event loop here would
 # take its connections off the list of those that the system watches for the parent.
@@ -100,9 +100,9 @@ class SyncApp(SyncDoors, SyncSchedules):
 
     # ── as App ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def start(self, saga: Saga[I], input: I, *, id: str = "", traceparent: str = "", queue: str | Queue = "",  # noqa: A002
+    def start(self, saga: Saga[I, O], input: I, *, id: str = "", traceparent: str = "", queue: str | Queue = "",  # noqa: A002
               priority: int = NORMAL, tenant: str = "", delay: float = 0.0, attributes: Mapping[str, Any] | None = None,
-              connection: Any = None) -> SyncRun[Any]:
+              connection: Any = None) -> SyncRun[O]:
         """As `App.start`. connection: a psycopg one, with a transaction under way on the database that holds the journal."""
         if connection is not None:
             from yaoki.saga.journal.postgres.joining import start_with_blocking  # noqa: PLC0415  only where it is used
@@ -120,15 +120,15 @@ class SyncApp(SyncDoors, SyncSchedules):
         """As `App.start_many`."""
         return self.call(lambda: self._app.start_many(saga, inputs, queue=queue, priority=priority, tenant=tenant, delay=delay))
 
-    def run(self, saga: Saga[Any], id: str) -> SyncRun[Any]:  # noqa: A002
+    def run(self, saga: Saga[Any, O], id: str) -> SyncRun[O]:  # noqa: A002
         """As `App.run`."""
         return SyncRun(self, saga, id)
 
-    def handle(self, saga: Saga[Any], id: str) -> Run:  # noqa: A002
+    def handle(self, saga: Saga[Any, O], id: str) -> Run[O]:  # noqa: A002
         """The run's handle in the loop's thread: for `call`."""
         return self._app.run(saga, id)
 
-    def fork(self, saga: Saga[Any], run: str, step: str, *, id: str = "", who: str = "", why: str = "") -> SyncRun[Any]:  # noqa: A002
+    def fork(self, saga: Saga[Any, O], run: str, step: str, *, id: str = "", who: str = "", why: str = "") -> SyncRun[O]:  # noqa: A002
         """As `App.fork`."""
         made = self.call(lambda: self._app.fork(saga, run, step, id=id, who=who, why=why))
         return SyncRun(self, saga, made.id)
@@ -170,10 +170,10 @@ class SyncApp(SyncDoors, SyncSchedules):
         self._guard = threading.Lock()
 
 
-class SyncRun(Generic[T]):
+class SyncRun(Generic[O]):
     """`Run` for plain programs: the same names, blocking. Cheap: it holds nothing but the id."""
 
-    def __init__(self, app: SyncApp, saga: Saga[Any], id: str) -> None:  # noqa: A002
+    def __init__(self, app: SyncApp, saga: Saga[Any, O], id: str) -> None:  # noqa: A002
         self._app = app
         self._saga = saga
         self.id = id
@@ -181,9 +181,9 @@ class SyncRun(Generic[T]):
     def _call(self, name: str, *args: Any, timeout: float | None = None, **more: Any) -> Any:
         return self._app.call(lambda: getattr(self._app.handle(self._saga, self.id), name)(*args, **more), timeout)
 
-    def result(self, timeout: float | None = None) -> Any:
+    def result(self, timeout: float | None = None) -> O:
         """As `Run.result`. `timeout`: seconds, then TimeoutError; the run goes on."""
-        return self._call("result", timeout=timeout)
+        return cast("O", self._call("result", timeout=timeout))
 
     def wait(self, timeout: float | None = None) -> RunState:
         return RunState(self._call("wait", timeout=timeout))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Generic, cast
 
 from yaoki.errors import RunBlockedError, RunError, RunUndoneError
 from yaoki.saga.define import Saga
@@ -10,26 +10,27 @@ from yaoki.saga.engine import Engine
 from yaoki.saga.engine.retries import retry_blocked, retry_from
 from yaoki.saga.engine.undos import undo_run
 from yaoki.saga.records import Header, RunState, Stored
+from yaoki.saga.typed import O
 
 
-class Run:
-    """One run, by its id. Cheap: it holds nothing but the id."""
+class Run(Generic[O]):
+    """One run, by its id. Cheap: it holds nothing but the id. `Run[Receipt]` where its saga says what it gives: `Saga(..., result=Receipt)`."""
 
     __slots__ = ("_engine", "_saga", "id")
 
-    def __init__(self, engine: Engine, saga: Saga[Any], id: str) -> None:  # noqa: A002
+    def __init__(self, engine: Engine, saga: Saga[Any, O], id: str) -> None:  # noqa: A002
         self._engine = engine
         self._saga = saga
         self.id = id
 
-    async def result(self) -> Any:
+    async def result(self) -> O:
         """Wait for the end, and return what the saga's last step returned.
 
         Raises:
             RunUndoneError: the run was undone: nothing of it is left. Says what began it.
             RunBlockedError: it waits for a person.
         """
-        return _result(self._saga, await self._engine.wait(self.id))
+        return cast("O", _result(self._saga, await self._engine.wait(self.id)))
 
     async def wait(self) -> RunState:
         """Wait until it has ended or is blocked; returns which, and does not raise."""

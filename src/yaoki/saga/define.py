@@ -21,7 +21,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from yaoki.errors import DefinitionError
 from yaoki.saga import codec
@@ -36,10 +36,12 @@ from yaoki.saga.queue import Queue
 from yaoki.saga.retrying import Retrying
 from yaoki.saga.schedule.declared import Scheduled
 from yaoki.saga.signatures import UNDECIDED as _UNSET
+from yaoki.saga.signatures import fits as _fits
 from yaoki.saga.signatures import is_async as _is_async
 from yaoki.saga.signatures import shown as _shown
 from yaoki.saga.signatures import wrong as _wrong
 from yaoki.saga.step import Step
+from yaoki.saga.typed import I, O, completed
 from yaoki.saga.waiting import UNSET
 from yaoki.saga.waits import Waits
 
@@ -47,15 +49,15 @@ __all__ = ["Saga", "Step"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-I = TypeVar("I")  # noqa: E741  the saga's input
 
 
-class Saga(Parameters, Waits, Composing, Scheduled, Mappings, Generic[I]):
+class Saga(Parameters, Waits, Composing, Scheduled, Mappings, Generic[I, O]):
     """Named steps and edges: an operation over several services that finishes or undoes itself.
 
     Args:
         name: what the journal knows it by; letters, digits, `-` and `_`. Never change it while runs are in flight.
         input: the type that each run starts with: a dataclass, a msgspec Struct, a pydantic model, or any JSON-able type.
+        result: what its last step returns, and so `run.result()`: said for type checkers (`saga/typed.py`), and checked with the graph.
         deadline: seconds for a whole run; when they are over and the pivot is not done, the run undoes itself.
         stuck_after: seconds without progress after which a `RunStuck` event is raised.
         lock: a plain function of the input that gives a key, or several: the run begins when no other run holds one. See `locking.py`.
@@ -68,9 +70,19 @@ class Saga(Parameters, Waits, Composing, Scheduled, Mappings, Generic[I]):
         DefinitionError: when something cannot work; names the function, the line and the remedy.
     """
 
-    def __init__(self, name: str, *, input: type[I], deadline: float | None = None, stuck_after: float = 300.0,  # noqa: A002
-                 brake: float | None = 0.95, lock: Callable[[Any], Any] | None = None, queue: Queue | None = None,
-                 attributes: Callable[[I], Mapping[str, Any]] | Mapping[str, str] | None = None) -> None:
+    @overload
+    def __init__(self: Saga[I, Any], name: str, *, input: type[I], deadline: float | None = ..., stuck_after: float = ...,
+                 brake: float | None = ..., lock: Callable[[Any], Any] | None = ..., queue: Queue | None = ...,
+                 attributes: Callable[[I], Mapping[str, Any]] | Mapping[str, str] | None = ...) -> None: ...
+
+    @overload
+    def __init__(self, name: str, *, input: type[I], result: type[O], deadline: float | None = ..., stuck_after: float = ...,
+                 brake: float | None = ..., lock: Callable[[Any], Any] | None = ..., queue: Queue | None = ...,
+                 attributes: Callable[[I], Mapping[str, Any]] | Mapping[str, str] | None = ...) -> None: ...
+
+    def __init__(self, name: str, *, input: type[I], result: type[O] | None = None, deadline: float | None = None,  # noqa: A002
+                 stuck_after: float = 300.0, brake: float | None = 0.95, lock: Callable[[Any], Any] | None = None,
+                 queue: Queue | None = None, attributes: Callable[[I], Mapping[str, Any]] | Mapping[str, str] | None = None) -> None:
         if not name or not name.replace("-", "").replace("_", "").isalnum():
             raise DefinitionError(f"a saga's name is letters, digits, '-' and '_', not {name!r}",
                                   do="rename it; the name is stored with every run")
@@ -82,6 +94,7 @@ class Saga(Parameters, Waits, Composing, Scheduled, Mappings, Generic[I]):
         self.name = name
         self.input_type = input
         self.input = codec.Decoder(input)
+        self.result_type: Any = Any if result is None else result
         self.deadline = deadline
         self.stuck_after = stuck_after
         self.brake = brake
@@ -99,6 +112,10 @@ class Saga(Parameters, Waits, Composing, Scheduled, Mappings, Generic[I]):
         self.plain: frozenset[str] = frozenset()  # known once the graph is
         self.leaves_traces = False  # may its runs hold keys, or give signs of life, that are to be swept up after them?
         self._graph: Graph | None = None
+
+    if not TYPE_CHECKING:
+        def __class_getitem__(cls, types):  # noqa: ANN001, ANN204
+            return super().__class_getitem__(completed(types))
 
     def _leaves_traces(self) -> bool:
         return bool(self.keys) or any(step.heartbeat is not None or (step.wait is not None and step.wait.kind == "token")
@@ -261,6 +278,10 @@ class Saga(Parameters, Waits, Composing, Scheduled, Mappings, Generic[I]):
                               step.wait.kind if step.wait else "", step.child, step.parts,
                               _names_in(step)))
             below = below or step.pivot
+        last = list(self.steps.values())[-1]
+        if not _fits(gives := last.hints.get("return", Any), self.result_type):
+            raise _wrong(last.fn, f"saga {self.name!r} gives {_shown(self.result_type)}, and its last step, {last.name!r}, returns {_shown(gives)}",
+                         "say result= as the last step returns it, or let the step that gives the result be the last one")
         return Graph(self.name, tuple(nodes))
 
 

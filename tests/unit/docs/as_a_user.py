@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import assert_type
+from typing import Any, assert_type
 
 import yaoki
 from yaoki import Effect, Flow, Saga, Service, breaker, deadline, pipeline, remaining, retry, standard, timeout
@@ -24,6 +24,7 @@ class Booking:
 guarded = pipeline(deadline(5.0), retry(4), breaker(), timeout(1.0))
 flights = Service("flights", policy=standard(5.0))
 book = Saga("book", input=Trip, attributes=lambda trip: {"who": trip.who})
+pack = Saga("pack", input=Trip, result=Booking)
 mail = Messages("shop", "sqlite:///shop.db")
 
 
@@ -76,6 +77,11 @@ async def checkout(world: World) -> str:
     return "paid"
 
 
+async def start(app: yaoki.App, saga: Saga[Trip]) -> yaoki.Run:
+    """As it was written before results had a type."""
+    return await app.start(saga, Trip("ann"))
+
+
 async def main(effect: Effect) -> None:
     assert_type(await price("today", seats=2), int)
     assert_type(rooms("Kyoto"), list[str])
@@ -91,7 +97,16 @@ async def main(effect: Effect) -> None:
     assert_type(refund(Trip("ann"), None), str)
     assert_type(explore(checkout, faults=2).ok, bool)
     async with yaoki.open("memory:", sagas=[book]) as app:
-        await app.start(book, Trip("ann"), id="trip-42")
+        assert_type(await (await app.start(book, Trip("ann"), id="trip-42")).result(), Any)
+        run = await app.start(pack, Trip("ann"))
+        assert_type(run, yaoki.Run[Booking])
+        assert_type(await run.result(), Booking)
+        assert_type(await app.run(pack, "trip-42").result(), Booking)
+        assert_type(await (await start(app, pack)).result(), Any)
+        await app.start(pack, 7)  # wrong: misc
+    with yaoki.open("memory:", sagas=[pack]) as plain:
+        assert_type(plain.start(pack, Trip("ann")).result(), Booking)
+        assert_type(plain.run(book, "trip-42").result(), Any)
     rooms(7)  # wrong: arg-type
     hotel.fn(7, effect)  # wrong: arg-type, unused-coroutine
     await price("today", seat=2)  # wrong: call-arg

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -230,3 +230,29 @@ def test_a_saga_needs_a_name_that_can_be_stored_and_typed(name: str):
 def test_a_saga_without_steps_cannot_be_used():
     with pytest.raises(DefinitionError, match="no steps"):
         _ = saga().graph
+
+
+# ── the type of the result ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_a_saga_says_that_it_gives_is_what_its_last_step_returns():
+    trip = Saga("trip", input=Trip, result=Booking)
+    trip.step(name="hotel", undo=None)(_book)
+    assert len(trip.graph) == 1
+    trip.step(name="count", undo=None)(_count)
+    with pytest.raises(DefinitionError, match=r"_count .*saga 'trip' gives Booking, and its last step, 'count', returns int"):
+        _ = trip.graph
+
+
+def test_one_type_of_a_saga_is_enough_also_at_run_time():
+    def made(first: Saga[int]) -> Saga[int, str]:  # as in a module that has its annotations evaluated
+        return Saga("made", input=int, result=str)
+
+    assert get_type_hints(made) == {"first": Saga[int, Any], "return": Saga[int, str]}
+    assert made(Saga[int]("first", input=int)).result_type is str
+
+
+async def _book(trip: Trip) -> Booking: ...
+
+
+async def _count(trip: Trip) -> int: ...
