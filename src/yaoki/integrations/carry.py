@@ -45,13 +45,14 @@ class Carrier:
             wanted = False
             if not task.done():
                 self._let_go.add(task)
-                task.add_done_callback(self._ended)
-                asyncio.get_running_loop().call_later(LONGEST_S, task.cancel)
+                cut_off = asyncio.get_running_loop().call_later(LONGEST_S, task.cancel)
+                task.add_done_callback(lambda ended: self._ended(ended, cut_off))
             elif not task.cancelled() and task.exception() is None:
                 await task.result().aclose()  # it came in this very instant
             raise
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _ended(self, task: asyncio.Task[Any], cut_off: asyncio.TimerHandle) -> None:
+        cut_off.cancel()  # or it would hold the request and its answer until then
         self._let_go.discard(task)
         if not task.cancelled():
             task.exception()  # nobody else will look at it

@@ -61,6 +61,7 @@ AWS_THROTTLING = frozenset({
     "EC2ThrottledException",
 })
 AWS_TRANSIENT = frozenset({"RequestTimeout", "RequestTimeoutException"})
+AWS_TRANSIENT_STATUS = (500, 502, 503, 504)
 
 # ── SQL: SQLSTATE classes (ISO 9075; PostgreSQL's appendix A). The unit of repetition is the whole transaction ───────
 
@@ -134,9 +135,10 @@ NAMES: dict[str, dict[str, Failure]] = {
         **dict.fromkeys(("ConnectionDoesNotExistError", "PostgresConnectionError", "InternalClientError"), AMBIGUOUS),
         "InterfaceError": PERMANENT,
     },
-    "psycopg": {"PoolTimeout": SAFE, "OperationalError": AMBIGUOUS},
+    "psycopg": {"PoolTimeout": SAFE, "ConnectionTimeout": SAFE, "OperationalError": AMBIGUOUS},
     "psycopg_pool": dict.fromkeys(("PoolTimeout", "TooManyRequests", "PoolClosed"), SAFE),
     "psycopg2": {"OperationalError": AMBIGUOUS},
+    "sqlalchemy": {"TimeoutError": SAFE},   # of its pool
     "asyncio": {"IncompleteReadError": AMBIGUOUS},
 }
 for _twin, _original in (("httpx2", "httpx"), ("httpcore", "httpx"), ("aiobotocore", "botocore")):
@@ -254,7 +256,7 @@ def _of_botocore(error: Any) -> Failure | None:
     status = metadata.get("HTTPStatusCode", 400)
     if code in AWS_THROTTLING:
         return THROTTLED._replace(retry_after_s=wait_s)
-    if code in AWS_TRANSIENT or status >= 500:
+    if code in AWS_TRANSIENT or status in AWS_TRANSIENT_STATUS:
         return AMBIGUOUS._replace(retry_after_s=wait_s)
     return classify.http(status, metadata.get("HTTPHeaders", {}))
 
@@ -262,6 +264,18 @@ def _of_botocore(error: Any) -> Failure | None:
 def sqlstate(state: str) -> Failure | None:
     """What a five-letter SQLSTATE means."""
     return SQLSTATE.get(state) or SQLSTATE_CLASS.get(state[:2])
+
+
+# libpq says in words only that there was no connection, and why.
+NOT_CONNECTED = ("connection failed: ", "connection to server at ", "connection to server on ", "could not connect to server",
+                 "could not translate host name", "failed to resolve host")
+NEVER_CONNECTED = ("authentication failed", "does not exist", "pg_hba.conf", "permission denied")
+
+
+def _unconnected(text: str) -> Failure | None:
+    if any(why in text for why in NEVER_CONNECTED) and text.startswith(NOT_CONNECTED):
+        return MISTAKE
+    return SAFE if text.startswith(NOT_CONNECTED) or "Connection refused" in text else None
 
 
 def _of_sql(error: Any) -> Failure | None:
@@ -272,8 +286,8 @@ def _of_sql(error: Any) -> Failure | None:
     state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
     if isinstance(state, str) and len(state) == 5:
         return sqlstate(state) or PERMANENT
-    if "Connection refused" in str(error):   # libpq says so in words only
-        return SAFE
+    if (unconnected := _unconnected(str(error))) is not None:
+        return unconnected
     root = type(error).__module__.partition(".")[0]
     return _by_name(error, NAMES.get(root, {}))
 
@@ -287,8 +301,11 @@ def _of_sqlite(error: Any) -> Failure | None:
     return SQLITE.get(code & 0xFF, REFUSED)
 
 
+REDIS_NOT_CONNECTED = ("connecting to", "Connection refused", "No connection available")  # the last one: of its pool
+
+
 def _of_redis(error: Any) -> Failure | None:
-    if type(error).__name__ == "ConnectionError" and ("connecting to" in str(error) or "Connection refused" in str(error)):
+    if type(error).__name__ in ("ConnectionError", "TimeoutError") and any(words in str(error) for words in REDIS_NOT_CONNECTED):
         return SAFE
     return _by_name(error, NAMES["redis"])
 

@@ -97,7 +97,7 @@ TABLE: list[tuple[Exception, str, bool | None]] = [
     (requests.exceptions.ConnectTimeout(), "safe", False), (requests.exceptions.ReadTimeout(), "ambiguous", None),
     (requests.exceptions.InvalidURL(), "permanent", False),
     (aws("ThrottlingException", 400), "throttled", False), (aws("ConditionalCheckFailedException", 400), "permanent", False),
-    (aws("InternalError", 500), "ambiguous", None), (aws("RequestTimeout", 400), "ambiguous", None),
+    (aws("InternalError", 500), "ambiguous", None), (aws("NotImplemented", 501), "permanent", False), (aws("RequestTimeout", 400), "ambiguous", None),
     (botocore.exceptions.EndpointConnectionError(endpoint_url="x"), "safe", False),
     (botocore.exceptions.ReadTimeoutError(endpoint_url="x"), "ambiguous", None), (botocore.exceptions.NoCredentialsError(), "permanent", False),
     (RpcError(grpc.StatusCode.UNAVAILABLE), "ambiguous", None), (RpcError(grpc.StatusCode.INVALID_ARGUMENT), "permanent", False),
@@ -109,10 +109,21 @@ TABLE: list[tuple[Exception, str, bool | None]] = [
     (pg("42601"), "permanent", False), (pg("57014"), "permanent", None), (pg("XX000"), "permanent", None),
     (psycopg.errors.SerializationFailure(), "safe", False), (psycopg.OperationalError("connection refused? Connection refused"), "safe", False),
     (psycopg.OperationalError("server closed the connection unexpectedly"), "ambiguous", None),
+    (psycopg.errors.ConnectionTimeout("connection timeout expired"), "safe", False),
+    (psycopg.OperationalError("failed to resolve host 'nowhere': [Errno -2] Name or service not known"), "safe", False),
+    (psycopg.OperationalError('connection failed: connection to server at "10.0.0.1", port 5432 failed: FATAL:  sorry, too many clients'
+                              ' already'), "safe", False),
+    (psycopg.OperationalError('connection failed: connection to server at "10.0.0.1", port 5432 failed: FATAL:  password authentication'
+                              ' failed for user "x"'), "permanent", False),
+    (psycopg.OperationalError('connection failed: connection to server at "10.0.0.1", port 5432 failed: FATAL:  database "x" does not'
+                              ' exist'), "permanent", False),
+    (sqlalchemy.exc.TimeoutError("QueuePool limit of size 5 overflow 10 reached"), "safe", False),
     (sqlalchemy.exc.OperationalError("select", {}, psycopg.errors.DeadlockDetected()), "safe", False),
     (sqlite_error("insert into t values (1, 2)"), "permanent", None), (sqlite_error("insert into t values (2, null)"), "permanent", False),
     (redis.exceptions.BusyLoadingError(), "safe", False), (redis.exceptions.TimeoutError(), "ambiguous", None),
     (redis.exceptions.ConnectionError("Error 111 connecting to localhost:1. Connection refused."), "safe", False),
+    (redis.exceptions.TimeoutError("Timeout connecting to server"), "safe", False),
+    (redis.exceptions.ConnectionError("No connection available."), "safe", False),
     (redis.exceptions.ConnectionError("Connection closed by server."), "ambiguous", None), (redis.exceptions.ResponseError(), "permanent", False),
     (redis.exceptions.OutOfMemoryError(), "throttled", False),
 ]
