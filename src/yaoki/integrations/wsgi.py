@@ -23,7 +23,7 @@ from yaoki.integrations.serving import HEADER, USEFUL_S, Gate, left_s, problem, 
 from yaoki.policies import scope as calls
 from yaoki.policies.adaptation import Algorithm, Permit
 from yaoki.policies.policy import seconds
-from yaoki.policies.shedding import Verdicts
+from yaoki.policies.shedding import Verdicts, Waiter
 
 Environ = dict[str, Any]
 Start = Callable[..., Any]
@@ -98,13 +98,24 @@ class LoadShedding:
         priority = self.priority(environ) if self.priority is not None else urgency(header_of(environ))
         ticket, now = _Ticket(), runtime.monotonic()
         with self._lock:
-            _, verdicts = self.gate.arrive(ticket, now, deadline=calls.ambient()[0], priority=priority)
+            waiter, verdicts = self.gate.arrive(ticket, now, deadline=calls.ambient()[0], priority=priority)
             self._tell(verdicts, now)
-        while not ticket.come.wait(self._until_tick()):
-            now = runtime.monotonic()
-            with self._lock:
-                self._tell(self.gate.shedder.tick(now, limit=self.gate.limit), now)
+        try:
+            while not ticket.come.wait(self._until_tick()):
+                now = runtime.monotonic()
+                with self._lock:
+                    self._tell(self.gate.shedder.tick(now, limit=self.gate.limit), now)
+        except BaseException:
+            self._left(waiter)
+            raise
         return ticket.refused
+
+    def _left(self, waiter: Waiter[_Ticket]) -> None:
+        """The thread was interrupted while it waited (a server's own timeout, say), or just as its turn came."""
+        now = runtime.monotonic()
+        with self._lock:
+            if not self.gate.shedder.leave(waiter) and waiter.state == "running":
+                self._tell(self.gate.ended(now, now, None, answered=False), now)
 
     def _until_tick(self) -> float:
         """Seconds until somebody is due to be refused; whoever wakes first does it for all."""

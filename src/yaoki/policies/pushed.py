@@ -86,6 +86,7 @@ class Pushed(Generic[T]):
         alarm_after_s = min(valid_for_s, 10 * self.every_s) if alarm_after is None else seconds("alarm_after", alarm_after)
         self.copy: Copy[T] = Copy(valid_for_s, alarm_after_s)
         self._lock = threading.Lock()
+        self._saving = threading.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._thread: Future[None] | None = None
         self._stop = threading.Event()
@@ -219,7 +220,9 @@ class Pushed(Generic[T]):
         size = 0
         if self.path is not None:
             try:
-                size = self._save(value)
+                with self._saving:
+                    if self.copy.value is value:  # or a newer one has come meanwhile, from the other source, and is saved by who put it
+                        size = self._save(value)
             except Exception as error:
                 self._failed(error)
         if events.wanted():

@@ -114,6 +114,7 @@ class Race:
         self.stolen = False    # we cancelled the caller's task, to be taken back once
         self.asked = True      # may further copies be sent? The service may say not to
         self.winner: asyncio.Task[Any] | None = None
+        self.winners_number = 0
         self.woken: asyncio.Future[None] | None = None
         self.copies: dict[asyncio.Task[Any], int] = {}  # under way, with their numbers
         self.losers: list[str] = []                     # what the copies that failed said
@@ -152,16 +153,16 @@ class Race:
             if error is None:
                 self.rules.discard(copy.result())
         elif self.rules.acceptable(copy.result()) if error is None else isinstance(error, Exception) and is_final(error):
-            self.decide(copy)
+            self.decide(copy, number)
         else:
             self.losers.append(f"copy {number}: {error!r}" if error is not None else f"copy {number}: a result that is not acceptable")
             if isinstance(error, Exception):
                 self.after_failure(error)
             self.wake_if_over()
 
-    def decide(self, copy: asyncio.Task[Any]) -> None:
+    def decide(self, copy: asyncio.Task[Any], number: int) -> None:
         """This copy's outcome is the call's."""
-        self.winner = copy
+        self.winner, self.winners_number = copy, number
         self.closed = True
         if self.running:
             self.stolen = True
@@ -271,7 +272,7 @@ class Race:
         assert self.winner is not None
         await self.close()
         winner, self.winner = self.winner, None
-        self.rules.won(self.made, now_s)
+        self.rules.won(self.winners_number, now_s)
         error = winner.exception()
         if error is None:
             return winner.result()

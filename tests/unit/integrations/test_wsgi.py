@@ -10,6 +10,7 @@ import pytest
 
 from virtual_time import Clock
 from yaoki import runtime
+from yaoki.integrations import wsgi
 from yaoki.integrations.wsgi import Deadlines, LoadShedding
 from yaoki.policies import remaining
 
@@ -141,3 +142,37 @@ def test_many_threads_lose_no_place():
         statuses = [each[0] for each in pool.map(lambda _: ask(app), range(2000))]
     assert set(statuses) == {200}
     assert (app.gate.shedder.running, app.gate.shedder.waiting) == (0, 0)
+
+
+def test_a_thread_that_is_interrupted_while_it_waits_leaves_no_place_taken(monkeypatch):
+    """A server's worker timeout, or gevent's, is raised in the middle of the wait."""
+    server = Server()
+    app = LoadShedding(server, limit=1, queue=5, max_wait=100)
+
+    class WorkerTimeoutError(BaseException):
+        pass
+
+    class Impatient(wsgi._Ticket):
+        def __init__(self):
+            super().__init__()
+            self.come.wait = self.interrupted
+
+        @staticmethod
+        def interrupted(timeout=None):
+            raise WorkerTimeoutError
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, app)
+        assert server.entered.acquire(timeout=100)
+        with monkeypatch.context() as patched, pytest.raises(WorkerTimeoutError):
+            patched.setattr(wsgi, "_Ticket", Impatient)
+            ask(app)
+        assert app.gate.shedder.waiting == 0
+        server.gate.set()
+        assert first.result(100)[0] == 200
+    assert app.gate.shedder.running == 0
+    with monkeypatch.context() as patched, pytest.raises(WorkerTimeoutError):
+        patched.setattr(wsgi, "_Ticket", Impatient)
+        ask(app)  # its turn has come at once, and it is interrupted before it notices
+    assert app.gate.shedder.running == 0
+    assert ask(app)[0] == 200

@@ -419,3 +419,11 @@ def test_nor_in_threads(copy, certain):
     with pytest.raises(REFUSED) as failure:
         hedge(0.001, idempotent=True, budget=rich())(ask)()
     assert nothing_happened(failure.value) is certain
+
+
+def test_the_copy_that_won_is_called_by_its_number():
+    seen = []
+    with events.listen(seen.append, kinds=(events.HedgeWon,)):
+        # The second copy has been sent as well when the first one answers.
+        assert run(hedge(0.05, idempotent=True, most=3, budget=rich())(Script((9.0, "first"), (0.08, "second"), (9.0, "third")))()) == "second"
+    assert [each.copy for each in seen] == [2]

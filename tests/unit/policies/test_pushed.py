@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import threading
+import time
 from itertools import pairwise
 
 import pytest
@@ -240,3 +241,21 @@ def test_the_hook_of_an_update_cannot_stop_it():
 def test_bad_settings_are_refused(build, error):
     with pytest.raises(error):
         build()
+
+
+def test_of_two_copies_that_are_put_at_once_the_newer_one_is_on_disk(tmp_path):
+    """From two sources (poll and subscription), in two threads: the older one may come to the disk last."""
+    path = tmp_path / "prices.json"
+    prices = Pushed("prices", Prices, poll=dict, path=path)
+    with prices._saving:
+        older = threading.Thread(target=prices.put, args=({"LIS": 1},))
+        older.start()
+        for _ in range(10_000):
+            if prices.copy.value == {"LIS": 1}:
+                break
+            time.sleep(0.001)
+        prices.copy.put({"LIS": 2}, runtime.monotonic())
+    older.join()
+    assert not path.exists(), "it was replaced before it was saved, and who replaced it saves"
+    prices.put({"LIS": 3})
+    assert json.loads(path.read_bytes())["data"] == {"LIS": 3}
