@@ -8,11 +8,13 @@ from typing import Any
 from yaoki import effect, runtime
 from yaoki.errors import DefinitionError
 from yaoki.messages.current import handling
-from yaoki.messages.envelope import Message, check_headers
+from yaoki.messages.envelope import Message, check_headers, check_names
 from yaoki.messages.schema import encode, schema_of
 
 Key = str | Callable[[Any], str]
 """The key of what is published, or a function from the payload to it, for several at once."""
+SHORT = 255
+"""Characters of which nobody has to be asked."""
 
 
 def compose(payload: object, *, source: str, key: Key = "", id: str = "", due: float = 0.0,  # noqa: A002
@@ -30,7 +32,7 @@ def compose_all(payloads: Iterable[object], *, source: str, key: Key = "", id: s
     Inside a handler they belong to the same conversation as the message handled, and name it as their cause.
 
     Raises:
-        InputError: a payload cannot be written as JSON, or a header cannot travel.
+        InputError: a payload cannot be written as JSON, or a header or key cannot travel.
     """
     if headers:
         check_headers(headers)
@@ -45,10 +47,12 @@ def compose_all(payloads: Iterable[object], *, source: str, key: Key = "", id: s
             kind = type(payload)
             schema = schema_of(kind)
             name, version = schema.name, schema.version
-        own_id = id or new_id()
+        own_id, own_key = id or new_id(), key if isinstance(key, str) else key(payload)
+        if len(own_key) + len(id) > SHORT or "\0" in own_key:
+            check_names(own_id, source, name, own_key)
         messages.append(Message(
             id=own_id, source=source, type=name, version=version, data=encode(payload), time=now, due=due,
-            key=key if isinstance(key, str) else key(payload), cause=caused_by, correlation=correlation or own_id,
+            key=own_key, cause=caused_by, correlation=correlation or own_id,
             reply_to=reply_to, traceparent=traceparent, headers=headers or {}))
     return messages
 

@@ -24,7 +24,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from yaoki import events, runtime
-from yaoki.errors import MessagesError, StoreError
+from yaoki.errors import InputError, MessagesError, StoreError
 from yaoki.messages.brokers.port import Broker
 from yaoki.messages.compose import compose
 from yaoki.messages.envelope import PARTS, from_cloudevent, to_cloudevent
@@ -100,7 +100,7 @@ class DynamoRelay:
         while not self._stopping:
             try:
                 sent = await self.send_once()
-            except MessagesError as error:
+            except (MessagesError, InputError) as error:  # InputError: the broker will never take one of them
                 sent = 0
                 events.emit(events.RelayStalled(broker=self.broker.name, error=str(error), failures=1, retry_in_s=PAUSE_S))
             if not sent:

@@ -33,6 +33,9 @@ ECHO = "~"
 """A service's own word on a choreographed run, as it came back from the broker, has this after its source."""
 UNREADABLE = "yaoki.unreadable"
 
+MOST_NAME_BYTES = 2_000
+"""Of a key, and of id and source together: PostgreSQL takes no more than 2 704 bytes into an index."""
+MOST_VERSION = 2**31 - 1
 _EXTENSION = re.compile(r"[a-z0-9]{1,20}\Z")  # what CloudEvents allows as a name
 _OWN = frozenset({
     "specversion", "id", "source", "type", "time", "datacontenttype", "dataschema", "subject", "data", "data_base64",
@@ -129,6 +132,16 @@ def check_headers(headers: dict[str, str]) -> None:
                    "Yaoki use itself, and give them text", header=name)
 
 
+def check_names(id: str, source: str, type: str, key: str) -> None:  # noqa: A002
+    """Raise `InputError` for what some store could not take: a reader would try it again without end."""
+    if "\0" in id + source + type + key:
+        raise InputError("id, source, type and key of a message have no U+0000: PostgreSQL does not take it as text",
+                         do="leave it out")
+    if max(len((id + source).encode()), len(type.encode()), len(key.encode())) > MOST_NAME_BYTES:
+        raise InputError(f"id and source together, the type and the key of a message have at most {MOST_NAME_BYTES} bytes",
+                         do="use a short key, such as a hash of the long one")
+
+
 def to_cloudevent(message: Message) -> bytes:
     """The message as a CloudEvent in structured JSON (`application/cloudevents+json`)."""
     event: dict[str, Any] = {
@@ -174,12 +187,22 @@ def from_cloudevent(body: bytes) -> Message:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"not a CloudEvent in structured JSON: {error}",
                          do="publish with Yaoki, or send CloudEvents 1.0 with id, source and type as JSON") from error
+    check_names(wire.id, wire.source, wire.type, wire.partitionkey)
+    if not 0 <= wire.dataversion <= MOST_VERSION:
+        raise InputError(f"{wire.dataversion} cannot be the version of a payload", do="count versions from 1")
     headers = {name: str(value) for name, value in rest.items() if name not in _OWN and _EXTENSION.match(name)}
-    data = base64.b64decode(wire.data_base64) if wire.data_base64 else bytes(wire.data)
+    data = _from_base64(wire.data_base64) if wire.data_base64 else bytes(wire.data)
     return Message(
         id=wire.id, source=wire.source, type=wire.type, data=data, key=wire.partitionkey, version=wire.dataversion,
         time=_unix(wire.time), due=_unix(wire.notbefore), correlation=wire.correlationid, cause=wire.causationid,
         reply_to=wire.replyto, traceparent=wire.traceparent, headers=headers)
+
+
+def _from_base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise InputError(f"the data_base64 of a CloudEvent is not base64: {error}", do="encode it as RFC 4648 says, section 4") from error
 
 
 def received(body: bytes, broker: str) -> Message:
@@ -200,6 +223,6 @@ def _unix(text: str) -> float:
         return 0.0
     try:
         return dt.datetime.fromisoformat(text).timestamp()
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"the time {text!r} of a CloudEvent is not RFC 3339",
                          do="write times as 2026-11-21T19:00:00Z") from error

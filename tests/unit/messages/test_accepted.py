@@ -188,6 +188,27 @@ async def test_when_work_waits_too_long_no_more_is_taken_in(shop):
         assert (await client.post("/orders", json={"n": 1})).status_code == 202
 
 
+async def test_half_a_body_is_no_work(shop):
+    """What a client had said when it went may be JSON all the same."""
+    said, sent = [{"type": "http.request", "body": b'{"n":1}', "more_body": True}, {"type": "http.disconnect"}], []
+
+    async def receive() -> dict:
+        return said.pop(0)
+
+    async def send(message: dict) -> None:
+        sent.append(message)
+
+    application = accepted(HandlerWork(shop.app, Placed, handler="take"), path="/orders")
+    headers = [(b"content-type", b"application/json")]
+    await application({"type": "http", "method": "POST", "path": "/orders", "headers": headers}, receive, send)
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/orders", "CONTENT_LENGTH": "9", "CONTENT_TYPE": "application/json",
+               "wsgi.input": io.BytesIO(b'{"n":1}')}
+    told: list[str] = []
+    wsgi = application.wsgi(asyncio.get_running_loop())
+    await asyncio.to_thread(lambda: list(wsgi(environ, lambda status, _: told.append(status))))
+    assert (sent, told, await shop.app.store.starting_with("")) == ([], ["400 Bad Request"], [])
+
+
 async def test_it_is_a_wsgi_application_too(shop):
     wsgi = accepted(HandlerWork(shop.app, Placed, handler="take"), path="/orders").wsgi(asyncio.get_running_loop())
 

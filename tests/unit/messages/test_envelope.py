@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 from random import Random
 
@@ -22,7 +23,8 @@ from yaoki.errors import (
 )
 from yaoki.messages import Message, Retries, event, from_cloudevent, to_cloudevent
 from yaoki.messages.brokers.port import check_durability
-from yaoki.messages.envelope import PARTS, check_headers, message_of, meta_of
+from yaoki.messages.compose import compose
+from yaoki.messages.envelope import PARTS, UNREADABLE, check_headers, message_of, meta_of, received
 from yaoki.messages.handlers import handler_of
 from yaoki.messages.schema import decode, encode, schema_of
 from yaoki.messages.store.port import Durability, Entry
@@ -69,6 +71,23 @@ def test_a_foreign_cloudevent_is_read_and_its_extensions_kept():
 def test_what_is_no_cloudevent_is_refused(body):
     with pytest.raises(InputError):
         from_cloudevent(body)
+
+
+@pytest.mark.parametrize("more", [
+    {"partitionkey": "a\0b"}, {"id": "1\0"}, {"id": "x" * 2_001}, {"partitionkey": "ключ" * 500}, {"dataversion": 2**31}, {"dataversion": -1},
+    {"data_base64": "abc"}, {"data_base64": "*"}, {"time": "0001-01-01T00:00:00"}], ids=str)
+def test_what_a_store_could_not_take_is_kept_as_it_came_and_stops_no_reader(more):
+    body = msgspec.json.encode({"specversion": "1.0", "id": "1", "source": "s", "type": "t", **more})
+    message = received(body, "nats")
+    assert (message.type, message.source, len(message.id)) == (UNREADABLE, "nats", 32)
+    assert base64.b64decode(msgspec.json.decode(message.data)["body"]) == body
+
+
+def test_a_key_that_cannot_travel_is_refused_when_it_is_published():
+    for key in ("a\0b", "x" * 2_001):
+        with pytest.raises(InputError):
+            compose({}, source="shop", key=key)
+    assert compose({}, source="shop", key="ключ" * 250).key == "ключ" * 250
 
 
 @pytest.mark.parametrize("headers", [{"Upper": "x"}, {"with-dash": "x"}, {"id": "x"}, {"data": "x"}, {"n": 1}])

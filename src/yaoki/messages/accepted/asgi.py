@@ -34,7 +34,10 @@ class Accepted:
         if scope["type"] == "lifespan":
             await _lifespan(receive, send)
             return
-        body = await self._body(receive)
+        try:
+            body = await self._body(receive)
+        except _GoneError:
+            return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         root = scope.get("root_path", "")
         # Servers differ in whether `path` begins with the root path (ASGI says so since 3.0; Starlette mounts do).
@@ -46,15 +49,21 @@ class Accepted:
         await _send(response, receive, send, head=scope["method"] == "HEAD")
 
     async def _body(self, receive: Receive) -> bytes | None:
-        """The whole body; None as soon as it is larger than the endpoint takes."""
+        """The whole body; None as soon as it is larger than the endpoint takes. Raises `_GoneError`: half a body is no work."""
         found = bytearray()
         while True:
             message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _GoneError
             found += message.get("body", b"")
             if len(found) > self.endpoint.max_body:
                 return None
             if not message.get("more_body", False):
                 return bytes(found)
+
+
+class _GoneError(Exception):
+    """The client has left before it had said all."""
 
 
 async def _send(response: Response, receive: Receive, send: Send, *, head: bool) -> None:

@@ -8,6 +8,7 @@ from http import HTTPStatus
 from typing import Any
 
 from yaoki.messages.accepted.endpoint import Answering, Request, Response
+from yaoki.messages.accepted.problem import problem
 
 
 class WsgiApp:
@@ -25,6 +26,9 @@ class WsgiApp:
         headers["content-type"] = environ.get("CONTENT_TYPE", "")
         request = Request(environ["REQUEST_METHOD"], environ.get("PATH_INFO", ""), headers, body, environ.get("SCRIPT_NAME", ""),
                           environ.get("REMOTE_ADDR", ""))
+        if len(body) < min(length, self.endpoint.max_body + 1):  # the client has left before it had said all
+            start_response("400 Bad Request", [("content-type", "application/problem+json")])
+            return [problem(400, "the body ended early")]
         response: Response = asyncio.run_coroutine_threadsafe(self.endpoint.answer(request), self.loop).result()
         start_response(f"{response.status} {HTTPStatus(response.status).phrase}", list(response.headers.items()))
         return [response.body] if response.stream is None else self._stream(response.stream)

@@ -74,7 +74,7 @@ class Monitor:
         self.runs: dict[str, Run] = {}
         self._mine = app.service if app.broker is not None else ""
         self._ended: dict[str, asyncio.Future[RunState]] = {}
-        self._alarmed: set[tuple[str, str]] = set()
+        self._alarmed: dict[str, set[str]] = {}
         app.add(Handler(fn=self._hear, name=f"{saga.name}-monitor", takes={type_of(saga): Told}, wants_message=True))
 
     async def _hear(self, told: Told, message: Message) -> None:
@@ -90,6 +90,7 @@ class Monitor:
         else:
             run.hear(told)
         if run.machine is not None and (run.machine.state.is_end or run.machine.state is RunState.BLOCKED):
+            self._alarmed.pop(message.key, None)
             waiter = self._ended.pop(message.key, None)
             if waiter is not None and not waiter.done():
                 waiter.set_result(run.machine.state)
@@ -190,8 +191,8 @@ class Monitor:
         return overdue
 
     def _alarm(self, edge: Edge, now: float) -> None:
-        if (edge.run, edge.action) not in self._alarmed:
-            self._alarmed.add((edge.run, edge.action))
+        if edge.action not in (alarmed := self._alarmed.setdefault(edge.run, set())):
+            alarmed.add(edge.action)
             events.emit(events.RunStuck(run=edge.run, saga=self.saga.name, idle_s=now - edge.since, waiting_for=edge.action))
 
 
