@@ -121,9 +121,12 @@ async def check(folder: Path, url: str, runs: int, *, side_by_side: int) -> None
     with closing(sqlite3.connect(folder / "service.db")) as db:
         existing = {key for key, in db.execute("SELECT key FROM effect WHERE state = 'done'")}
         calls = db.execute("SELECT key, what FROM call ORDER BY no").fetchall()
-    expected: set[str] = set()
+    expected, made_anew = set[str](), 0
     for each in stored:
-        expected |= effects_of(each, decided(each, Graph.from_json(graph)))
+        rounds = decided(each, Graph.from_json(graph))
+        made_anew += rounds.total()
+        expected |= effects_of(each, rounds)
+    assert made_anew, "nothing was made anew, so nothing was tested"
     assert existing == expected
     check_calls(calls, may_refuse=side_by_side > 1)
 
@@ -163,7 +166,6 @@ def rounds_of(run: str, records: list[Record]) -> Counter[str]:
         elif record.kind is Kind.DONE:
             assert (record.step, rounds[step]) not in done, f"{record.step} of {run} is done twice"
             done.add((record.step, rounds[step]))
-    assert asked, f"{run} was never retried"
     return rounds
 
 
