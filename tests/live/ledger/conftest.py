@@ -1,5 +1,5 @@
 """The same PostgreSQL server as the contracts use."""
 
-from contracts.ledger.conftest import postgres, postgres_server
+from contracts.ledger.conftest import postgres
 
-__all__ = ["postgres", "postgres_server"]
+__all__ = ["postgres"]
