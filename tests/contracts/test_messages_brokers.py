@@ -148,6 +148,13 @@ async def test_keys_keep_their_order(broker):
     await reader.close()
 
 
+async def test_what_is_of_other_types_hides_nothing(broker):
+    reader = await broker.subscribe("hotel", ["Placed"])
+    await broker.publish([*(made(n, "", "Unwanted") for n in range(40)), made(99)])
+    assert [each.message.id for each in await reader.fetch(10, 20.0)] == ["id-000099"]
+    await reader.close()
+
+
 async def test_groups_do_not_notice_each_other(broker):
     first = await broker.subscribe("hotel", ["Placed"])
     second = await broker.subscribe("flights", ["Placed"])

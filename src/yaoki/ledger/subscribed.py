@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
+from yaoki import runtime
 from yaoki.errors import AuditError, YaokiError
-from yaoki.messages.brokers.port import Broker, Subscription
+from yaoki.messages.brokers.port import Broker, Delivery, Subscription
 
 PAGE = 500
 WAIT_S = 0.2
@@ -35,6 +36,15 @@ class Subscribed:
         except YaokiError as error:
             await self.close()
             raise AuditError(f"{self.name} cannot be used: {error}", do="check the address and the account's rights") from error
+
+    async def pages(self) -> AsyncIterator[list[Delivery]]:
+        """What was there when it was asked for; the caller acknowledges. It is not gone on with for as long as somebody publishes."""
+        assert self._subscription is not None, "open it first"
+        began = runtime.unix_time()
+        while page := await self._subscription.fetch(PAGE, WAIT_S):
+            yield page
+            if all(each.message.time > began for each in page):
+                return
 
     async def close(self) -> None:
         if self._subscription is not None:

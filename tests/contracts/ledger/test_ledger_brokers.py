@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from yaoki.ledger.sinks.broker import BrokerSink
 from yaoki.ledger.sinks.receipts import Receipts
 from yaoki.ledger.sources.ledger import LedgerSource
 from yaoki.messages.brokers.opening import open_broker
+from yaoki.messages.brokers.port import Delivery
 from yaoki.messages.envelope import Message
 
 RULES = Rules(slo_s=0.001, clock_error_s=0, beat_every_s=60, seal_every_s=1, hold_s=0, audit_every_s=1, listing_s=1)
@@ -61,6 +63,35 @@ async def test_what_is_delivered_comes_back_byte_for_byte_and_a_loss_is_named(si
         await watch.look(whole=True, repaired=[("a", 2)])
         assert await load_findings(ledger.store) == []
         await again.close()
+
+
+async def test_a_listing_ends_while_others_go_on_publishing(tmp_path: Path) -> None:
+    class Busy:
+        """Whenever it is asked, somebody has just published."""
+
+        fetched = 0
+
+        async def subscribe(self, *_: object) -> Busy:
+            return self
+
+        async def fetch(self, *_: object) -> list[Delivery]:
+            self.fetched += 1
+            assert self.fetched < 100, "it goes on and on"
+            at = 1.0 if self.fetched == 1 else time.time() + 1.0
+            headers = {"ledgerversion": str(self.fetched)}
+            return [Delivery(Message(id=str(self.fetched), source="ledger", type=KIND, key="a", time=at, headers=headers))]
+
+        async def ack(self, *_: object) -> None: ...
+
+        async def close(self) -> None: ...
+
+    async def connect() -> Any:
+        return Busy()
+
+    sink = BrokerSink(connect, "busy", Receipts(str(tmp_path / "receipts.db")), kind=KIND)
+    await sink.open()
+    assert [(batch.keys, batch.versions) async for batch in sink.listing()] == [(["a", "a"], [1, 2])]
+    await sink.close()
 
 
 async def test_anybodys_messages_are_a_source(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

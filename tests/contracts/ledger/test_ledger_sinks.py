@@ -132,6 +132,27 @@ async def test_a_half_written_file_is_never_seen(tmp_path: Path) -> None:
     assert sink.foreign.count == 0
 
 
+async def test_a_folder_is_safe_before_what_is_in_it_is_said_to_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in folders of its own, and one whose writer died before it had synced the name."""
+    synced: list[Path] = []
+    sink = FolderSink(tmp_path / "archive", "{key}/v/{version}.log")
+    monkeypatch.setattr(sink, "_sync_folder", synced.append)
+    assert await sink.put("a", 1, b"1", content_digest(b"1"))
+    assert {tmp_path, tmp_path / "archive", tmp_path / "archive/a", tmp_path / "archive/a/v"} <= set(synced)
+    synced.clear()
+    assert not await sink.put("a", 1, b"1", content_digest(b"1"))
+    assert synced == [tmp_path / "archive/a/v"]
+
+
+async def test_an_etag_that_is_no_md5_says_nothing_of_the_content() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"ETag": '"' + "z" * 32 + '"'})
+
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client:
+        (record,) = await HttpSink(client, "https://store.example/{key}/{version}").read([("a", 1)])
+    assert record.digest == b""
+
+
 async def test_a_bucket_that_is_not_there_is_a_clear_error(aws: Any) -> None:
     with pytest.raises(AuditError, match="there is no bucket nowhere"):
         await S3Sink(aws, "nowhere", "{key}-{version}").open()

@@ -19,7 +19,7 @@ from yaoki.ledger.fingerprint import content_digest
 from yaoki.ledger.records import Batch, Naming, Record, is_beat
 from yaoki.ledger.sinks.port import Foreign
 from yaoki.ledger.sinks.receipts import Receipts
-from yaoki.ledger.subscribed import PAGE, WAIT_S, Subscribed
+from yaoki.ledger.subscribed import Subscribed
 from yaoki.messages.brokers.port import Broker
 from yaoki.messages.envelope import Message
 
@@ -68,7 +68,7 @@ class BrokerSink(Subscribed):
         """Take what the group was given meanwhile: remembered first, acknowledged after."""
         assert self._subscription is not None, "open the sink first"
         try:
-            while deliveries := await self._subscription.fetch(PAGE, WAIT_S):
+            async for deliveries in self.pages():
                 found = [each for each in map(_record, (one.message for one in deliveries)) if each is not None]
                 for one in deliveries:
                     if _record(one.message) is None:

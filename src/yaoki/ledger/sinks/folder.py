@@ -6,6 +6,7 @@ link fails where the name is taken, so two writers cannot write over each other.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
@@ -34,6 +35,7 @@ class FolderSink:
         self.name = f"folder:{self.root}"
         self.knows_digests = digests
         self.foreign = Foreign()
+        self._made: set[Path] = set()
 
     async def open(self) -> None:
         if self.root.exists() and not self.root.is_dir():
@@ -47,7 +49,7 @@ class FolderSink:
 
     def _put(self, key: str, version: int, content: bytes, digest: bytes) -> bool:
         path = self.root / self.template.name(key, version)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(path.parent)
         aside = path.with_name(f"{HALF_WRITTEN}{runtime.new_id()}")
         try:
             with aside.open("xb") as file:
@@ -58,6 +60,7 @@ class FolderSink:
                 os.link(aside, path)
             except FileExistsError:
                 if content_digest(path.read_bytes()) == digest:
+                    self._sync_folder(path.parent)  # whoever wrote it may have died before that
                     return False
                 raise ContentConflictError(f"{path} holds another content", name=str(path),
                                            do="compare it with the ledger's, and move the wrong one away") from None
@@ -65,6 +68,18 @@ class FolderSink:
         finally:
             aside.unlink(missing_ok=True)
         return True
+
+    def _make_folder(self, folder: Path) -> None:
+        """The folder and those above it, so that they survive a power cut: once for each folder in this process."""
+        if folder in self._made and folder.is_dir():
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for above in folder.parents:
+            with contextlib.suppress(PermissionError):  # it may be another's, who does not let it be read
+                self._sync_folder(above)
+            if above == self.root.parent:
+                break
+        self._made.add(folder)
 
     def _sync_folder(self, folder: Path) -> None:
         handle = os.open(folder, os.O_RDONLY)
@@ -92,10 +107,14 @@ class FolderSink:
                 if not entry.name.startswith(HALF_WRITTEN):
                     self.foreign.note(name)
                 continue
+            try:
+                digest, at = content_digest(Path(entry.path).read_bytes()) if self.knows_digests else b"", entry.stat().st_mtime
+            except FileNotFoundError:
+                continue  # a heartbeat that has served
             batch.keys.append(found[0])
             batch.versions.append(found[1])
-            batch.digests.append(content_digest(Path(entry.path).read_bytes()) if self.knows_digests else b"")
-            batch.times.append(entry.stat().st_mtime)
+            batch.digests.append(digest)
+            batch.times.append(at)
             if len(batch) >= PAGE:
                 return batch, True
         return batch, False

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from yaoki.errors import AuditError, ContentConflictError
+from yaoki.ledger.fingerprint import md5_of
 from yaoki.ledger.records import Batch, Naming, Record
 from yaoki.ledger.sinks.port import Foreign
 from yaoki.ledger.sinks.template import Template
@@ -63,9 +64,8 @@ class HttpSink:
             if reply.status_code in {httpx.codes.NOT_FOUND, httpx.codes.GONE}:
                 continue
             reply.raise_for_status()
-            etag = reply.headers.get("ETag", "").strip('W/"')
             modified = reply.headers.get("Last-Modified")
-            found.append(Record(key, version, bytes.fromhex(etag) if len(etag) == 32 else b"",
+            found.append(Record(key, version, md5_of(reply.headers.get("ETag", "")),
                                 parsedate_to_datetime(modified).timestamp() if modified else 0.0))
         return found
 

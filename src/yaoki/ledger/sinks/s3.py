@@ -17,13 +17,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from yaoki import runtime
 from yaoki.errors import AuditError, ContentConflictError
+from yaoki.ledger.fingerprint import md5_of
 from yaoki.ledger.records import Batch, Naming, Record
 from yaoki.ledger.sinks.port import Foreign
 from yaoki.ledger.sinks.template import Template
 
 READS_AT_ONCE = 16
 DELETES_A_CALL = 1000
-ETAG_HEX = 32
 GONE = {"404", "NoSuchKey", "NotFound"}
 
 
@@ -99,8 +99,7 @@ class S3Sink:
         return batch
 
     def _digest(self, etag: str) -> bytes:
-        text = etag.strip('"')
-        return bytes.fromhex(text) if self.knows_digests and len(text) == ETAG_HEX else b""
+        return md5_of(etag) if self.knows_digests else b""
 
     async def read(self, names: Sequence[Naming]) -> list[Record]:
         found = await asyncio.gather(*(self._read(key, version) for key, version in names))

@@ -17,7 +17,7 @@ from yaoki.ledger.records import check_version
 from yaoki.ledger.sinks.broker import VERSION, content_of
 from yaoki.ledger.sources.feeds import seen
 from yaoki.ledger.sources.shadow import Seen
-from yaoki.ledger.subscribed import PAGE, WAIT_S, Subscribed
+from yaoki.ledger.subscribed import Subscribed
 from yaoki.messages.brokers.port import Broker, Delivery
 from yaoki.messages.envelope import Message
 from yaoki.messages.store.port import CLASSES
@@ -39,9 +39,8 @@ class BrokerFeed(Subscribed):
 
     async def read(self, place: str) -> AsyncIterator[tuple[list[Seen], str]]:
         del place  # the broker knows it
-        assert self._subscription is not None, "open the feed first"
         try:
-            while taken := await self._subscription.fetch(PAGE, WAIT_S):
+            async for taken in self.pages():
                 self._taken = taken
                 yield [each for one in taken for each in self._seen(one.message)], ""
         except BrokerError as error:

@@ -98,12 +98,25 @@ class RedisSubscription:
         self._after = "0"  # within the pending ones; ">" once they are through
 
     async def fetch(self, limit: int, wait_s: float) -> list[Delivery]:
+        deliveries: list[Delivery] = []
+        while not deliveries:  # a page may be of other types altogether, and more may follow
+            found = await self._page(limit, wait_s)
+            if not found:
+                break
+            deliveries = await self._wanted(found)
+        return deliveries
+
+    async def _page(self, limit: int, wait_s: float) -> list[Any]:
         found = await self._read(limit, wait_s)
         if not found and self._after != ">":
             self._after = ">"
             found = await self._read(limit, wait_s)
         if self._after != ">" and found:
             self._after = found[-1][0]
+        return found
+
+    async def _wanted(self, found: list[Any]) -> list[Delivery]:
+        """What is of this group's types; the rest is acknowledged at once."""
         deliveries: list[Delivery] = []
         foreign: list[Delivery] = []
         for token, fields in found:
