@@ -21,6 +21,7 @@ from yaoki.policies.adaptation import AdaptiveDecider, Algorithm, LoopLag, Permi
 from yaoki.policies.classify import classify
 from yaoki.policies.gradient import Gradient2
 from yaoki.policies.policy import Finding, Policy, Site, seconds
+from yaoki.policies.scope import PATIENCE, gave_up
 from yaoki.runtime import Random
 
 
@@ -80,8 +81,9 @@ class AdaptiveLimit(Policy):
                 self._tell(site)
 
         def failed(permit: Permit, now: float, rng: Random, heart: Heart | None, error: Exception) -> None:
-            if isinstance(error, RefusedError):
-                self.dropped(permit)
+            usual_s = decider.moved[2]
+            if isinstance(error, RefusedError) or (gave_up(error, now) and not now - permit > PATIENCE * usual_s > 0):
+                self.dropped(permit)  # not sent, or given up by a caller that did not wait for long
             elif isinstance(error, AttemptTimeoutError) or classify(error).kind == "throttled":
                 with lock:
                     before = decider.moved

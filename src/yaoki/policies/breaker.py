@@ -19,11 +19,11 @@ from datetime import timedelta
 from math import inf
 
 from yaoki import events, runtime
-from yaoki.errors import AttemptTimeoutError, BreakerOpenError, ConfigError, RefusedError
+from yaoki.errors import BreakerOpenError, ConfigError, RefusedError
 from yaoki.policies.circuit import Change, Circuit, Permit, Probe, Refusal, State
 from yaoki.policies.classify import UNKNOWN, classify
 from yaoki.policies.policy import Finding, Policy, Site, seconds
-from yaoki.policies.scope import USEFUL_S, Scope, current
+from yaoki.policies.scope import Scope, gave_up
 from yaoki.policies.window import CountWindow, TimeWindow
 from yaoki.runtime import Random
 
@@ -156,14 +156,8 @@ class _Watch:
             service=self._service, state=refusal.state, retry_after=after_s or None)
 
     def failed(self, permit: Permit, error: Exception, now: float, began: float, rng: Random) -> None:
-        if isinstance(error, AttemptTimeoutError) and error.fields.get("by") == "deadline":
-            verdict: bool | None = True
-            impatient = True
-        else:
-            verdict = self._breaker.counts(error)
-            # A plain function obeys the caller's deadline by its client's own timeout, which raises the client's own error.
-            impatient = now >= current.get()[0] - USEFUL_S
-        if verdict and impatient and now - began < self._circuit.slow_s:
+        verdict = self._breaker.counts(error)
+        if verdict is not None and now - began < self._circuit.slow_s and gave_up(error, now):
             verdict = None  # an impatient caller must not open the circuit for the others, unless it was patient enough to judge
         if verdict is None:
             self._circuit.dropped(permit)

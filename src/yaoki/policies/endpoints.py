@@ -25,6 +25,7 @@ from math import exp
 from typing import Generic, TypeVar
 
 from yaoki.errors import ConfigError, RefusedError
+from yaoki.policies.scope import PATIENCE
 from yaoki.runtime import Random
 
 E = TypeVar("E", bound=Hashable)
@@ -221,6 +222,11 @@ class Endpoints(Generic[E]):
             return False
         self._eject(each, now)
         return True
+
+    def is_late(self, lease: Lease[E], now: float) -> bool:
+        """Has the call taken much longer than the slowest of all usually does? False while no latency is known."""
+        usual_s = max(each.latency_s for each in self.endpoints)
+        return now - lease.at > PATIENCE * usual_s > 0
 
     def dropped(self, lease: Lease[E]) -> None:
         """The call was cancelled or lost a race: it says nothing about the endpoint."""

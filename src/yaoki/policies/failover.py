@@ -164,8 +164,12 @@ class _Tries:
         if failure.healthy or (failure.kind == "permanent" and failure.known):
             self.succeeded(lease)
             return False
+        now = runtime.monotonic()
         with self._lock:
-            out = self.policy.endpoints.failed(lease, now := runtime.monotonic())
+            if scope.gave_up(error, now) and not self.policy.endpoints.is_late(lease, now):
+                self.policy.endpoints.dropped(lease)
+                return False  # an impatient caller's, which says nothing about the endpoint, and has no time for another
+            out = self.policy.endpoints.failed(lease, now)
         tried.append(lease.endpoint.target)
         if out and events.wanted():
             events.emit(events.EndpointEjected(service=self.service, endpoint=str(lease.endpoint.target), error=type(error).__name__,

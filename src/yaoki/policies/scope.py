@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from math import inf
 
 from yaoki import runtime
+from yaoki.errors import AttemptTimeoutError
 
 Scope = tuple[float, int]
 """(deadline, attempt)."""
@@ -40,6 +41,20 @@ def remaining() -> float:
     """
     limit = current.get()[0]
     return limit if limit == inf else max(0.0, limit - runtime.monotonic())
+
+
+PATIENCE = 3.0
+"""Who gives up after this many times the usual latency has waited long enough to say that the service is too slow."""
+
+
+def gave_up(error: BaseException, now: float) -> bool:
+    """Was it the caller's own deadline that ended the attempt? Then the failure says little about the service.
+
+    Coroutines are cut off by a timer, which says so; plain functions by their client's timeout, which does not.
+    """
+    if isinstance(error, AttemptTimeoutError) and error.fields.get("by") == "deadline":
+        return True
+    return now >= current.get()[0] - USEFUL_S
 
 
 def attempt() -> int:

@@ -3,7 +3,8 @@
     pipeline(..., throttle(), bulkhead(50), timeout(1.0))      # where a breaker would stand
 
 The decision is `throttling.py`. What the service did not take counts against it: refused for load, not reached, no answer
-in time. What it answered, were it an error, it took. What was never sent, and what was cancelled, counts as not asked for.
+in time. What it answered, were it an error, it took. What was never sent, and what was cancelled or given up at the caller's own
+deadline, counts as not asked for.
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import threading
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from yaoki import events
+from yaoki import events, runtime
 from yaoki.errors import RefusedError, ThrottledError
 from yaoki.policies.classify import classify
 from yaoki.policies.policy import Finding, Policy, Site, seconds
+from yaoki.policies.scope import gave_up
 from yaoki.policies.throttling import Throttle
 from yaoki.runtime import Random
 
@@ -65,8 +67,8 @@ class ThrottlePolicy(Policy):
                 raise
 
         def failed(error: Exception) -> None:
-            if isinstance(error, RefusedError):
-                return
+            if isinstance(error, RefusedError) or gave_up(error, runtime.monotonic()):
+                return  # never sent, or given up by its caller
             with lock:
                 if took(error):
                     decider.accepted()

@@ -15,20 +15,23 @@ from hypothesis import strategies as st
 
 from virtual_time import Clock, run
 from yaoki import runtime
-from yaoki.errors import AttemptTimeoutError, BreakerOpenError, BulkheadFullError, DeadlineError
+from yaoki.errors import AttemptTimeoutError, BreakerOpenError, BulkheadFullError, DeadlineError, ThrottledError
 from yaoki.policies import (
     Breaker,
     Bulkhead,
     Policy,
+    adaptive_limit,
     backoff,
     breaker,
     budget,
     bulkhead,
     deadline,
+    failover,
     pipeline,
     remaining,
     retry,
     scope,
+    throttle,
     timeout,
 )
 
@@ -340,6 +343,49 @@ def test_nor_does_it_where_a_client_keeps_to_it_by_a_timeout_of_its_own() -> Non
             with deadline(60.0), pytest.raises(TimeoutError, match="read"):
                 guard.call(ask)
         assert guard.state == "open", "the service itself did not answer"
+
+
+async def _impatiently(policy: Policy, calls: int, patience_s: float) -> None:
+    """Calls that are never answered, by callers with little time: a server's, say, whose own callers told it how long they wait."""
+    for _ in range(calls):
+        with scope.until(runtime.monotonic() + patience_s), pytest.raises((AttemptTimeoutError, ThrottledError, BulkheadFullError)):
+            await pipeline(policy, timeout(60.0)).call(never)
+
+
+def test_nor_does_it_lower_a_limit_throttle_the_others_or_eject_an_endpoint() -> None:
+    async def main() -> None:
+        limit, share, endpoints = adaptive_limit(minimum=1, window=0.1), throttle(), failover(["a", "b"], idempotent=True)
+        for policy in (limit, share, endpoints):
+            for _ in range(30):
+                await policy.call(answered_in, 0.1)
+            before = limit.limit
+            await _impatiently(policy, 30, 0.05)
+        assert limit.limit == before
+        assert share.chance(runtime.monotonic()) == 0.0
+        assert [(each.out, each.health, each.in_flight) for each in endpoints.endpoints.endpoints] == [(False, 1.0, 0)] * 2
+
+    run(main())
+
+
+def test_callers_that_waited_much_longer_than_usual_are_believed() -> None:
+    async def main() -> None:
+        limit, endpoints = adaptive_limit(minimum=1, window=0.1), failover(["a", "b", "c"], idempotent=True)
+        for policy in (limit, endpoints):
+            for _ in range(30):
+                await policy.call(answered_in, 0.1)
+        before = limit.limit
+        for policy in (limit, endpoints):
+            await _impatiently(policy, 30, 0.5)
+        assert limit.limit < before
+        slow = [each for each in endpoints.endpoints.endpoints if each.latency_s >= 0.5]
+        assert slow, "and so gets less to do"
+        assert all(each.health < 1.0 for each in slow)
+
+    run(main())
+
+
+async def answered_in(seconds: float) -> None:
+    await asyncio.sleep(seconds)
 
 
 def test_a_services_own_timeouts_open_it() -> None:
