@@ -32,6 +32,7 @@ from torture.checker import STEPS, check
 from torture.compound import FAILING
 from torture.errands import COUNTER, TABLES, errands, inputs
 from torture.sagas import Service, TicketOffice, Trip, trips
+from yaoki import Saga
 from yaoki.errors import JournalError
 from yaoki.saga.journal.port import NewRun
 from yaoki.saga.journal.postgres import PostgresJournal
@@ -110,26 +111,40 @@ class Campaign:
     # ── starting runs ────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _start(self, names: list[str]) -> None:
+        """Until it has succeeded: the server may be away for longer than a journal's patience. What is said twice counts once."""
+        while True:
+            try:
+                await self._start_once(names)
+            except JournalError:
+                await asyncio.sleep(0.2)
+            else:
+                return
+
+    async def _start_once(self, names: list[str]) -> None:
         service = Service(self.folder)
         saga, other = trips(service, TicketOffice(self.folder)), errands(service)
         journal = PostgresJournal(self._url, name="front")
-        await journal.open()
-        for each in (saga, other):
-            await journal.save_graph(each.graph.hash, each.name, each.graph.to_json())
+        try:
+            await journal.open()
+            for each in (saga, other):
+                await journal.save_graph(each.graph.hash, each.name, each.graph.to_json())
+            await self._create(journal, names, saga, other)
+            await self._answer(journal)
+        finally:
+            await journal.close()
+        self._unanswered = names
+
+    async def _create(self, journal: PostgresJournal, names: list[str], saga: Saga[Any], other: Saga[Any]) -> None:
         waits = [journal.create(NewRun(name, saga.name, saga.graph.hash, _input(name, self.expected[name]),
                                        at=journal.now(), keep=False)) for name in names]
         numbers = [name.partition("-")[2] for name in names]
         waits += [journal.create(NewRun(f"errand-{n}", other.name, other.graph.hash, self.errands[f"errand-{n}"], at=journal.now(), keep=False,
                                         queue=COUNTER.name, tenant=f"tenant-{int(n) % 3}")) for n in numbers if f"errand-{n}" in self.errands]
         await asyncio.gather(*waits)
-        await self._answer(journal)
-        self._unanswered = names
-        await journal.close()
 
     async def _answer(self, journal: PostgresJournal) -> None:
         """The runs before these get the answer for which they wait, or will."""
         answer, names = b'{"name":"visa","answer":"yes","who":"consul"}', self._unanswered
-        self._unanswered = []
         await journal._side.run(lambda c: c.executemany(sql.REQUEST, [(name, "signal", answer, 1.0) for name in names]))
         await journal.ring()
         self.did["answered"] += len(names)
