@@ -32,6 +32,7 @@ from yaoki.policies.backoff import Backoff, exponential
 from yaoki.policies.budget import Budget, for_service
 from yaoki.policies.classify import (
     EVER,
+    MARK,
     NOTE,
     Failure,
     attempts_made,
@@ -117,7 +118,9 @@ class RetryDecider:
             return "permanent"
         if past.made >= self.attempts:
             return "attempts"
-        if not self.nested and (scope[1] or has_mark(error, past.since)):
+        # Hardly any error has a mark or a cause, and finding that out here is cheaper than a call.
+        marked = (hasattr(error, MARK) or error.__cause__ is not None) and has_mark(error, past.since)
+        if not self.nested and (scope[1] or marked):
             return "nested"
         if not (self.idempotent or self.harmless(failure)):
             return "not_idempotent"
