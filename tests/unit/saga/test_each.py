@@ -14,6 +14,7 @@ from yaoki import DeclinedError, Effect, Saga, runtime
 from yaoki.errors import DefinitionError, RunBlockedError, RunUndoneError
 from yaoki.saga.graph import Graph, Node
 from yaoki.saga.journal.memory import MemoryJournal
+from yaoki.saga.journal.port import Append, NewRun
 from yaoki.saga.machine import HistoryError, decide
 from yaoki.saga.records import Abort, Failure, Kind, Record, RunState
 
@@ -321,6 +322,26 @@ def test_what_is_done_is_not_made_again_after_a_restart(place: Place):
     run(main())
     assert sorted({key: world.log.count(key) for key in world.log}.items()) == [(f"a/resize/{n}", 1) for n in range(4)] + [
         (f"a/resize/{n}", 1) for n in range(4, 6)]
+
+
+def test_items_that_were_not_begun_because_the_run_was_to_be_undone_are_made_where_that_died_with_its_process(place: Place):
+    """Their beginning was durable when somebody asked to cancel, or to retry, and the process died before the answer was."""
+    world = World()
+    not_begun = Failure("NotBegun", "the run was to be undone before it was begun", attempts=0)
+    records = [rec(Kind.DONE, "sort", [1, 2]), *(rec(Kind.STARTED, f"resize/{n}") for n in range(2)),
+               *(rec(Kind.FAILED, f"resize/{n}", not_begun) for n in range(2))]
+
+    async def main() -> None:
+        saga, journal = album(world), place()
+        await journal.open()
+        created = await journal.create(NewRun("a", saga.name, saga.graph.hash, b"[1,2]", at=1.0))
+        await journal.append(Append(created.header.no, 0, tuple(records)))
+        await journal.close()
+        async with app_on(place, saga) as app:
+            assert await app.run(saga, "a").result() == ["made 1", "made 2"]
+
+    run(main())
+    assert world.log == ["a/resize/0", "a/resize/1"]
 
 
 def test_ten_thousand_items_cost_what_a_hundred_cost_each():

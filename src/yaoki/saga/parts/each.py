@@ -151,7 +151,7 @@ class _FanOut(InParts):
         return PartAttempts(driver, part_of(step, key, self._each.decoder), fill, undo=True, doubt=not parts.is_done(key))
 
     def _too_many(self) -> Record:
-        failures = {name: failure for name, failure in self.parts.failures.items() if failure.attempts}
+        failures = self.parts.failures
         first = next(iter(failures))
         allowed = f", {self._tolerated} are tolerated" if self._tolerated else ""
         return self.failed("TooManyFailed", f"{len(failures)} of {len(self._items)} items failed{allowed}; {first}: {failures[first]}")

@@ -3,7 +3,8 @@
     begun ──▶ done ───────────────────────┐
       │  ├──▶ failed, certainly not there │
       │  └──▶ failed, in doubt ───────────┼──undone──▶ gone
-      └── (its process died) ─────────────┘
+      ├── (its process died) ─────────────┘
+      └── not begun after all: as if nothing had been said of it
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class Parts:
     def failed(self, name: str, failure: Failure) -> bool:
         if self.states.get(name) is not Part.BEGUN:
             return False
+        if not failure.attempts:  # its step was to be undone; should a process die before that is written, it may yet be made
+            del self.states[name]
+            self.given.pop(name, None)
+            self.left -= 1
+            return True
         self.states[name] = Part.DOUBTFUL if failure.in_doubt else Part.FAILED
         self.failures[name] = failure
         self.left -= not failure.in_doubt
