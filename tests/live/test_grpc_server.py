@@ -99,7 +99,7 @@ def served(request):
 def test_the_callers_deadline_bounds_the_handler(served, kind):
     told = served(lambda port: ask(port, kind, 100.0))
     assert told
-    assert all(10.0 < left <= 100.5 for left in told)
+    assert all(10.0 < left <= 102.0 for left in told)  # gRPC sends three digits, rounded up: 100 s may become 101
 
 
 def test_without_one_the_default_counts_and_without_that_nothing(served):

@@ -209,7 +209,7 @@ def test_what_the_policy_allows_is_not_the_streams_own_timeout_but_the_callers_d
         assert listen(service) == ([b"one", b"two"], None)
     (_, _, without), (_, _, within) = script.seen
     assert without is None or without > 3e7  # gRPC's way to say: none
-    assert PATIENT_S < within <= 2 * PATIENT_S + 0.1
+    assert PATIENT_S < within <= 2 * PATIENT_S + 1.0  # gRPC sends three digits, rounded up
 
 
 def test_an_opening_that_is_cut_off_says_so(script, listen):
