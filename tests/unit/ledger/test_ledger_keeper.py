@@ -11,7 +11,7 @@ import pytest
 from virtual_time import Clock
 from yaoki import events, runtime
 from yaoki.errors import AuditError, FencedError, RepairRefusedError, UsageError
-from yaoki.ledger import Keeper, Ledger, Rules, compare, verdicts
+from yaoki.ledger import Keeper, Ledger, Rules, compare, rounds, verdicts
 from yaoki.ledger import findings as kinds
 from yaoki.ledger.findings import Finding
 from yaoki.ledger.notes import load_findings, load_progress
@@ -354,6 +354,8 @@ async def test_a_mass_loss_is_left_to_a_person_and_the_keeper_goes_on(stage: Sta
 
 
 async def test_a_keeper_outlasts_every_outage_and_tells_of_each(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rounds, "AGAIN_S", 0.001)
+    monkeypatch.setattr(rounds, "AGAIN_CAP_S", 0.02)
     turn, turns = stage.keeper.turn, 0
     told: list[events.Event] = []
 
@@ -371,7 +373,7 @@ async def test_a_keeper_outlasts_every_outage_and_tells_of_each(stage: Stage, mo
         await stage.keeper.run()
     assert ("a", 1) in stage.sink.contents
     stalls = [each for each in told if isinstance(each, events.KeeperStalled)]
-    assert [(each.failures, each.retry_in_s) for each in stalls] == [(1, 1), (2, 2), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 32)]
+    assert [(each.failures, each.retry_in_s * 1000) for each in stalls] == [(1, 1), (2, 2), (1, 1), (2, 2), (3, 4), (4, 8), (5, 16), (6, 20)]
     assert stalls[0].error == "OSError: the database is away"
 
 
