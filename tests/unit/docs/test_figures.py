@@ -68,6 +68,15 @@ def test_how_many_executions_the_travel_agency_takes_is_said_as_measured():
     assert f"実行 {executions} 回（故障なし 1 回、一つの故障 {executions - 1} 回）" in (ROOT / "README.ja.md").read_text("utf-8")
 
 
+def test_how_many_executions_the_trip_without_an_orchestrator_takes_is_said_as_measured():
+    measured = results("explore_choreographed.json")["raw"]
+    assert measured["finished"]
+    assert measured["violations"] == 0
+    pairs = f"{measured['pairs']:,}".replace(",", " ")
+    assert f"{measured['singles']} executions with one fault, {pairs} with two, no invariant broken" in (ROOT / "README.md").read_text("utf-8")
+    assert f"一つの故障 {measured['singles']} 回、二つの故障 {pairs} 回の実行" in (ROOT / "README.ja.md").read_text("utf-8")
+
+
 def test_the_conformance_table_is_what_the_libraries_answered():
     text = (ROOT / "docs/explanation/conformance.md").read_text("utf-8")
     head = [each.strip() for each in next(line for line in text.splitlines() if line.startswith("| | yaoki")).split("|")[2:-1]]
