@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from yaoki import events, runtime
 from yaoki.errors import AuditError, FencedError, RepairRefusedError, UsageError
@@ -41,7 +41,7 @@ class Dues:
         return True
 
 
-async def go_round(who: str, turn: Callable[[], Awaitable[object]], wait: Callable[[], Awaitable[object]]) -> None:
+async def go_round(who: str, turn: Callable[[], Awaitable[object]], wait: Callable[[], Awaitable[object]]) -> NoReturn:
     """Do turn after turn until cancelled, and wait after each. who: for the event of a turn that failed.
 
     Raises UsageError as it comes.

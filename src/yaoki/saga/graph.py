@@ -10,6 +10,9 @@ import hashlib
 
 import msgspec
 
+LEAVES_NOTHING = frozenset({"sleep", "signal"})
+"""What a step waits for (`Node.waits`) that needs no undo: time has passed, somebody was asked."""
+
 
 class Node(msgspec.Struct, frozen=True, omit_defaults=True):
     """One step as data.

@@ -24,16 +24,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from yaoki.errors import RetryFromError
-from yaoki.saga.graph import Graph
+from yaoki.saga.graph import LEAVES_NOTHING, Graph
 from yaoki.saga.records import Kind, Record, Retried
 from yaoki.saga.standing import Step
 
 if TYPE_CHECKING:
     from yaoki.saga.machine import Machine
-
-# Of these it is harmless if the run goes on without an undo: time has passed, somebody was asked.
-_HARMLESS = frozenset({"sleep", "signal"})
-
 
 class Rewinding:
     """Steps that are taken back, to be made anew.
@@ -115,7 +111,7 @@ def _has_begun(machine: Machine, number: int, started: Collection[str]) -> bool:
 def _would_stay(machine: Machine, number: int, started: Collection[str]) -> bool:
     """May this step have left something that nothing takes back?"""
     node, standing = machine.graph.nodes[number], machine.steps[number]
-    if node.undo or node.waits in _HARMLESS or number in machine.skipped:
+    if node.undo or node.waits in LEAVES_NOTHING or number in machine.skipped:
         return False
     return standing not in {Step.WAITING, Step.READY} or (standing == Step.READY and _has_begun(machine, number, started))
 

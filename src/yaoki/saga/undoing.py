@@ -19,11 +19,9 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from yaoki.errors import UndoRunError
+from yaoki.saga.graph import LEAVES_NOTHING
 from yaoki.saga.machine import Machine
 from yaoki.saga.records import Abort, RunState
-
-# Of these nothing is left: time has passed, somebody was asked.
-_HARMLESS = frozenset({"sleep", "signal"})
 
 
 def would_stay(machine: Machine, has_no_undo: Callable[[str], bool], started: Collection[str] = ()) -> tuple[str, ...]:
@@ -35,7 +33,7 @@ def would_stay(machine: Machine, has_no_undo: Callable[[str], bool], started: Co
     if machine.state is not RunState.COMPLETED and not machine.too_late(started):
         return ()
     return tuple(name for number, name in enumerate(graph.names) if number >= graph.pivot >= 0 and number not in machine.skipped
-                 and graph.nodes[number].waits not in _HARMLESS and has_no_undo(name))
+                 and graph.nodes[number].waits not in LEAVES_NOTHING and has_no_undo(name))
 
 
 def check(machine: Machine, has_no_undo: Callable[[str], bool], *, past_pivot: bool) -> tuple[str, ...]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from yaoki.cli.frame.root import run
 from yaoki.ledger import Keeper, Ledger, Rules
 from yaoki.ledger.sinks.folder import FolderSink
+from yaoki.ledger.watch import Watch
 
 SINK = "archive/{key}-{version}.log"
 
@@ -132,3 +134,33 @@ def test_schemas_are_tried_on_what_is_there(shop: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.count("nothing leads up from it") == 2
     assert yk("ledger", "schemas", "shapes:other", *words) == 2
     assert yk("ledger", "schemas", "shapes", *words) == 2
+
+
+@pytest.mark.parametrize("json_too", [[], ["--json"]])
+def test_a_watch_goes_on_over_an_outage_and_over_a_loss_beyond_the_brake(
+        shop: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, json_too: list[str]) -> None:
+    monkeypatch.setattr("yaoki.ledger.rounds.AGAIN_S", 0.01)
+    for version in (2, 3):
+        (shop / "archive" / f"A000001-{version}.log").unlink()
+    words = ("audit", "sqlite:///shop.db", "--sink", SINK, "--slo", "100ms")
+    assert yk(*words) == 1
+    look, looks = Watch.look, 0
+
+    async def failing(watch: Watch, **how: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise OSError("the sink is away")
+        if looks == 4:
+            raise KeyboardInterrupt
+        return await look(watch, **how)
+
+    monkeypatch.setattr(Watch, "look", failing)
+    capsys.readouterr()
+    assert yk(*words, "--every", "10ms", "--watch", "--no-canary", "--repair", "--limit", "1", *json_too) == 130
+    told = capsys.readouterr()
+    assert looks == 4
+    said = told.out if json_too else told.err
+    assert said.count("2 versions would be repaired, the limit is 1") == 2
+    assert said.count("OSError: the sink is away") == 1
+    assert not (shop / "archive" / "A000001-2.log").exists()

@@ -121,13 +121,13 @@ async def _watch(out: Output, chosen: Pipeline, *, repairs: bool, limit: int) ->
                 try:
                     _say_repair(out, await bring_back(audit, limit=limit))
                 except RepairRefusedError as error:
+                    out.emit({"refused": str(error), "do": error.do})
                     out.remark(f"not repaired: {error}; {error.do}")
 
         with events.listen(lambda event: _tell(out, event)):
             await turn()  # what is wrong from the beginning is a mistake, and no reason to wait
             await runtime.sleep(rules.audit_every_s)
             await go_round(f"the audit of {audit.sink.name}", turn, lambda: runtime.sleep(rules.audit_every_s))
-        raise AssertionError("unreachable")  # only an interrupt ends it
 
 
 async def _repair(out: Output, chosen: Pipeline, *, dry_run: bool, limit: int) -> Exit:
